@@ -1,0 +1,1 @@
+"""From folders, tables and named sets to checked batches."""

@@ -1,0 +1,91 @@
+"""Random changes of a batch that leave its answers true.
+
+Legend of the suffixes: B images, C channels, H height, W width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convfabric.data.imageset import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far images are changed; every change is drawn evenly and by image."""
+
+    shift: float = 0.0
+    """Share of the side by which images move, either way."""
+    zoom: float = 0.0
+    """Share by which images grow or shrink."""
+    rotate: float = 0.0
+    """Degrees, either way."""
+    flip: bool = False
+    """Whether every other image is mirrored left to right."""
+    light: float = 0.0
+    """Share by which brightness and contrast change."""
+
+
+def fit_for(data: ImageSet) -> Augmentation:
+    """What usually helps for such data: written signs are never mirrored.
+
+    >>> from convfabric.data.opening import open_data
+    >>> fit_for(open_data("digits")).flip
+    False
+    """
+    if data.task == "segmentation":
+        return Augmentation(shift=0.1, zoom=0.25, flip=data.photographs, light=0.2)
+    if data.name in ("digits", "mnist"):
+        return Augmentation(shift=0.1, zoom=0.1, rotate=10)
+    if min(data.preprocessing.size) <= 48:
+        return Augmentation(shift=0.125, flip=data.photographs)
+    return Augmentation(shift=0.1, zoom=0.2, rotate=5, flip=data.photographs, light=0.2)
+
+
+def augmented(
+    images_BCHW: Tensor, targets: Tensor, how: Augmentation, dice: torch.Generator, ignore: int
+) -> tuple[Tensor, Tensor]:
+    """The batch changed: uint8 (B, C, H, W) to float32 pixels 0..255, and its labels (B,) or masks (B, H, W).
+
+    What moves in from outside is black in images and ``ignore`` in masks.
+    """
+    images = images_BCHW.float()
+    if how.shift or how.zoom or how.rotate or how.flip:
+        size = [len(images), 1, *images.shape[2:]]
+        grid = F.affine_grid(_movements(len(images), how, dice, images.shape[2:]), size, align_corners=False)
+        grid = grid.to(images.device)
+        images = F.grid_sample(images, grid, align_corners=False)
+        if targets.ndim == 3:
+            moved = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
+            targets = (moved[:, 0] + ignore).round().to(targets.dtype)
+    if how.light:
+        images = _lit(images, how.light, dice)
+    return images, targets
+
+
+def _movements(count: int, how: Augmentation, dice: torch.Generator, size: torch.Size) -> Tensor:
+    """An affine map (B, 2, 3) from output to input coordinates for each image."""
+    even = torch.rand(4, count, generator=dice) * 2 - 1
+    mirror = 1 - 2 * torch.randint(0, 2, (count,), generator=dice) * float(how.flip)
+    angle, scale = even[0] * how.rotate * (torch.pi / 180), 1 + even[1] * how.zoom
+    whole = not (how.zoom or how.rotate)
+    across, along = (
+        (2 * _pixels(side, how.shift, draw, whole)) / side for draw, side in zip(even[2:], size[::-1], strict=True)
+    )
+    aspect = size[0] / size[1]
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    rows = [mirror * cos, -sin * aspect, across, mirror * sin / aspect, cos, along]
+    return torch.stack(rows, 1).view(count, 2, 3)
+
+
+def _pixels(side: int, shift: float, draw: Tensor, whole: bool) -> Tensor:
+    """Pixels to move by; whole ones where nothing else asks for interpolation, so that images stay sharp."""
+    return (draw * (shift * side + 0.5 * whole)).round() if whole else draw * shift * side
+
+
+def _lit(images: Tensor, light: float, dice: torch.Generator) -> Tensor:
+    even = (torch.rand(2, len(images), 1, 1, 1, generator=dice) * 2 - 1).to(images.device)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return ((images - mean) * (1 + even[0] * light) + mean * (1 + even[1] * light)).clamp(0, 255)

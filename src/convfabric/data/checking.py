@@ -1,0 +1,170 @@
+"""Every file read once before the first step: what can be mended is, and said; what cannot is refused, by name."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convfabric.data.listing import Item, Listing
+from convfabric.data.pictures import Look, fitted_array, fitted_mask, look, read_mask, read_picture
+from convfabric.errors import DataError
+from convfabric.operators import Size
+
+MOST_FAULTS_SAID = 10
+LARGEST_INFERRED = 224
+THREADS = 4
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the files of a data set are read."""
+
+    size: Size
+    channels: int
+    fitting: str
+    ignore: int
+    binary_masks: bool
+    classes: int | None
+    """Number of classes that masks may name, where it is known beforehand."""
+
+    def read(self, item: Item) -> tuple[Pixels, Pixels | int, list[str]]:
+        """An image (height, width, channels), its answer, and the rules applied; DataError names the file."""
+        picture, rules = read_picture(item.image, self.channels)
+        fitted = fitted_array(picture, self.size, self.fitting)
+        if item.mask is None:
+            return fitted, item.label, rules
+        mask = self._mask(item.mask)
+        if mask.shape != picture.shape[:2]:
+            found, wanted = mask.shape, picture.shape
+            raise DataError(
+                f"{item.mask}: {found[1]}×{found[0]} pixels, its image {item.image.name} has {wanted[1]}×{wanted[0]}."
+            )
+        return fitted, fitted_mask(mask, self.size, self.fitting, self.ignore), rules
+
+    def _mask(self, path: Path) -> Pixels:
+        mask = read_mask(path)
+        if self.binary_masks:
+            if odd := sorted(set(np.unique(mask).tolist()) - {0, 1, 255}):
+                raise DataError(f"{path}: mask value {odd[0]}; binary masks hold 0 and 255 (or 1).")
+            mask = (mask > 0).astype(np.uint8)
+        if self.classes is not None:
+            outside = [v for v in np.unique(mask).tolist() if v >= self.classes and v != self.ignore]
+            if outside:
+                raise DataError(
+                    f"{path}: mask value {outside[0]}; there are {self.classes} classes, 0 to {self.classes - 1}, and "
+                    f"{self.ignore} is ignored. Set ignore={outside[0]} if that value is void."
+                )
+        return mask
+
+
+def survey(listing: Listing) -> list[Look]:
+    """The header of every image, or DataError with what is wrong in which files."""
+    return _each([item.image for items in listing.splits.values() for item in items], look)
+
+
+def inferred_channels(looks: Sequence[Look]) -> tuple[int, list[str]]:
+    """1 where every image is grey, else 3; and what has to be said."""
+    grey = sum(found.grey for found in looks)
+    if grey in (0, len(looks)):
+        return (1 if grey else 3), []
+    return 3, [f"mixed: {grey} grey images among {len(looks)}, read as colour"]
+
+
+def inferred_size(looks: Sequence[Look], task: str) -> tuple[Size, list[str]]:
+    """The common size of the images; where they differ or are large, one that fits most; and what has to be said."""
+    sizes = {(found.height, found.width) for found in looks}
+    height = int(median(found.height for found in looks))
+    width = int(median(found.width for found in looks))
+    if len(sizes) == 1 and (task == "segmentation" or max(height, width) <= LARGEST_INFERRED):
+        return (height, width), []
+    if task == "segmentation":
+        shrink = min(1.0, 2 * LARGEST_INFERRED / max(height, width))
+        size = (_to_multiple(height * shrink), _to_multiple(width * shrink))
+    else:
+        size = (_to_multiple(min(height, width, LARGEST_INFERRED)),) * 2
+    return size, [f"{len(sizes)} different image sizes, brought to {size[1]}×{size[0]} pixels; --size sets another"]
+
+
+def _to_multiple(side: float, of: int = 16) -> int:
+    return max(of, round(side / of) * of)
+
+
+def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[np.int64] | Pixels, list[str]]:
+    """Every item decoded: images (N, H, W, C), labels (N,) or masks (N, H, W), and the rules applied by each."""
+    results = _each(items, reading.read)
+    images = np.stack([image for image, _, _ in results])
+    answers = [answer for _, answer, _ in results]
+    stacked = np.array(answers, dtype=np.int64) if items[0].mask is None else np.stack(answers).astype(np.uint8)
+    return images, stacked, [rule for _, _, rules in results for rule in rules]
+
+
+def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], set[int]]:
+    """As :func:`read_all`, keeping nothing but the rules applied and the mask values met."""
+
+    def glance(item: Item) -> tuple[list[str], set[int]]:
+        _, answer, rules = reading.read(item)
+        return rules, set() if isinstance(answer, int) else set(np.unique(answer).tolist())
+
+    results = _each(items, glance)
+    return [rule for rules, _ in results for rule in rules], set().union(*(values for _, values in results))
+
+
+def mask_classes(values: set[int], ignore: int, where: Path) -> int:
+    """The number of classes in masks that hold these values.
+
+    Raises DataError where only one class is left, and for masks drawn in black and white.
+    """
+    used = values - {ignore}
+    if 255 in values and used <= {0}:
+        raise DataError(
+            f"{where}: masks hold only {sorted(values)}. Set binary_masks=true if 255 means class 1; it is ignored now."
+        )
+    if len(used) > 1 and max(used) + 1 > 2 * len(used):
+        raise DataError(
+            f"{where}: mask value {max(used)} among {sorted(values)}; classes count from 0. "
+            f"Set ignore={max(used)} if it is void, or name the classes in classes.txt."
+        )
+    if len(used) < 2:
+        raise DataError(f"{where}: one class only, masks hold {sorted(values)} and {ignore} is ignored.")
+    return max(used) + 1
+
+
+def said_rules(rules: Sequence[str]) -> list[str]:
+    """One line for each rule that was applied, with how often.
+
+    >>> said_rules(["alpha: laid on white"] * 2)
+    ['2 images, alpha: laid on white']
+    """
+    return [f"{count} image{'s' * (count > 1)}, {rule}" for rule, count in sorted(Counter(rules).items())]
+
+
+S = TypeVar("S")
+
+
+def _each(things: Sequence[S], do: Callable[[S], T]) -> list[T]:
+    """The results of all, or one DataError with the faults of all."""
+    faults: list[str] = []
+
+    def attempt(thing: S) -> T | None:
+        try:
+            return do(thing)
+        except DataError as fault:
+            faults.append(str(fault))
+            return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = list(pool.map(attempt, things))
+    if faults:
+        faults.sort()
+        more = len(faults) - MOST_FAULTS_SAID
+        said = "\n".join(faults[:MOST_FAULTS_SAID]) + (f"\nand {more} more" if more > 0 else "")
+        raise DataError(said if len(faults) == 1 else f"{len(faults)} files cannot be used.\n{said}")
+    return [result for result in results if result is not None]

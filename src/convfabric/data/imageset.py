@@ -1,0 +1,125 @@
+"""Images and their answers, split by split, as uint8 tensors: held in memory or read as they are asked for.
+
+Legend of the suffixes: B images, C channels, H height, W width.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from convfabric.graph import Task
+from convfabric.operators import Size
+
+Fitting = Literal["cover", "stretch", "pad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to an image before a network sees it; written into every archive and exported file."""
+
+    size: Size
+    """Height and width in pixels."""
+    channels: int
+    fitting: Fitting
+    """How an image of another size is brought to it: see :func:`convfabric.data.pictures.fitted_array`."""
+    mean: tuple[float, ...]
+    """Of each channel, for pixels scaled to 0..1."""
+    std: tuple[float, ...]
+
+    def normalised(self, images_BCHW: Tensor) -> Tensor:
+        """uint8 pixels as floats of about zero mean and unit spread."""
+        shape = (1, self.channels, 1, 1)
+        mean = torch.tensor(self.mean, device=images_BCHW.device).view(shape)
+        std = torch.tensor(self.std, device=images_BCHW.device).view(shape)
+        return (images_BCHW.float() / 255 - mean) / std
+
+
+class Split(Protocol):
+    """Images with their answers: uint8 (C, H, W) with an int64 label, or with a uint8 (H, W) mask."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 (B, C, H, W) with int64 (B,) or uint8 (B, H, W), one for each list of positions."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class HeldSplit:
+    """A split whose images are all in memory, decoded."""
+
+    images_BCHW: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, by plain indexing."""
+        for positions in order:
+            chosen = torch.as_tensor(positions)
+            yield self.images_BCHW[chosen], self.targets[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSplit:
+    """A split that is read from its map-style data set batch by batch, by worker processes."""
+
+    dataset: "Dataset[tuple[Tensor, Tensor]]"
+    count: int
+    workers: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, prefetched."""
+        yield from DataLoader(
+            self.dataset,
+            batch_sampler=[list(positions) for positions in order],
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageSet:
+    """Checked data, ready for training."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    splits: Mapping[str, Split]
+    """train, val, and test where there is one."""
+    ignore: int = 255
+    """Mask value that is neither trained nor counted."""
+    digest: str = ""
+    """Sixteen hexadecimal digits of the SHA-256 of what was read."""
+    notes: tuple[str, ...] = ()
+    """What was inferred, drawn and converted."""
+    files: Mapping[str, tuple[str, ...]] | None = None
+    """The image files of each split, where they are files."""
+
+    @property
+    def verdict(self) -> str:
+        """The split that final figures are taken on: test, or val where there is no test."""
+        return "test" if "test" in self.splits else "val"
+
+    @property
+    def photographs(self) -> bool:
+        """Whether mirrored images are to be expected: colour images of a data set that is not written signs."""
+        return self.preprocessing.channels == 3 and self.name not in ("digits", "mnist")
+
+
+def in_order(count: int, batch: int) -> list[list[int]]:
+    """Positions 0 to count - 1 in batches.
+
+    >>> in_order(5, 2)
+    [[0, 1], [2, 3], [4]]
+    """
+    return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]

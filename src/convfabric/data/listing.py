@@ -1,0 +1,190 @@
+"""Which files a data set is made of: class folders, images with masks, or a CSV table."""
+
+import csv
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from convfabric.data.pictures import ENDINGS
+from convfabric.errors import DataError
+from convfabric.graph import Task
+
+T = TypeVar("T")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+VAL_SHARE, TEST_SHARE = 0.15, 0.15
+
+ACCEPTED = (
+    "Accepted are: train/, val/ and test/ that hold one folder per class; one folder per class; "
+    "images/ and masks/ (with or without train/, val/, test/ inside); train/ beside trainannot/; "
+    "a CSV file with the columns path,label,split or path,mask,split."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image file with its class index or its mask file."""
+
+    image: Path
+    label: int = -1
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The files of a data set, by split; classes may be unnamed (empty) for masks."""
+
+    task: Task
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Item, ...]]
+
+
+def find_listing(root: Path) -> Listing:
+    """The files under a folder or in a CSV table, in whichever accepted layout they lie.
+
+    Raises DataError that says what was found and what is accepted.
+    """
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return _from_table(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder or CSV file.")
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return _from_images_and_masks(root)
+    if (root / "train").is_dir() and (root / "trainannot").is_dir():
+        pairs = {SPLIT_NAMES[d.name]: (d, root / f"{d.name}annot") for d in _folders(root) if d.name in SPLIT_NAMES}
+        return _from_mask_pairs(root, pairs)
+    splits = {SPLIT_NAMES[d.name]: d for d in _folders(root) if d.name in SPLIT_NAMES}
+    if "train" in splits:
+        return _from_class_folders(root, splits)
+    if len(_folders(root)) > 0:
+        return _from_class_folders(root, {"all": root})
+    found = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
+    raise DataError(f"{root}: found {found}. {ACCEPTED}")
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file that is an image by its ending; a file of any other kind is named, not skipped."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if others := [path for path in found if path.suffix.lower() not in ENDINGS and path.name != "Thumbs.db"]:
+        raise DataError(f"{others[0]}: not an image by its ending; read are {', '.join(ENDINGS)}.")
+    return [path for path in found if path.name != "Thumbs.db"]
+
+
+def _from_class_folders(root: Path, splits: Mapping[str, Path]) -> Listing:
+    names = sorted({folder.name for split in splits.values() for folder in _folders(split)})
+    items: dict[str, tuple[Item, ...]] = {}
+    for split, folder in splits.items():
+        loose = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in ENDINGS]
+        if loose:
+            raise DataError(f"{loose[0]}: an image outside the class folders. {ACCEPTED}")
+        items[split] = tuple(Item(image=f, label=i) for i, name in enumerate(names) for f in _class_files(folder / name))
+    return _checked_classes(Listing(task="classification", classes=tuple(names), splits=items), root)
+
+
+def _class_files(folder: Path) -> list[Path]:
+    files = _files(folder) if folder.is_dir() else []
+    if folder.is_dir() and not files:
+        raise DataError(f"{folder}: class {folder.name} is empty. Add images to it or remove the folder.")
+    return files
+
+
+def _checked_classes(listing: Listing, root: Path) -> Listing:
+    if len(listing.classes) < 2:
+        raise DataError(f"{root}: one class only ({', '.join(listing.classes)}); at least two are needed.")
+    for split, items in listing.splits.items():
+        present = {item.label for item in items}
+        for i, name in enumerate(listing.classes):
+            if i not in present:
+                raise DataError(f"{root}: class {name} has no image in {split}; every split needs every class.")
+    return listing
+
+
+def _from_images_and_masks(root: Path) -> Listing:
+    inner = {SPLIT_NAMES[d.name]: d for d in _folders(root / "images") if d.name in SPLIT_NAMES}
+    pairs = {split: (d, root / "masks" / d.name) for split, d in inner.items()}
+    return _from_mask_pairs(root, pairs or {"all": (root / "images", root / "masks")})
+
+
+def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> Listing:
+    splits = {}
+    for split, (images, masks) in pairs.items():
+        by_stem = {path.stem: path for path in _files(masks)} if masks.is_dir() else {}
+        items = []
+        for image in _files(images):
+            if image.stem not in by_stem:
+                raise DataError(f"{image}: no mask {image.stem}.* in {masks}.")
+            items.append(Item(image=image, mask=by_stem.pop(image.stem)))
+        if by_stem:
+            raise DataError(f"{next(iter(by_stem.values()))}: a mask without an image in {images}.")
+        splits[split] = tuple(items)
+    return Listing(task="segmentation", classes=_class_names(root), splits=splits)
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    file = root / "classes.txt"
+    return tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()) if file.is_file() else ()
+
+
+def _from_table(table: Path) -> Listing:
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        rows = list(csv.DictReader(lines))
+    columns = set(rows[0]) if rows else set()
+    kind = "mask" if "mask" in columns else "label"
+    if missing := {"path", kind} - columns:
+        raise DataError(f"{table}: no column {', '.join(sorted(missing))}. {ACCEPTED}")
+    classes = tuple(sorted({row[kind] for row in rows})) if kind == "label" else _class_names(table.parent)
+    splits: dict[str, list[Item]] = {}
+    for number, row in enumerate(rows, start=2):
+        said = (row.get("split") or "all").strip()
+        split = "all" if said == "all" else SPLIT_NAMES.get(said)
+        if split is None or not row["path"] or not row[kind]:
+            raise DataError(f"{table}, line {number}: {row}; split is one of train, val, test, and no field is empty.")
+        image = table.parent / row["path"]
+        splits.setdefault(split, []).append(
+            Item(image=image, label=classes.index(row[kind]))
+            if kind == "label"
+            else Item(image=image, mask=table.parent / row[kind])
+        )
+    if "all" in splits and len(splits) > 1:
+        raise DataError(f"{table}: some rows name a split and some do not.")
+    task: Task = "classification" if kind == "label" else "segmentation"
+    listing = Listing(task=task, classes=classes, splits={name: tuple(items) for name, items in splits.items()})
+    return _checked_classes(listing, table) if kind == "label" else listing
+
+
+def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
+    """The listing with train and val, and test where everything lay in one folder; and what was split off.
+
+    The draw is seeded and takes the same share of every class.
+    """
+    splits, notes = dict(listing.splits), []
+    if "all" in splits:
+        everything = splits.pop("all")
+        splits["test"], rest = drawn(everything, TEST_SHARE, seed, [item.label for item in everything])
+        splits["val"], splits["train"] = drawn(rest, VAL_SHARE / (1 - TEST_SHARE), seed, [item.label for item in rest])
+        notes.append(f"one folder: {TEST_SHARE:.0%} drawn for test and {VAL_SHARE:.0%} for val with seed {seed}")
+    elif "val" not in splits:
+        train = splits["train"]
+        splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
+        notes.append(f"no val: {VAL_SHARE:.0%} of train drawn for it with seed {seed}")
+    return replace(listing, splits=splits), notes
+
+
+def drawn(items: Sequence[T], share: float, seed: int, labels: Iterable[int]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """A seeded share of every label's items (at least one where there are two), and the rest, both in order."""
+    by_label: dict[int, list[int]] = {}
+    for position, label in enumerate(labels):
+        by_label.setdefault(label, []).append(position)
+    dice, taken = random.Random(seed), set()
+    for _, positions in sorted(by_label.items()):
+        count = max(1, round(share * len(positions))) if len(positions) > 1 else 0
+        taken |= set(dice.sample(positions, count))
+    return (
+        tuple(item for i, item in enumerate(items) if i in taken),
+        tuple(item for i, item in enumerate(items) if i not in taken),
+    )

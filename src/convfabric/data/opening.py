@@ -1,0 +1,232 @@
+"""What the user calls their data, opened: a folder, a table, a name, or data sets from Python."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from convfabric.data import checking, listing, named
+from convfabric.data.checking import Pixels, Reading
+from convfabric.data.imageset import Fitting, HeldSplit, ImageSet, Preprocessing, Split, StreamedSplit
+from convfabric.data.listing import Item, Listing
+from convfabric.data.pictures import fitted_array
+from convfabric.errors import DataError
+from convfabric.graph import Task
+from convfabric.operators import Size
+
+STATISTICS_FROM = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How data are opened; None means inferred from the data."""
+
+    size: Size | None = None
+    """Height and width in pixels that images are brought to."""
+    fitting: Fitting | None = None
+    """cover (the default of classification), stretch (of segmentation) or pad."""
+    ignore: int = 255
+    """Mask value that is neither trained nor counted."""
+    binary_masks: bool = False
+    """Whether mask values 0 and 255 mean classes 0 and 1."""
+    data_dir: str | None = None
+    """Folder of the named data sets of torchvision."""
+    download: bool = False
+    """Whether a named data set may be fetched into it."""
+    hold_mb: int = 4000
+    """Megabytes of decoded images up to which a data set is held in memory."""
+    workers: int = 2
+    """Processes that read images where they are not held."""
+    split_seed: int = 0
+    """Seed of the draws of val and test; the same for every run, so that runs can be compared."""
+
+
+def open_data(source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOptions | None = None) -> ImageSet:
+    """Checked data from a folder, a CSV table, a name of :data:`convfabric.data.named.NAMES`, or data sets by split.
+
+    Raises DataError that names the file and the value for everything that cannot be used.
+
+    >>> digits = open_data("digits")
+    >>> len(digits.splits["train"]), digits.preprocessing.size
+    (1257, (8, 8))
+    """
+    options = options or DataOptions()
+    if isinstance(source, Mapping):
+        return _from_arrays("datasets", _arrays_of(source), _class_names_of(source), options, [])
+    if str(source) in named.NAMES and not Path(source).exists():
+        folder = Path(options.data_dir) if options.data_dir else None
+        arrays, classes = named.read_named(str(source), folder, options.download, options.split_seed)
+        notes = ["val drawn from train" if str(source) != "digits" else "test and val drawn"]
+        return _from_arrays(str(source), arrays, classes, options, [f"{notes[0]} with seed {options.split_seed}"])
+    return _from_files(Path(source), options)
+
+
+def _from_files(root: Path, options: DataOptions) -> ImageSet:
+    files, notes = listing.with_splits(listing.find_listing(root), options.split_seed)
+    looks = checking.survey(files)
+    if not looks:
+        raise DataError(f"{root}: no images. {listing.ACCEPTED}")
+    channels, said = checking.inferred_channels(looks)
+    notes += said
+    size, said = (options.size, []) if options.size else checking.inferred_size(looks, files.task)
+    notes += said
+    reading = Reading(
+        size=size,
+        channels=channels,
+        fitting=options.fitting or ("cover" if files.task == "classification" else "stretch"),
+        ignore=options.ignore,
+        binary_masks=options.binary_masks,
+        classes=len(files.classes) or None if files.task == "segmentation" else None,
+    )
+    held = len(looks) * size[0] * size[1] * (channels + (files.task == "segmentation")) <= options.hold_mb * 1e6
+    splits, rules, values, digest = _read_splits(files, reading, held, options.workers)
+    classes = files.classes
+    if files.task == "segmentation" and not classes:
+        classes = tuple(f"class {i}" for i in range(checking.mask_classes(values, options.ignore, root)))
+    return ImageSet(
+        name=root.name,
+        task=files.task,
+        classes=classes,
+        preprocessing=_preprocessing(splits["train"], size, channels, reading.fitting),
+        splits=splits,
+        ignore=options.ignore,
+        digest=digest,
+        notes=(*notes, *checking.said_rules(rules), "held in memory" if held else "read from disk as needed"),
+        files={name: tuple(str(item.image) for item in items) for name, items in files.splits.items()},
+    )
+
+
+def _read_splits(
+    files: Listing, reading: Reading, held: bool, workers: int
+) -> tuple[dict[str, Split], list[str], set[int], str]:
+    splits: dict[str, Split] = {}
+    rules: list[str] = []
+    values: set[int] = set()
+    digest = hashlib.sha256()
+    for name, items in files.splits.items():
+        if not items:
+            raise DataError(f"{name}: no images.")
+        if held:
+            images, answers, applied = checking.read_all(items, reading)
+            splits[name] = _held(images, answers)
+            values |= set(np.unique(answers).tolist())
+            digest.update(images.tobytes() + answers.tobytes())
+        else:
+            applied, met = checking.check_all(items, reading)
+            splits[name] = StreamedSplit(_Files(items, reading), len(items), workers)
+            values |= met
+            digest.update(repr([(str(item.image), os.path.getsize(item.image)) for item in items]).encode())
+        rules += applied
+    return splits, rules, values, digest.hexdigest()[:16]
+
+
+class _Files(Dataset[tuple[Tensor, Tensor]]):
+    """Items read when asked for."""
+
+    def __init__(self, items: Sequence[Item], reading: Reading) -> None:
+        self.items, self.reading = items, reading
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        image, answer, _ = self.reading.read(self.items[position])
+        return torch.from_numpy(image.copy()).permute(2, 0, 1), torch.as_tensor(answer)
+
+
+def _held(images: Pixels, answers: NDArray[Any]) -> HeldSplit:
+    return HeldSplit(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(answers))
+
+
+def _preprocessing(train: Split, size: Size, channels: int, fitting: Fitting | str) -> Preprocessing:
+    """Mean and spread of each channel over at most so many training images, evenly taken."""
+    stride = max(1, len(train) // STATISTICS_FROM)
+    chosen = list(range(0, len(train), stride))
+    count, total, squares = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+    for images, _ in train.batches([chosen[i : i + 256] for i in range(0, len(chosen), 256)]):
+        pixels = images.double() / 255
+        count += pixels.numel() // channels
+        total += pixels.sum((0, 2, 3))
+        squares += pixels.square().sum((0, 2, 3))
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
+    rounded = [tuple(round(v, 6) for v in values.tolist()) for values in (mean, std)]
+    return Preprocessing(size=size, channels=channels, fitting=fitting, mean=rounded[0], std=rounded[1])  # type: ignore[arg-type]
+
+
+def _from_arrays(
+    name: str,
+    arrays: Mapping[str, tuple[Pixels, NDArray[Any]]],
+    classes: tuple[str, ...],
+    options: DataOptions,
+    notes: list[str],
+) -> ImageSet:
+    first, answers = arrays["train"]
+    task: Task = "classification" if answers.ndim == 1 else "segmentation"
+    size = options.size or (first.shape[1], first.shape[2])
+    fitting: Fitting = options.fitting or ("cover" if task == "classification" else "stretch")
+    if size != (first.shape[1], first.shape[2]) and task == "segmentation":
+        raise DataError(f"{name}: masks given from Python keep their size; resize them to {size} beforehand.")
+    digest, splits = hashlib.sha256(), {}
+    for split, (images, labels) in arrays.items():
+        fitted = np.stack([fitted_array(image, size, fitting) for image in images])
+        splits[split] = _held(fitted, labels)
+        digest.update(fitted.tobytes() + labels.tobytes())
+    if not classes:
+        met = set(np.unique(answers).tolist()) - ({options.ignore} if task == "segmentation" else set())
+        classes = tuple(f"class {i}" for i in range(max(met) + 1))
+    if len(classes) < 2:
+        raise DataError(f"{name}: one class only; at least two are needed.")
+    return ImageSet(
+        name=name,
+        task=task,
+        classes=classes,
+        preprocessing=_preprocessing(splits["train"], size, first.shape[3], fitting),
+        splits=splits,
+        ignore=options.ignore,
+        digest=digest.hexdigest()[:16],
+        notes=tuple(notes),
+    )
+
+
+def _arrays_of(datasets: Mapping[str, "Dataset[Any]"]) -> dict[str, tuple[Pixels, NDArray[Any]]]:
+    """Images (N, H, W, C) and answers of map-style data sets that give (image, label or mask)."""
+    if not {"train", "val"} <= set(datasets) <= {"train", "val", "test"}:
+        raise DataError(f"data sets for {', '.join(datasets)}; given are train and val, and test if there is one.")
+    return {name: _array_of(name, dataset) for name, dataset in datasets.items()}
+
+
+def _array_of(name: str, dataset: Any) -> tuple[Pixels, NDArray[Any]]:
+    images, answers = [], []
+    for position in range(len(dataset)):
+        image, answer = dataset[position]
+        images.append(_pixels(image, f"{name}[{position}]"))
+        answers.append(np.asarray(answer))
+    if len({image.shape for image in images}) != 1:
+        raise DataError(f"{name}: images of {len({image.shape for image in images})} shapes; give one, or a folder.")
+    stacked = np.stack(answers)
+    return np.stack(images), stacked.astype(np.int64 if stacked.ndim == 1 else np.uint8)
+
+
+def _pixels(image: Any, where: str) -> Pixels:
+    """uint8 (H, W, C) of a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."""
+    array = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1:
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8 or array.ndim != 3:
+        raise DataError(f"{where}: {array.dtype} of shape {array.shape}; uint8, or floats from 0 to 1, are read.")
+    return array
+
+
+def _class_names_of(datasets: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(name) for name in getattr(datasets["train"], "classes", ())) if "train" in datasets else ()
+

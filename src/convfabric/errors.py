@@ -1,0 +1,53 @@
+"""What can go wrong.
+
+::
+
+    ConvfabricError
+    ├── GraphError (ValueError)      a graph breaks a law, or is asked for an edge it does not have
+    │   └── NoRouteError             a cut leaves no way from the images to the head
+    ├── BudgetError (ValueError)     no sub-network meets the budget
+    ├── SettingError (ValueError)    a name or number of a job is not accepted
+    ├── DataError (ValueError)       images, masks or labels that cannot be used
+    ├── ArchiveError (ValueError)    a file of ours that is damaged, foreign, in the way or cannot be written
+    ├── TrainingError (RuntimeError) a run that had to stop
+    └── ExportError (RuntimeError)   an exported file that does not answer like the network
+
+>>> issubclass(NoRouteError, GraphError) and issubclass(GraphError, ValueError)
+True
+"""
+
+
+class ConvfabricError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class GraphError(ConvfabricError, ValueError):
+    """A graph that breaks a law, or a question about a part it does not have."""
+
+
+class NoRouteError(GraphError):
+    """A restriction that leaves no way from the images to the head."""
+
+
+class BudgetError(ConvfabricError, ValueError):
+    """A budget that no sub-network meets."""
+
+
+class SettingError(ConvfabricError, ValueError):
+    """A setting whose name or value is not accepted."""
+
+
+class DataError(ConvfabricError, ValueError):
+    """Images, masks or labels that cannot be used as they are."""
+
+
+class ArchiveError(ConvfabricError, ValueError):
+    """A file of a run that is damaged, foreign, in the way, or cannot be written."""
+
+
+class TrainingError(ConvfabricError, RuntimeError):
+    """A training run that had to stop."""
+
+
+class ExportError(ConvfabricError, RuntimeError):
+    """An exported file that does not answer like the network it was made from."""

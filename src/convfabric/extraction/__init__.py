@@ -1,0 +1,1 @@
+"""Worth of edges, surgery on weights, statistics refreshed."""

@@ -1,0 +1,1 @@
+"""Recipe, losses, loop, checkpoints."""

@@ -1,0 +1,264 @@
+"""The training loop: the same steps whether or not it was stopped in between, in one process or several."""
+
+import csv
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from convfabric.archive import write_atomically
+from convfabric.data.augmentation import Augmentation, augmented, fit_for
+from convfabric.data.imageset import ImageSet
+from convfabric.errors import SettingError, TrainingError
+from convfabric.fabric import Fabric
+from convfabric.notation import graph_to_json
+from convfabric.scores import score
+from convfabric.training.checkpoints import Progress, load_state, save_state
+from convfabric.training.interrupts import Interrupts
+from convfabric.training.losses import loss
+from convfabric.training.precision import takes_bfloat16
+from convfabric.training.recipe import Recipe
+
+SAVE_EVERY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What a watcher is told after every step."""
+
+    stage: str
+    epoch: int
+    """The present one, from 1."""
+    epochs: int
+    step: int
+    """Steps taken."""
+    steps: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+    row: dict[str, Any] | None
+    """The line of metrics.csv, after the last step of an epoch."""
+
+
+Watch = Callable[[Moment], None]
+
+
+def train(
+    fabric: Fabric,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    stage: str = "fabric",
+    resume: bool = False,
+    teacher: Fabric | None = None,
+    device: str = "auto",
+    watch: Watch = lambda moment: None,
+) -> list[dict[str, Any]]:
+    """Train a fabric in place on the train split, and return one row of metrics for each epoch.
+
+    With a folder, ``metrics.csv`` and the state of the run are kept in it, and ``resume`` goes on from
+    that state so that weights and metrics end as if the run had never stopped.
+    Raises TrainingError at a loss that is not finite, keeping the last good state; KeyboardInterrupt
+    after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
+    among the processes.
+    """
+    run = _Run(fabric, data, recipe, folder, stage, teacher, device)
+    if resume and run.state_file and run.state_file.is_file():
+        run.progress = load_state(run.state_file, fabric, run.optimiser, run.identity)
+    with Interrupts() as interrupts:
+        run.go_on(watch, interrupts)
+    return run.progress.rows
+
+
+class _Run:
+    """One training run: what stays the same from step to step, and the progress."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        data: ImageSet,
+        recipe: Recipe,
+        folder: Path | None,
+        stage: str,
+        teacher: Fabric | None,
+        device: str,
+    ) -> None:
+        self.accelerator = Accelerator(cpu=device == "cpu")
+        self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
+        self.teacher = teacher.to(self.accelerator.device).eval() if teacher else None
+        self.augmentation = _augmentation(recipe, data)
+        self.parts = self.accelerator.num_processes * recipe.accumulate
+        self.batch = min(recipe.batch, len(data.splits["train"]))
+        if self.batch % self.parts or self.batch // self.parts < 2:
+            raise SettingError(
+                f"batch={self.batch}: {self.parts} equal parts of at least 2 images are needed; "
+                f"the nearest is {max(2, self.batch // self.parts) * self.parts}."
+            )
+        self.steps_an_epoch = len(data.splits["train"]) // self.batch
+        self.steps = self.steps_an_epoch * recipe.epochs
+        self.half = takes_bfloat16(recipe.precision, fabric.graph, self.accelerator.device)
+        self.optimiser = _optimiser(self.fabric, recipe)
+        self.progress = Progress()
+        self.identity = {
+            "recipe": repr(recipe),
+            "data": data.digest,
+            "graph": hashlib.sha256(graph_to_json(fabric.graph).encode()).hexdigest()[:16],
+            "processes": str(self.accelerator.num_processes),
+        }
+
+    @property
+    def state_file(self) -> Path | None:
+        return self.folder / f"{self.stage}.state.safetensors" if self.folder else None
+
+    def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
+        model, self.optimiser = self.accelerator.prepare(self.fabric, self.optimiser)
+        saved, began, first = time.monotonic(), time.monotonic(), self.progress.step
+        while self.progress.step < self.steps:
+            epoch, within = divmod(self.progress.step, self.steps_an_epoch)
+            for images, targets in self._batches(epoch, within):
+                step_loss = self._step(model, images, targets)
+                self.progress.step += 1
+                self.progress.loss_sum += step_loss
+                row = self._end_epoch() if self.progress.step % self.steps_an_epoch == 0 else None
+                if row or interrupts.asked or time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+                watch(self._moment(step_loss, (time.monotonic() - began) / (self.progress.step - first), row))
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+        self.fabric.eval()
+
+    def _batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """This process's parts of each batch of an epoch, from the step within it."""
+        count = len(self.data.splits["train"])
+        order = torch.randperm(count, generator=self._dice(epoch, 0, 0)).tolist()
+        batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(within, self.steps_an_epoch)]
+        size = self.batch // self.parts
+        mine = range(self.accelerator.process_index * self.recipe.accumulate * size, self.batch, size)
+        mine = mine[: self.recipe.accumulate]
+        lists = [batch[start : start + size] for batch in batches for start in mine]
+        loaded = self.data.splits["train"].batches(lists)
+        for step in range(within, self.steps_an_epoch):
+            parts = [self._prepared(*next(loaded), self._dice(epoch, step + 1, start // size)) for start in mine]
+            yield [images for images, _ in parts], [targets for _, targets in parts]
+
+    def _dice(self, *where: int) -> torch.Generator:
+        """A generator of its own for each epoch, step and part, so that a run can go on from any of them."""
+        said = repr((self.recipe.seed, *where)).encode()
+        seed = int.from_bytes(hashlib.sha256(said).digest()[:7], "big")
+        return torch.Generator().manual_seed(seed)
+
+    def _prepared(self, images: Tensor, targets: Tensor, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+        device = self.accelerator.device
+        changed, targets = augmented(
+            images.to(device), targets.to(device), self.augmentation, dice, self.data.ignore
+        )
+        normal = self.data.preprocessing.normalised(changed)
+        return normal.contiguous(memory_format=torch.channels_last), targets.long()
+
+    def _step(self, model: nn.Module, images: list[Tensor], targets: list[Tensor]) -> float:
+        model.train()
+        self.optimiser.zero_grad()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(self.progress.step, self.steps)
+        total = 0.0
+        for part, (batch, wanted) in enumerate(zip(images, targets, strict=True)):
+            last = part == len(images) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                part_loss = self._loss(model, batch, wanted) / len(images)
+                total += self._finite(part_loss)
+                self.accelerator.backward(part_loss)
+        torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
+        self.optimiser.step()
+        return total
+
+    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        with self._autocast():
+            logits = model(images)
+            with torch.inference_mode():
+                taught = self.teacher(images) if self.teacher else None
+        return loss(logits.float(), targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.half)
+
+    def _finite(self, part_loss: Tensor) -> float:
+        """The loss over all processes; where it is not finite the run ends before weights are touched."""
+        value = float(self.accelerator.reduce(part_loss.detach(), "mean"))
+        if value != value or abs(value) == float("inf"):
+            self._save()
+            kept = f" The state of step {self.progress.step} is kept in {self.state_file}." if self.state_file else ""
+            raise TrainingError(
+                f"{self.stage}: the loss of step {self.progress.step + 1} is {value}.{kept} "
+                f"A lower lr than {self.recipe.lr} usually helps."
+            )
+        return value
+
+    def _end_epoch(self) -> dict[str, Any]:
+        found = score(self.fabric, self.data, "val")
+        epoch = self.progress.step // self.steps_an_epoch
+        row = {
+            "stage": self.stage,
+            "epoch": epoch,
+            "lr": self.recipe.rate(self.progress.step - 1, self.steps),
+            "train_loss": self.progress.loss_sum / self.steps_an_epoch,
+            "val_loss": found.loss,
+            "val_accuracy": found.accuracy,
+            "val_miou": "" if found.miou is None else found.miou,
+        }
+        self.progress.loss_sum = 0.0
+        self.progress.rows.append(row)
+        return row
+
+    def _save(self) -> None:
+        if self.state_file and self.folder and self.accelerator.is_main_process:
+            save_state(self.state_file, self.fabric, self.optimiser, self.progress, self.identity)
+            write_rows(self.folder / f"{self.stage}.metrics.csv", self.progress.rows)
+
+    def _moment(self, step_loss: float, seconds_a_step: float, row: dict[str, Any] | None) -> Moment:
+        return Moment(
+            stage=self.stage,
+            epoch=(self.progress.step - 1) // self.steps_an_epoch + 1,
+            epochs=self.recipe.epochs,
+            step=self.progress.step,
+            steps=self.steps,
+            loss=step_loss,
+            images_per_second=self.batch / max(seconds_a_step, 1e-9),
+            seconds_left=(self.steps - self.progress.step) * seconds_a_step,
+            row=row,
+        )
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """The rows as a CSV file, written whole or not at all."""
+    if rows:
+        text = io.StringIO()
+        table = csv.DictWriter(text, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_atomically(file, text.getvalue())
+
+
+def _augmentation(recipe: Recipe, data: ImageSet) -> Augmentation:
+    """What the recipe says, and what fits the data where it says nothing."""
+    usual = fit_for(data)
+    return replace(usual, **{n: getattr(recipe, n) for n in asdict(usual) if getattr(recipe, n) is not None})
+
+
+def _optimiser(fabric: Fabric, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [p for p in fabric.parameters() if p.ndim > 1]
+    others = [p for p in fabric.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)

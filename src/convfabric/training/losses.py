@@ -1,0 +1,32 @@
+"""What training makes small.
+
+Legend of the suffixes: B images, K classes; segmentation has a height and a width behind them.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from convfabric.training.recipe import Recipe
+
+
+def loss(logits: Tensor, targets: Tensor, recipe: Recipe, ignore: int, taught: Tensor | None = None) -> Tensor:
+    """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
+
+    Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); pixels of the value ``ignore`` do not count.
+    """
+    labelled = F.cross_entropy(
+        logits, targets, ignore_index=ignore if logits.ndim == 4 else -100, label_smoothing=recipe.label_smoothing
+    )
+    if taught is None:
+        return labelled
+    return (1 - recipe.distil) * labelled + recipe.distil * _divergence(logits, taught, targets, recipe, ignore)
+
+
+def _divergence(logits: Tensor, taught: Tensor, targets: Tensor, recipe: Recipe, ignore: int) -> Tensor:
+    """T² · KL(teacher ‖ student), mean over images or counted pixels (Hinton et al. 2015, section 2)."""
+    heat = recipe.temperature
+    student, teacher = F.log_softmax(logits / heat, 1), F.log_softmax(taught / heat, 1)
+    apart = F.kl_div(student, teacher, log_target=True, reduction="none").sum(1)
+    if logits.ndim == 4:
+        apart = apart[targets != ignore]
+    return heat**2 * apart.mean()

@@ -1,0 +1,77 @@
+"""The numbers of a training run."""
+
+from dataclasses import dataclass, fields, replace
+from math import cos, pi
+from typing import Literal
+
+from convfabric.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a fabric is trained. None means: fit for the data, and printed before the first step."""
+
+    epochs: int = 30
+    """Passes over the training split."""
+    batch: int = 128
+    """Images a step, over all processes."""
+    accumulate: int = 1
+    """Parts a process takes its share of a batch in, one after another."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd has Nesterov momentum 0.9."""
+    lr: float = 0.1
+    """Highest learning rate."""
+    weight_decay: float = 5e-4
+    """On weights; norms and biases are not decayed."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises; then it falls as a cosine, to zero."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    clip_norm: float = 5.0
+    """Largest norm of all gradients together; longer ones are shortened to it."""
+    distil: float = 0.9
+    """Share of the loss that follows the teacher, where there is one; the rest follows the labels."""
+    temperature: float = 2.0
+    """Softens teacher and student alike (Hinton et al. 2015)."""
+    shift: float | None = None
+    """Share of the side by which images move."""
+    zoom: float | None = None
+    """Share by which images grow or shrink."""
+    rotate: float | None = None
+    """Degrees by which images turn."""
+    flip: bool | None = None
+    """Whether images are mirrored left to right."""
+    light: float | None = None
+    """Share by which brightness and contrast change."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the machine is fast at it and the network is wide enough to gain."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name}={getattr(self, name)}: give at least 1.")
+        for name in ("lr", "temperature", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
+        for name in ("warmup", "label_smoothing", "distil"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, of so many.
+
+        >>> [round(Recipe(lr=1.0, warmup=0.5).rate(step, 4), 2) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
+        """
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        return self.lr * (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
+
+    def changed(self, **numbers: object) -> "Recipe":
+        """The recipe with some numbers replaced; SettingError for a name it does not have."""
+        if unknown := sorted(set(numbers) - {field.name for field in fields(self)}):
+            raise SettingError(f"{', '.join(unknown)}: a recipe has {', '.join(f.name for f in fields(self))}.")
+        return replace(self, **numbers)  # type: ignore[arg-type]

@@ -1,0 +1,104 @@
+"""The trellis of Convolutional Neural Fabrics (Saxena & Verbeek, NIPS 2016): every scale in every layer.
+
+A node is fed by its own and both neighbouring scales of the layer before. Inside the first layer
+each scale also feeds the next coarser one; inside the last layer responses run to where the head reads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from convfabric.errors import SettingError
+from convfabric.graph import Edge, Entry, Graph, Head, Node, Place, Task
+from convfabric.laws import check
+from convfabric.operators import Conv, Operator, UpConv, pointwise_up, residual, strided_stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trellis:
+    """The numbers of a trellis."""
+
+    layers: int = 8
+    """Columns of nodes, the first included."""
+    scales: int = 6
+    """Rows of nodes."""
+    channels: int = 64
+    """Of each node at the finest scale."""
+    doubling: bool = False
+    """Whether each coarser scale has twice the channels; else all have the same."""
+    finest: int = 0
+    """Scale where the first row stands; images reach it by strided convolutions."""
+    edges: Literal["plain", "block"] = "plain"
+    """plain: the paper's 3×3 convolutions. block: same scale identity + two 3×3, down 3×3 stride 2,
+    up 1×1 and nearest."""
+    head: Literal["corner", "all"] = "corner"
+    """corner: the paper's, at the coarsest scale (classification) or the finest (segmentation).
+    all: every scale of the last layer, which then needs no edges of its own."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
+
+
+def weave_trellis(
+    numbers: Trellis,
+    *,
+    image_channels: int = 3,
+    classes: int = 10,
+    task: Task = "classification",
+    name: str = "trellis",
+) -> Graph:
+    """The trellis with these numbers.
+
+    >>> len(weave_trellis(Trellis(layers=8, scales=6)).edges)
+    122
+    """
+    rows, last = range(numbers.finest, numbers.finest + numbers.scales), numbers.layers - 1
+    channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
+    corner = rows[-1] if task == "classification" else rows[0]
+    plain = numbers.edges == "plain"
+    graph = Graph(
+        name=name,
+        nodes=tuple(Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows),
+        edges=tuple(
+            Edge(source=a, target=b, operator=_operator(numbers.edges, b.scale - a.scale))
+            for a, b in (*_first_layer(rows), *_between_layers(rows, last), *_last_layer(rows, last, corner, numbers))
+        ),
+        entry=Entry(
+            place=Place(0, numbers.finest),
+            operator=Conv() if plain and numbers.finest == 0 else strided_stem(numbers.finest),
+            image_channels=image_channels,
+        ),
+        head=Head(
+            task=task,
+            classes=classes,
+            reads=tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,))),
+        ),
+    )
+    return check(graph)
+
+
+def _first_layer(rows: range) -> Iterator[tuple[Place, Place]]:
+    yield from ((Place(0, s - 1), Place(0, s)) for s in rows[1:])
+
+
+def _between_layers(rows: range, last: int) -> Iterator[tuple[Place, Place]]:
+    for layer in range(1, last + 1):
+        for s in rows:
+            yield from ((Place(layer - 1, near), Place(layer, s)) for near in (s - 1, s, s + 1) if near in rows)
+
+
+def _last_layer(rows: range, last: int, corner: int, numbers: Trellis) -> Iterator[tuple[Place, Place]]:
+    if numbers.head == "all":
+        return
+    if corner == rows[0]:
+        yield from ((Place(last, s + 1), Place(last, s)) for s in rows[:-1])
+    elif last > 0:
+        yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])
+
+
+def _operator(edges: str, step: int) -> Operator:
+    if edges == "plain":
+        return UpConv() if step < 0 else Conv(stride=1 + step)
+    return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
