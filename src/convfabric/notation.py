@@ -115,7 +115,7 @@ def graph_from_json(text: str, where: str = "graph") -> Graph:
     Raises ArchiveError for text that is not such a graph, GraphError for one that breaks a law.
 
     >>> from convfabric.weavers import Trellis, weave_trellis
-    >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4, edges="block"))
+    >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4, operators="block"))
     >>> graph_from_json(graph_to_json(graph)) == graph
     True
     """

@@ -5,16 +5,15 @@ Legend of the suffixes: B images, C channels, H height, W width.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from convfabric.data.options import Fitting
 from convfabric.graph import Task
 from convfabric.operators import Size
-
-Fitting = Literal["cover", "stretch", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,8 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
         train = splits["train"]
         splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
         notes.append(f"no val: {VAL_SHARE:.0%} of train drawn for it with seed {seed}")
-    return replace(listing, splits=splits), notes
+    ordered = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+    return replace(listing, splits=ordered), notes
 
 
 def drawn(items: Sequence[T], share: float, seed: int, labels: Iterable[int]) -> tuple[tuple[T, ...], tuple[T, ...]]:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from torch.utils.data import Dataset
 
 from convfabric.data import checking, listing, named
 from convfabric.data.checking import Pixels, Reading
-from convfabric.data.imageset import Fitting, HeldSplit, ImageSet, Preprocessing, Split, StreamedSplit
+from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing, Split, StreamedSplit
 from convfabric.data.listing import Item, Listing
+from convfabric.data.options import DataOptions, Fitting
 from convfabric.data.pictures import fitted_array
 from convfabric.errors import DataError
 from convfabric.graph import Task
@@ -25,38 +25,18 @@ from convfabric.operators import Size
 STATISTICS_FROM = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """How data are opened; None means inferred from the data."""
-
-    size: Size | None = None
-    """Height and width in pixels that images are brought to."""
-    fitting: Fitting | None = None
-    """cover (the default of classification), stretch (of segmentation) or pad."""
-    ignore: int = 255
-    """Mask value that is neither trained nor counted."""
-    binary_masks: bool = False
-    """Whether mask values 0 and 255 mean classes 0 and 1."""
-    data_dir: str | None = None
-    """Folder of the named data sets of torchvision."""
-    download: bool = False
-    """Whether a named data set may be fetched into it."""
-    hold_mb: int = 4000
-    """Megabytes of decoded images up to which a data set is held in memory."""
-    workers: int = 2
-    """Processes that read images where they are not held."""
-    split_seed: int = 0
-    """Seed of the draws of val and test; the same for every run, so that runs can be compared."""
-
-
-def open_data(source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOptions | None = None) -> ImageSet:
+def open_data(
+    source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOptions | None = None, draw: bool = True
+) -> ImageSet:
     """Checked data from a folder, a CSV table, a name of :data:`convfabric.data.named.NAMES`, or data sets by split.
+
+    Files without a split of their own are drawn into train, val and test; without ``draw`` they are one split, all.
 
     Raises DataError that names the file and the value for everything that cannot be used.
 
     >>> digits = open_data("digits")
     >>> len(digits.splits["train"]), digits.preprocessing.size
-    (1257, (8, 8))
+    (1259, (8, 8))
     """
     options = options or DataOptions()
     if isinstance(source, Mapping):
@@ -66,15 +46,17 @@ def open_data(source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOp
         arrays, classes = named.read_named(str(source), folder, options.download, options.split_seed)
         notes = ["val drawn from train" if str(source) != "digits" else "test and val drawn"]
         return _from_arrays(str(source), arrays, classes, options, [f"{notes[0]} with seed {options.split_seed}"])
-    return _from_files(Path(source), options)
+    return _from_files(Path(source), options, draw)
 
 
-def _from_files(root: Path, options: DataOptions) -> ImageSet:
-    files, notes = listing.with_splits(listing.find_listing(root), options.split_seed)
+def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
+    files, notes = listing.find_listing(root), []
+    if draw:
+        files, notes = listing.with_splits(files, options.split_seed)
     looks = checking.survey(files)
     if not looks:
         raise DataError(f"{root}: no images. {listing.ACCEPTED}")
-    channels, said = checking.inferred_channels(looks)
+    channels, said = (options.channels, []) if options.channels else checking.inferred_channels(looks)
     notes += said
     size, said = (options.size, []) if options.size else checking.inferred_size(looks, files.task)
     notes += said
@@ -95,7 +77,7 @@ def _from_files(root: Path, options: DataOptions) -> ImageSet:
         name=root.name,
         task=files.task,
         classes=classes,
-        preprocessing=_preprocessing(splits["train"], size, channels, reading.fitting),
+        preprocessing=_preprocessing(next(iter(splits.values())), size, channels, reading.fitting),
         splits=splits,
         ignore=options.ignore,
         digest=digest,

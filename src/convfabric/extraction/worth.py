@@ -1,5 +1,6 @@
 """What an edge contributes, measured on a trained fabric. Never sees a budget."""
 
+import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -27,7 +28,7 @@ def mean_squared_weight(fabric: Fabric, data: ImageSet) -> Worths:
 
 
 def loss_change(fabric: Fabric, data: ImageSet) -> Worths:
-    """Mean over validation images of the squared first-order change of the loss when an edge is cut.
+    """Mean over training images of the squared first-order change of the loss when an edge is cut.
 
     A gate of one on each edge's result: its gradient, times the step from one to zero, is that change
     (Molchanov et al. 2017, for a whole edge). Taken in evaluation mode, image by image.
@@ -67,7 +68,13 @@ def _gate_gradients(fabric: Fabric, images: Tensor, targets: Tensor, ignore: int
     return {name: gradient.flatten() for name, gradient in zip(gates, gradients, strict=True)}
 
 
+def random_worth(fabric: Fabric, data: ImageSet, seed: int = 0) -> Worths:
+    """Seeded numbers from 0 to 1: what every other measure has to beat."""
+    dice = random.Random(seed)
+    return {name: dice.random() for name in fabric.edges}
+
+
 WORTHS: Mapping[str, Callable[[Fabric, ImageSet], Worths]] = MappingProxyType(
-    {"loss-change": loss_change, "mean-squared-weight": mean_squared_weight}
+    {"loss-change": loss_change, "mean-squared-weight": mean_squared_weight, "random": random_worth}
 )
 """The measures by name."""

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ from convfabric.training.precision import takes_bfloat16
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
+Row = dict[str, Any]
+"""One line of metrics.csv."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class Moment:
     loss: float
     images_per_second: float
     seconds_left: float
-    row: dict[str, Any] | None
+    row: Row | None
     """The line of metrics.csv, after the last step of an epoch."""
 
 
@@ -60,18 +62,22 @@ def train(
     stage: str = "fabric",
     resume: bool = False,
     teacher: Fabric | None = None,
+    earlier: Sequence[Row] = (),
     device: str = "auto",
     watch: Watch = lambda moment: None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Train a fabric in place on the train split, and return one row of metrics for each epoch.
 
-    With a folder, ``metrics.csv`` and the state of the run are kept in it, and ``resume`` goes on from
-    that state so that weights and metrics end as if the run had never stopped.
+    With a folder, ``metrics.csv`` (after the rows of ``earlier`` stages) and the state of the run are
+    kept in it, and ``resume`` goes on from that state so that weights and metrics end as if the run had
+    never stopped.
     Raises TrainingError at a loss that is not finite, keeping the last good state; KeyboardInterrupt
     after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
     among the processes.
     """
-    run = _Run(fabric, data, recipe, folder, stage, teacher, device)
+    run = Run(
+        fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device
+    )
     if resume and run.state_file and run.state_file.is_file():
         run.progress = load_state(run.state_file, fabric, run.optimiser, run.identity)
     with Interrupts() as interrupts:
@@ -79,7 +85,7 @@ def train(
     return run.progress.rows
 
 
-class _Run:
+class Run:
     """One training run: what stays the same from step to step, and the progress."""
 
     def __init__(
@@ -87,18 +93,22 @@ class _Run:
         fabric: Fabric,
         data: ImageSet,
         recipe: Recipe,
-        folder: Path | None,
-        stage: str,
-        teacher: Fabric | None,
-        device: str,
+        *,
+        folder: Path | None = None,
+        stage: str = "fabric",
+        teacher: Fabric | None = None,
+        earlier: Sequence[Row] = (),
+        device: str = "auto",
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        recipe = recipe.fitted(len(data.splits["train"]), data.task)
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
+        self.earlier = list(earlier)
         self.teacher = teacher.to(self.accelerator.device).eval() if teacher else None
         self.augmentation = _augmentation(recipe, data)
         self.parts = self.accelerator.num_processes * recipe.accumulate
-        self.batch = min(recipe.batch, len(data.splits["train"]))
+        self.batch = recipe.batch
         if self.batch % self.parts or self.batch // self.parts < 2:
             raise SettingError(
                 f"batch={self.batch}: {self.parts} equal parts of at least 2 images are needed; "
@@ -118,15 +128,17 @@ class _Run:
 
     @property
     def state_file(self) -> Path | None:
+        """Where the state is kept, if it is."""
         return self.folder / f"{self.stage}.state.safetensors" if self.folder else None
 
     def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
+        """Every step that is left."""
         model, self.optimiser = self.accelerator.prepare(self.fabric, self.optimiser)
         saved, began, first = time.monotonic(), time.monotonic(), self.progress.step
         while self.progress.step < self.steps:
             epoch, within = divmod(self.progress.step, self.steps_an_epoch)
-            for images, targets in self._batches(epoch, within):
-                step_loss = self._step(model, images, targets)
+            for images, targets in self.batches(epoch, within):
+                step_loss = self.take_step(model, images, targets)
                 self.progress.step += 1
                 self.progress.loss_sum += step_loss
                 row = self._end_epoch() if self.progress.step % self.steps_an_epoch == 0 else None
@@ -138,7 +150,7 @@ class _Run:
                     raise KeyboardInterrupt
         self.fabric.eval()
 
-    def _batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    def batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """This process's parts of each batch of an epoch, from the step within it."""
         count = len(self.data.splits["train"])
         order = torch.randperm(count, generator=self._dice(epoch, 0, 0)).tolist()
@@ -166,7 +178,8 @@ class _Run:
         normal = self.data.preprocessing.normalised(changed)
         return normal.contiguous(memory_format=torch.channels_last), targets.long()
 
-    def _step(self, model: nn.Module, images: list[Tensor], targets: list[Tensor]) -> float:
+    def take_step(self, model: nn.Module, images: list[Tensor], targets: list[Tensor]) -> float:
+        """One step of the optimiser over this process's parts of a batch; the loss over all processes."""
         model.train()
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
@@ -204,7 +217,7 @@ class _Run:
             )
         return value
 
-    def _end_epoch(self) -> dict[str, Any]:
+    def _end_epoch(self) -> Row:
         found = score(self.fabric, self.data, "val")
         epoch = self.progress.step // self.steps_an_epoch
         row = {
@@ -223,9 +236,9 @@ class _Run:
     def _save(self) -> None:
         if self.state_file and self.folder and self.accelerator.is_main_process:
             save_state(self.state_file, self.fabric, self.optimiser, self.progress, self.identity)
-            write_rows(self.folder / f"{self.stage}.metrics.csv", self.progress.rows)
+            write_rows(self.folder / "metrics.csv", [*self.earlier, *self.progress.rows])
 
-    def _moment(self, step_loss: float, seconds_a_step: float, row: dict[str, Any] | None) -> Moment:
+    def _moment(self, step_loss: float, seconds_a_step: float, row: Row | None) -> Moment:
         return Moment(
             stage=self.stage,
             epoch=(self.progress.step - 1) // self.steps_an_epoch + 1,
@@ -239,7 +252,7 @@ class _Run:
         )
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
     """The rows as a CSV file, written whole or not at all."""
     if rows:
         text = io.StringIO()

@@ -5,16 +5,17 @@ from math import cos, pi
 from typing import Literal
 
 from convfabric.errors import SettingError
+from convfabric.graph import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a fabric is trained. None means: fit for the data, and printed before the first step."""
 
-    epochs: int = 30
-    """Passes over the training split."""
-    batch: int = 128
-    """Images a step, over all processes."""
+    epochs: int = 0
+    """Passes over the training split; 0: as many as usually help so many images."""
+    batch: int = 0
+    """Images a step, over all processes; 0: fit for so many images."""
     accumulate: int = 1
     """Parts a process takes its share of a batch in, one after another."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -49,9 +50,9 @@ class Recipe:
     """Of initial weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name}={getattr(self, name)}: give at least 1.")
+        for name, least in (("epochs", 0), ("batch", 0), ("accumulate", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
         for name in ("lr", "temperature", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
@@ -69,6 +70,17 @@ class Recipe:
         if step < rising:
             return self.lr * (step + 1) / rising
         return self.lr * (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
+
+    def fitted(self, images: int, task: Task) -> "Recipe":
+        """The recipe with epochs and batch for so many training images, where they were left open.
+
+        >>> [(r.epochs, r.batch) for r in (Recipe().fitted(n, "classification") for n in (150, 1257, 50_000))]
+        [(120, 16), (60, 64), (20, 128)]
+        """
+        epochs = self.epochs or min(120, max(20, round(75_000 / images)))
+        usual = 128 if images >= 10_000 else 64 if images >= 1000 else 32 if images >= 300 else 16
+        batch = min(self.batch or (usual if task == "classification" else 8), images)
+        return replace(self, epochs=epochs, batch=batch)
 
     def changed(self, **numbers: object) -> "Recipe":
         """The recipe with some numbers replaced; SettingError for a name it does not have."""

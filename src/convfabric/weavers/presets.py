@@ -28,7 +28,7 @@ class Preset:
 
 
 def _block(layers: int, scales: int, channels: int) -> Trellis:
-    return Trellis(layers=layers, scales=scales, channels=channels, doubling=True, edges="block", head="all")
+    return Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="block", head="all")
 
 
 def _paper(layers: int, channels: int, scales: int = 6) -> Trellis:

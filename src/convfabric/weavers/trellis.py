@@ -28,7 +28,7 @@ class Trellis:
     """Whether each coarser scale has twice the channels; else all have the same."""
     finest: int = 0
     """Scale where the first row stands; images reach it by strided convolutions."""
-    edges: Literal["plain", "block"] = "plain"
+    operators: Literal["plain", "block"] = "plain"
     """plain: the paper's 3×3 convolutions. block: same scale identity + two 3×3, down 3×3 stride 2,
     up 1×1 and nearest."""
     head: Literal["corner", "all"] = "corner"
@@ -57,12 +57,12 @@ def weave_trellis(
     rows, last = range(numbers.finest, numbers.finest + numbers.scales), numbers.layers - 1
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
     corner = rows[-1] if task == "classification" else rows[0]
-    plain = numbers.edges == "plain"
+    plain = numbers.operators == "plain"
     graph = Graph(
         name=name,
         nodes=tuple(Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows),
         edges=tuple(
-            Edge(source=a, target=b, operator=_operator(numbers.edges, b.scale - a.scale))
+            Edge(source=a, target=b, operator=_operator(numbers.operators, b.scale - a.scale))
             for a, b in (*_first_layer(rows), *_between_layers(rows, last), *_last_layer(rows, last, corner, numbers))
         ),
         entry=Entry(
@@ -98,7 +98,7 @@ def _last_layer(rows: range, last: int, corner: int, numbers: Trellis) -> Iterat
         yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])
 
 
-def _operator(edges: str, step: int) -> Operator:
-    if edges == "plain":
+def _operator(kind: str, step: int) -> Operator:
+    if kind == "plain":
         return UpConv() if step < 0 else Conv(stride=1 + step)
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]

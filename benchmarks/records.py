@@ -1,0 +1,57 @@
+"""What every benchmark writes down: a dated Markdown file and a CSV beside it."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from convfabric.environment import machine, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "not a git checkout"
+
+
+COMMIT = _commit()
+"""Read when a benchmark starts, so that it is the code that ran."""
+
+
+def write_record(name: str, sentences: Sequence[str], rows: Sequence[Mapping[str, object]], folder: Path = RESULTS) -> Path:
+    """The rows with what is needed to get them again; returns the Markdown file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{date.today().isoformat()}-{name}"
+    with stem.with_suffix(".csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    facts = machine() | {k: v for k, v in versions().items() if k in ("torch", "onnxruntime", "accelerate")}
+    lines = [
+        f"# {name}, {date.today().isoformat()}",
+        "",
+        f"Command: `python {' '.join([Path(sys.argv[0]).parent.name + '/' + Path(sys.argv[0]).name, *_said(sys.argv[1:])])}`",
+        f"Commit: {COMMIT}",
+        "Machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()),
+        "",
+        *sentences,
+        "",
+        "| " + " | ".join(rows[0]) + " |",
+        "| " + " | ".join("---" for _ in rows[0]) + " |",
+        *("| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in rows),
+        "",
+    ]
+    stem.with_suffix(".md").write_text("\n".join(lines))
+    return stem.with_suffix(".md")
+
+
+def _said(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with folders of this machine replaced by their names."""
+    return [Path(argument).name.upper() if "/" in argument else argument for argument in arguments]
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,64 @@
+"""Where a number was measured: machine and versions, as every record of a run states them."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "convfabric",
+    "torch",
+    "torchvision",
+    "numpy",
+    "accelerate",
+    "torchmetrics",
+    "safetensors",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "scikit-learn",
+    "pillow",
+)
+
+
+def versions() -> dict[str, str]:
+    """The installed version of each package this one stands on; "missing" where it is not there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def machine() -> dict[str, str]:
+    """The processor, its cores as this process may use them, the accelerator and the system."""
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "torch_threads": str(torch.get_num_threads()),
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files: always, unless torchrun started it beside another one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Processes that torchrun or ``accelerate launch`` started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

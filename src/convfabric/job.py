@@ -1,0 +1,180 @@
+"""Everything one ``fit`` needs, as one flat set of settings: what ``config.yaml`` holds and ``--set`` changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from convfabric.choice import Budget, budget_from
+from convfabric.data.options import DataOptions
+from convfabric.errors import SettingError
+from convfabric.operators import Size
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import DEFAULT, Trellis, find_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """What happens to the fabric between training and export."""
+
+    network: str = DEFAULT
+    """A preset's name."""
+    worth: Literal["loss-change", "mean-squared-weight", "random"] = "loss-change"
+    """By what edges are weighed."""
+    rounds: int = 4
+    """Cuts, each weighed anew, on the way to the budget."""
+    finetune: float = 0.5
+    """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
+    finetune_lr: float = 0.4
+    """Learning rate of fine-tuning, as a share of the training's."""
+    threads: int = 1
+    """Threads that latency is measured with."""
+    device: str = "auto"
+    """Where training runs: auto or cpu."""
+
+    def __post_init__(self) -> None:
+        find_preset(self.network)
+        for name, least in (("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
+        if self.device not in ("auto", "cpu"):
+            raise SettingError(f"device={self.device}: auto and cpu are known.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Data, network, training and budget."""
+
+    data: str
+    """A folder, a CSV table or a name."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of the trellis that replace the preset's."""
+    options: DataOptions = DataOptions()
+    recipe: Recipe = Recipe()
+    budget: Budget = Budget()
+    procedure: Procedure = Procedure()
+
+
+SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
+
+
+def known_settings() -> list[str]:
+    """Every key that a configuration may have.
+
+    >>> "epochs" in known_settings(), len(known_settings()) == len(set(known_settings()))
+    (True, True)
+    """
+    sections = (name for kind in (Trellis, *SECTIONS.values()) for name in (f.name for f in fields(kind)))
+    return ["data", *sections]
+
+
+def job_from(settings: Mapping[str, Any]) -> Job:
+    """The job that flat settings describe; SettingError for an unknown key or a value of another kind.
+
+    >>> job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"}).options.size
+    (8, 16)
+    """
+    if unknown := sorted(set(settings) - set(known_settings())):
+        raise SettingError(f"{', '.join(unknown)}: unknown. Known settings are {', '.join(known_settings())}.")
+    if not isinstance(settings.get("data"), str):
+        raise SettingError("data: say which folder, CSV file or named set to use.")
+    parts: dict[str, Any] = {
+        name: kind(**_taken(kind, settings)) for name, kind in SECTIONS.items() if kind is not Budget
+    }
+    ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
+    return Job(
+        data=settings["data"], numbers=_taken(Trellis, settings), budget=budget_from(ceilings), **parts
+    )
+
+
+def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {
+        f.name: _value(f.name, hints[f.name], settings[f.name])
+        for f in fields(kind)
+        if f.name in settings and not (settings[f.name] is None and kind is Trellis)
+    }
+
+
+def _value(name: str, hint: Any, value: Any) -> Any:
+    """The value if it is of the kind; whole numbers may stand for fractions, 240x180 for a size."""
+    if hint == Size | None:
+        return None if value is None else parsed_size(value)
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        if get_origin(kind) is Literal and value in get_args(kind):
+            return value
+        if isinstance(kind, type) and type(value) is kind:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+    wanted = " or ".join(", ".join(get_args(k)) if get_origin(k) is Literal else k.__name__ for k in kinds)
+    raise SettingError(f"{name}={value}: expected {wanted.replace('NoneType', 'null')}.")
+
+
+def parsed_size(said: Any) -> Size:
+    """Height and width of "WIDTHxHEIGHT", or of one number for both.
+
+    >>> parsed_size("240x180"), parsed_size(32)
+    ((180, 240), (32, 32))
+    """
+    sides = str(said).lower().split("x")
+    if not all(side.isdigit() and int(side) > 0 for side in sides) or len(sides) > 2:
+        raise SettingError(f"size={said}: give WIDTHxHEIGHT in pixels, such as 240x180, or one number for both.")
+    return int(sides[-1]), int(sides[0])
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """The flat settings of a job; :func:`job_from` gives it back.
+
+    >>> job = job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"})
+    >>> job_from(settings_of(job)) == job
+    True
+    """
+    flat: dict[str, Any] = {"data": job.data, **job.numbers}
+    for section in SECTIONS:
+        part = getattr(job, section)
+        flat |= {f.name: getattr(part, f.name) for f in fields(part)}
+    if job.options.size:
+        flat["size"] = f"{job.options.size[1]}x{job.options.size[0]}"
+    return flat
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file; SettingError where it is not one flat mapping."""
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise SettingError(f"{file}: cannot be read as YAML ({fault}).") from None
+    if not isinstance(found, dict):
+        raise SettingError(f"{file}: expected lines of the form key: value.")
+    return found
+
+
+def written_config(job: Job) -> str:
+    """The job as YAML, one line a setting."""
+    return yaml.safe_dump(settings_of(job), sort_keys=False, allow_unicode=True)
+
+
+def parsed_setting(text: str) -> tuple[str, Any]:
+    """Name and value of "name=value", the value read as YAML would.
+
+    >>> parsed_setting("epochs=5"), parsed_setting("flip=false"), parsed_setting("lr=1e-2")
+    (('epochs', 5), ('flip', False), ('lr', 0.01))
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingError(f"--set {text}: give it as NAME=VALUE.")
+    try:
+        return name.strip(), float(value) if _is_exponent(value) else yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name.strip(), value
+
+
+def _is_exponent(value: str) -> bool:
+    """Whether it is a number such as 1e-2, which YAML takes for text."""
+    digits, letter, power = value.lower().partition("e")
+    return bool(letter) and digits.replace(".", "", 1).isdigit() and power.lstrip("+-").isdigit()

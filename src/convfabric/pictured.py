@@ -1,0 +1,95 @@
+"""The pictures of a report, taken from what a network answers, and the page around them."""
+
+import base64
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from convfabric.archive import Passport, write_atomically
+from convfabric.data.imageset import ImageSet, in_order
+from convfabric.environment import machine, versions
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.report.curves import curves
+from convfabric.report.drawing import draw
+from convfabric.report.page import Picture, page
+from convfabric.scores import answers
+
+MOST_ERRORS, MOST_MASKS = 200, 12
+BATCH = 64
+
+
+def write_report(
+    folder: Path, record: Mapping[str, Any], whole: Graph, network: Fabric, papers: Passport, data: ImageSet
+) -> Path:
+    """``report.html`` in a run folder."""
+    taken = _errors(network, data) if data.task == "classification" else _masks(network, data)
+    with (folder / "metrics.csv").open(newline="") as lines:
+        rows = [_numbers(row) for row in csv.DictReader(lines)]
+    facts = {**machine(), **versions()}
+    conditions = [f"{name}: {value}" for name, value in facts.items()]
+    drawing = draw(whole, papers.graph, record["worth"])
+    write_atomically(folder / "report.html", page(record, drawing, curves(rows), list(taken), conditions))
+    write_atomically(folder / "network.svg", drawing)
+    return folder / "report.html"
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
+    return {k: v if k == "stage" or v == "" else float(v) for k, v in row.items()}
+
+
+def _errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    """Every image of the judging split that is answered wrong, as *prediction (truth)*; the first 200."""
+    return islice(_all_errors(network, data), MOST_ERRORS)
+
+
+def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    split = data.splits[data.verdict]
+    pixels = split.batches(in_order(len(split), BATCH))
+    for (images, _), (logits, targets) in zip(pixels, answers(network, data, split, BATCH), strict=True):
+        guesses = logits.argmax(1)
+        for wrong in (guesses != targets).nonzero().flatten().tolist():
+            guess, truth = data.classes[int(guesses[wrong])], data.classes[int(targets[wrong])]
+            yield _picture(_shown(images[wrong]), f"{guess} ({truth})", 64)
+
+
+def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    """Images evenly taken from the judging split, each beside its truth and its prediction."""
+    split = data.splits[data.verdict]
+    stride = max(1, len(split) // MOST_MASKS)
+    palette = _palette(len(data.classes))
+    pixels = split.batches(in_order(len(split), 1))
+    for (image, _), (logits, targets) in islice(
+        zip(pixels, answers(network, data, split, 1), strict=True), 0, stride * MOST_MASKS, stride
+    ):
+        truth, guess = targets[0].numpy(), logits[0].argmax(0).numpy()
+        void = (truth == data.ignore)[..., None]
+        maps = [np.where(void, 0, palette[np.minimum(m, len(palette) - 1)]).astype(np.uint8) for m in (truth, guess)]
+        yield _picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
+
+
+def _shown(image_CHW: Tensor) -> Any:
+    """uint8 (height, width, 3) of an image with any number of channels."""
+    array = image_CHW.permute(1, 2, 0).numpy()
+    return np.repeat(array[..., :1], 3, axis=2) if array.shape[2] < 3 else array[..., :3]
+
+
+def _palette(classes: int) -> Any:
+    """Colours of even lightness, uint8 (classes, 3)."""
+    from matplotlib import colormaps
+
+    shades = colormaps["turbo"](np.linspace(0.05, 0.95, classes))[:, :3]
+    return (255 * shades).astype(np.uint8)
+
+
+def _picture(array: Any, caption: str, width: int) -> Picture:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG", optimize=True)
+    return Picture(png_base64=base64.b64encode(file.getvalue()).decode(), caption=caption, width=width)

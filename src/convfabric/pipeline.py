@@ -1,0 +1,270 @@
+"""The main job, step by step over one run folder: train, extract, export, report; and ``fit``, which is all of them.
+
+::
+
+    RUN/config.yaml  environment.json  metrics.csv  record.json  report.html
+    RUN/fabric/      graph.json  model.safetensors            the trained fabric
+    RUN/             graph.json  model.safetensors            the network cut from it and fine-tuned
+    RUN/             model.onnx  model.pt2  predict.py        what leaves the house
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convfabric.archive import load_fabric, passport, save_fabric, write_atomically
+from convfabric.choice import Budget
+from convfabric.costs import costs, peak_bytes
+from convfabric.cutting import HEADROOM, Say, cut
+from convfabric.data.imageset import ImageSet
+from convfabric.data.opening import open_data
+from convfabric.environment import is_first_process, machine, process_count, versions
+from convfabric.errors import ArchiveError, BudgetError, SettingError
+from convfabric.export.deployable import export
+from convfabric.export.standalone import write_predictor
+from convfabric.extraction.statistics import refresh
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.job import Job, job_from, read_config, written_config
+from convfabric.latency.measurement import measure
+from convfabric.pictured import write_report
+from convfabric.scores import Score, score
+from convfabric.training.estimate import estimate
+from convfabric.training.loop import Watch, train
+from convfabric.weavers import weave
+
+CONFIG, RECORD = "config.yaml", "record.json"
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Who is told what happens."""
+
+    say: Say = print
+    watch: Watch = lambda moment: None
+
+
+def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) -> None:
+    """The run folder with its configuration; ArchiveError where a run is there already, unless told otherwise."""
+    if not is_first_process():
+        return
+    if resume and (folder / CONFIG).is_file():
+        return
+    if folder.exists() and any(folder.iterdir()):
+        if not force:
+            raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
+        if not (folder / CONFIG).is_file():
+            raise ArchiveError(f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only.")
+        shutil.rmtree(folder)
+    write_atomically(folder / CONFIG, written_config(job))
+
+
+def job_of(folder: Path) -> Job:
+    """The job that a run folder was begun with."""
+    if not (folder / CONFIG).is_file():
+        raise ArchiveError(f"{folder}: no {CONFIG}; a folder made by convfabric fit or train has one.")
+    return job_from(read_config(folder / CONFIG))
+
+
+def opened(job: Job) -> ImageSet:
+    """The data of a job."""
+    return open_data(job.data, job.options)
+
+
+def woven(job: Job, data: ImageSet) -> Graph:
+    """The graph of a job, fitted to its data."""
+    return weave(
+        job.procedure.network,
+        size=data.preprocessing.size,
+        image_channels=data.preprocessing.channels,
+        classes=len(data.classes),
+        task=data.task,
+        **job.numbers,
+    )
+
+
+def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
+    """The trained fabric of a job, kept in the run folder; a finished one is loaded if ``resume``."""
+    if resume and (folder / "fabric" / "graph.json").is_file():
+        return load_fabric(folder / "fabric")[0]
+    torch.manual_seed(job.recipe.seed)
+    fabric, device = Fabric(woven(job, data)), job.procedure.device
+    if process_count() == 1:
+        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}")
+    began = time.monotonic()
+    train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
+    if is_first_process():
+        save_fabric(folder / "fabric", fabric.cpu(), passport(fabric, data))
+        facts = {"machine": machine(), "versions": versions(), "seed": job.recipe.seed, "data_digest": data.digest}
+        write_atomically(folder / "environment.json", json.dumps(facts, indent=1))
+        note(folder, data=data_facts(data), fabric=network_facts(fabric, data) | {"seconds": time.monotonic() - began})
+    return fabric.cpu()
+
+
+def extract_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
+    """The network cut from the trained fabric to the job's budget and fine-tuned, kept in the run folder."""
+    fabric, _ = load_fabric(folder / "fabric")
+    found = cut(fabric, data, job.budget, job.procedure, listener.say)
+    network = found.network
+    as_cut = score(network, data, data.verdict)
+    refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
+    began = time.monotonic()
+    _finetune(folder, job, data, fabric, network, listener, resume)
+    save_fabric(folder, network.cpu(), passport(network, data))
+    facts = network_facts(network, data) | {
+        "as_cut": asdict(as_cut),
+        "refreshed": asdict(refreshed),
+        "seconds": time.monotonic() - began,
+        "predicted_ms": found.predicted_ms,
+        "prediction_error": found.prediction.median_error,
+    }
+    budget = {name: value for name, value in asdict(found.budget).items() if value is not None}
+    note(folder, network=facts, worth=found.worth, budget=budget, asked=str(job.budget))
+    return network
+
+
+def _finetune(
+    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool
+) -> None:
+    """Further epochs at a lower rate, with the fabric as teacher."""
+    recipe, procedure = job.recipe.fitted(len(data.splits["train"]), data.task), job.procedure
+    epochs = round(recipe.epochs * procedure.finetune)
+    if epochs == 0:
+        return
+    tuning = recipe.changed(epochs=epochs, lr=recipe.lr * procedure.finetune_lr, seed=recipe.seed + 1)
+    said = estimate(network, data, tuning, teacher=fabric, device=procedure.device)
+    listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {said}")
+    train(
+        network,
+        data,
+        tuning,
+        folder=folder,
+        stage="finetune",
+        resume=resume,
+        teacher=fabric,
+        earlier=_rows_of_training(folder),
+        device=procedure.device,
+        watch=listener.watch,
+    )
+
+
+def _rows_of_training(folder: Path) -> list[Facts]:
+    """The rows of the fabric's own training, from its state."""
+    from convfabric.archive import read_tensors
+
+    _, facts = read_tensors(folder / "fabric.state.safetensors")
+    rows: list[Facts] = json.loads(facts["progress"])["rows"]
+    return rows
+
+
+def export_step(folder: Path, job: Job, data: ImageSet) -> None:
+    """The checked files of the network in a run folder, their latency measured.
+
+    Raises BudgetError where the measured median is above the ceiling; the files are kept then.
+    """
+    network, papers = load_fabric(folder)
+    apart = export(network, papers, data, folder)
+    write_predictor(folder)
+    image = (papers.preprocessing.channels, *papers.preprocessing.size)
+    found = measure(folder / "model.onnx", image, job.procedure.threads)
+    note(
+        folder,
+        exported={
+            "latency": asdict(found),
+            "said": str(found),
+            "largest_difference": apart,
+            "onnx_bytes": (folder / "model.onnx").stat().st_size,
+        },
+    )
+    wanted = noted(folder).get("budget", {}).get("latency_ms")
+    if wanted is not None and found.median_ms > wanted:
+        raise BudgetError(f"{folder / 'model.onnx'}: {found.median_ms:.3f} ms measured, {wanted:.3f} ms allowed.")
+
+
+def report_step(folder: Path, data: ImageSet) -> Path:
+    """``report.html`` of a run folder, from what was noted and what the network answers."""
+    network, papers = load_fabric(folder)
+    fabric, _ = load_fabric(folder / "fabric")
+    return write_report(folder, noted(folder), fabric.graph, network, papers, data)
+
+
+def fit(
+    job: Job, folder: Path, *, force: bool = False, resume: bool = False, listener: Listener | None = None
+) -> Facts:
+    """Train, cut, fine-tune, export and report; returns what was noted.
+
+    Where the exported file turns out slower than its budget, a smaller network is cut, twice at most.
+    Raises what the steps raise: nothing is returned that does not meet its budget.
+    """
+    if process_count() > 1:
+        raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
+    listener = listener or Listener()
+    data = opened(job)
+    begin(folder, job, force=force, resume=resume)
+    train_step(folder, job, data, listener, resume=resume)
+    aimed = job
+    for attempts_left in (2, 1, 0):
+        extract_step(folder, aimed, data, listener, resume=resume and aimed is job)
+        try:
+            export_step(folder, job, data)
+            break
+        except BudgetError as over:
+            if attempts_left == 0:
+                raise
+            listener.say(f"{over} Taking a smaller network.")
+            aimed = replace(aimed, budget=_lowered(aimed.budget, noted(folder)))
+    report_step(folder, data)
+    return noted(folder)
+
+
+def _lowered(budget: Budget, record: Mapping[str, Any]) -> Budget:
+    """The budget with its milliseconds lowered by as much as the file was above them."""
+    allowed, found = record["budget"]["latency_ms"], record["exported"]["latency"]["median_ms"]
+    return replace(budget, latency_ms=allowed * HEADROOM * min(0.97, allowed / found))
+
+
+def data_facts(data: ImageSet) -> Facts:
+    """What a report says of the data."""
+    return {
+        "name": data.name,
+        "task": data.task,
+        "classes": list(data.classes),
+        "images": {name: len(split) for name, split in data.splits.items()},
+        "size": list(data.preprocessing.size),
+        "channels": data.preprocessing.channels,
+        "digest": data.digest,
+        "notes": list(data.notes),
+        "verdict": data.verdict,
+    }
+
+
+def network_facts(network: Fabric, data: ImageSet) -> Facts:
+    """Edges, costs and scores of a network."""
+    image = data.preprocessing.size
+    found: Score = score(network, data, data.verdict)
+    return {
+        "edges": len(network.graph.edges),
+        **asdict(costs(network.graph, image)),
+        "peak_bytes": peak_bytes(network.graph, image),
+        "score": asdict(found),
+        "val_score": asdict(score(network, data, "val")),
+    }
+
+
+def note(folder: Path, **facts: Any) -> None:
+    """Adds facts to the record of a run."""
+    write_atomically(folder / RECORD, json.dumps(noted(folder) | facts, indent=1))
+
+
+def noted(folder: Path) -> Facts:
+    """The record of a run so far."""
+    file = folder / RECORD
+    record: Facts = json.loads(file.read_text()) if file.is_file() else {}
+    return record

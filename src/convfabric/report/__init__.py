@@ -1,0 +1,1 @@
+"""Tables, drawings and pages, from graphs, costs and recorded numbers."""

@@ -1,0 +1,29 @@
+"""Training curves as SVG."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Losses and the validation figure against epochs, the stages side by side; rows as in metrics.csv."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    FigureCanvasSVG(figure)
+    losses, figures = figure.subplots(1, 2)
+    epochs = range(1, len(rows) + 1)
+    losses.plot(epochs, [row["train_loss"] for row in rows], label="train, with teacher where there is one")
+    losses.plot(epochs, [row["val_loss"] for row in rows], label="val")
+    losses.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
+    losses.legend(frameon=False)
+    name = "val_accuracy" if rows[0]["val_miou"] == "" else "val_miou"
+    figures.plot(epochs, [100 * float(row[name]) for row in rows], color="#1b4965")
+    figures.set(xlabel="epoch", ylabel={"val_accuracy": "val accuracy (%)", "val_miou": "val mIoU (%)"}[name])
+    for axes in (losses, figures):
+        for end in (i + 1.5 for i, (a, b) in enumerate(zip(rows, rows[1:], strict=False)) if a["stage"] != b["stage"]):
+            axes.axvline(end, color="#a9b4bd", linestyle=":")
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue().partition("<svg")[1] + drawn.getvalue().partition("<svg")[2]

@@ -1,0 +1,58 @@
+"""What a training run will take, said before its first step."""
+
+import copy
+import time
+from dataclasses import dataclass
+
+from convfabric.costs import FLOAT_BYTES, costs
+from convfabric.data.imageset import ImageSet
+from convfabric.fabric import Fabric
+from convfabric.training.loop import Run
+from convfabric.training.recipe import Recipe
+
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Minutes of training on this machine, and megabytes of memory; both rough."""
+
+    minutes: float
+    memory_mb: float
+    epochs: int
+    batch: int
+    precision: str
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.minutes:.1f} minutes and {self.memory_mb:.0f} MB: {self.epochs} epochs, "
+            f"batch {self.batch}, {self.precision}"
+        )
+
+
+def estimate(
+    fabric: Fabric, data: ImageSet, recipe: Recipe, teacher: Fabric | None = None, device: str = "auto"
+) -> Estimate:
+    """From three steps of a copy of the fabric (the first one not counted), and arithmetic for the memory.
+
+    The memory is that of weights, gradients, momentum and of every response of one part of a batch,
+    which the backward pass needs; the interpreter and the data come on top.
+    """
+    run = Run(copy.deepcopy(fabric), data, recipe, teacher=teacher, device=device)
+    began = time.monotonic()
+    for step, (images, targets) in enumerate(run.batches(0, 0)):
+        run.take_step(run.fabric, images, targets)
+        if step == 0:
+            began = time.monotonic()
+        if step == TIMED_STEPS - 1 or run.steps_an_epoch == step + 1:
+            break
+    seconds = (time.monotonic() - began) / max(1, step)
+    found = costs(fabric.graph, data.preprocessing.size)
+    responses = found.activation_bytes * (run.batch // run.parts) * (0.5 if run.half else 1.0) * 2
+    return Estimate(
+        minutes=seconds * run.steps / 60,
+        memory_mb=(found.parameters * FLOAT_BYTES * 3 + responses) / 1e6,
+        epochs=run.recipe.epochs,
+        batch=run.batch,
+        precision="bfloat16" if run.half else "float32",
+    )
