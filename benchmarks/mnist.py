@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from records import RESULTS, write_record
 
 from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.choice import Budget, choose
@@ -26,6 +25,7 @@ from convfabric.scores import score
 from convfabric.training.loop import Moment, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
+from records import RESULTS, write_record
 
 SIZE = (32, 32)
 KEPT_EDGES = 40
@@ -62,7 +62,9 @@ def main() -> None:
     print(write_record(f"mnist-{said.network}-seed{said.seed}", sentences, rows, said.results))
 
 
-def trained(data: ImageSet, recipe: Recipe, network: str, work: Path, device: str) -> tuple[Fabric, tuple[float, float]]:
+def trained(
+    data: ImageSet, recipe: Recipe, network: str, work: Path, device: str
+) -> tuple[Fabric, tuple[float, float]]:
     """The fabric, trained or found trained, and the CPU and wall minutes that training took."""
     times = work / "minutes.json"
     if times.is_file():
@@ -87,7 +89,9 @@ def cut_and_tuned(
     cut = score(small, data, "test").accuracy
     refreshed = score(refresh(small, data), data, "test").accuracy
     cpu, wall = time.process_time(), time.time()
-    train(small, data, recipe, folder=work, stage="finetune", resume=True, teacher=fabric, device=device, watch=said_epoch)
+    train(
+        small, data, recipe, folder=work, stage="finetune", resume=True, teacher=fabric, device=device, watch=said_epoch
+    )
     spent = (time.process_time() - cpu) / 60, (time.time() - wall) / 60
     return row(f"cut by {worth}", small, cut, refreshed, score(small, data, "test").accuracy, spent)
 

@@ -21,7 +21,9 @@ COMMIT = _commit()
 """Read when a benchmark starts, so that it is the code that ran."""
 
 
-def write_record(name: str, sentences: Sequence[str], rows: Sequence[Mapping[str, object]], folder: Path = RESULTS) -> Path:
+def write_record(
+    name: str, sentences: Sequence[str], rows: Sequence[Mapping[str, object]], folder: Path = RESULTS
+) -> Path:
     """The rows with what is needed to get them again; returns the Markdown file."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{date.today().isoformat()}-{name}"

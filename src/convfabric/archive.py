@@ -32,9 +32,7 @@ class Passport:
 
 def passport(fabric: Fabric, data: ImageSet) -> Passport:
     """The passport of a fabric that was trained on these data."""
-    return Passport(
-        graph=fabric.graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore
-    )
+    return Passport(graph=fabric.graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -56,8 +56,13 @@ class Budget:
         return replace(self, **{name: float(value[:-1]) / 100 * whole[name] for name, value in shares.items()})
 
     def __str__(self) -> str:
-        said = [value if isinstance(value, str) else said_amount(name, value) for name, value in self.ceilings.items()]
-        return ", ".join(str(value) for value in said) or "no ceiling"
+        return ", ".join(_said_ceiling(name, value) for name, value in self.ceilings.items()) or "no ceiling"
+
+
+def _said_ceiling(name: str, ceiling: Ceiling) -> str:
+    if isinstance(ceiling, str):
+        return f"{ceiling} of the fabric's {_UNITS[name][0].removeprefix('M ').removeprefix('k ')}"
+    return said_amount(name, ceiling or 0.0)
 
 
 def _checked(name: str, ceiling: Ceiling) -> None:

@@ -10,7 +10,7 @@ from convfabric.archive import Passport, passport
 from convfabric.choice import Budget, choose, measures, said_amount
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import BudgetError
-from convfabric.export.deployable import program, write_onnx
+from convfabric.exporting.deployable import program, write_onnx
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS, Worths
@@ -127,7 +127,9 @@ def _cheapest(
         raise fault
     whole = prediction.milliseconds(fabric.graph)
     without = {
-        edge.name: prediction.milliseconds(replace(fabric.graph, edges=tuple(e for e in fabric.graph.edges if e != edge)))
+        edge.name: prediction.milliseconds(
+            replace(fabric.graph, edges=tuple(e for e in fabric.graph.edges if e != edge))
+        )
         for edge in fabric.graph.edges
     }
     route = cheapest_route(fabric.graph, lambda edge: whole - without[edge.name])

@@ -100,8 +100,8 @@ class _HeadLayer(nn.Module):
         self.reads = nn.ModuleDict(
             {str(place): nn.Linear(graph.node(place).channels, classes, bias=False) for place in graph.head.reads}
         )
-        for read in self.reads.values():
-            nn.init.normal_(read.weight, std=0.01)
+        for weight in self.reads.parameters():
+            nn.init.normal_(weight, std=0.01)
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, responses: dict[str, Tensor], image: Size) -> Tensor:
@@ -112,7 +112,8 @@ class _HeadLayer(nn.Module):
 
     def _pixel_logits(self, responses: dict[str, Tensor], image: Size) -> Tensor:
         maps_BKHW = [
-            F.conv2d(response, self.reads[name].weight[:, :, None, None]) for name, response in responses.items()
+            F.conv2d(response, self.reads[name].get_parameter("weight")[:, :, None, None])
+            for name, response in responses.items()
         ]
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
         logits_BKHW = _added([_enlarged(m, finest) for m in maps_BKHW]) + self.bias[:, None, None]

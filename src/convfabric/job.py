@@ -85,9 +85,7 @@ def job_from(settings: Mapping[str, Any]) -> Job:
         name: kind(**_taken(kind, settings)) for name, kind in SECTIONS.items() if kind is not Budget
     }
     ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
-    return Job(
-        data=settings["data"], numbers=_taken(Trellis, settings), budget=budget_from(ceilings), **parts
-    )
+    return Job(data=settings["data"], numbers=_taken(Trellis, settings), budget=budget_from(ceilings), **parts)
 
 
 def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:

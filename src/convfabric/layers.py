@@ -91,7 +91,8 @@ class _NormLayer(nn.BatchNorm2d):
     """Batch normalisation."""
 
     def forward(self, x_BCHW: Tensor, size: Size | None = None) -> Tensor:
-        return super().forward(x_BCHW)
+        normalised: Tensor = super().forward(x_BCHW)
+        return normalised
 
 
 class _ChainLayer(nn.Module):
@@ -119,7 +120,10 @@ class _SumLayer(nn.Module):
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         first, *others = (branch(x_BCHW, size) for branch in self.branches)
-        return sum(others, first)
+        total: Tensor = first
+        for other in others:
+            total = total + other
+        return total
 
 
 @layer.register

@@ -5,7 +5,6 @@ import json
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from convfabric import operators
 from convfabric.errors import ArchiveError
 from convfabric.graph import Graph
 from convfabric.laws import check
@@ -18,7 +17,8 @@ FORMAT = 1
 
 @cache
 def _operator_kinds() -> dict[str, type[Operator]]:
-    kinds, fresh = {}, [Operator]
+    kinds: dict[str, type[Operator]] = {}
+    fresh: list[type[Operator]] = list(Operator.__subclasses__())
     while fresh:
         kind = fresh.pop()
         fresh.extend(kind.__subclasses__())
@@ -77,7 +77,9 @@ def _read_record(kind: Any, value: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - names):
-        raise ArchiveError(f"{where}: unknown key {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(names))}.")
+        raise ArchiveError(
+            f"{where}: unknown key {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(names))}."
+        )
     try:
         return kind(**{name: read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     except (TypeError, ValueError) as fault:

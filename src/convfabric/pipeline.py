@@ -26,8 +26,8 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import ArchiveError, BudgetError, SettingError
-from convfabric.export.deployable import export
-from convfabric.export.standalone import write_predictor
+from convfabric.exporting.deployable import export
+from convfabric.exporting.standalone import write_predictor
 from convfabric.extraction.statistics import refresh
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
@@ -61,7 +61,9 @@ def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) 
         if not force:
             raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
         if not (folder / CONFIG).is_file():
-            raise ArchiveError(f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only.")
+            raise ArchiveError(
+                f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only."
+            )
         shutil.rmtree(folder)
     write_atomically(folder / CONFIG, written_config(job))
 

@@ -82,7 +82,9 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path]) -> Listing:
         loose = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in ENDINGS]
         if loose:
             raise DataError(f"{loose[0]}: an image outside the class folders. {ACCEPTED}")
-        items[split] = tuple(Item(image=f, label=i) for i, name in enumerate(names) for f in _class_files(folder / name))
+        items[split] = tuple(
+            Item(image=f, label=i) for i, name in enumerate(names) for f in _class_files(folder / name)
+        )
     return _checked_classes(Listing(task="classification", classes=tuple(names), splits=items), root)
 
 
@@ -127,7 +129,9 @@ def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> List
 
 def _class_names(root: Path) -> tuple[str, ...]:
     file = root / "classes.txt"
-    return tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()) if file.is_file() else ()
+    return (
+        tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()) if file.is_file() else ()
+    )
 
 
 def _from_table(table: Path) -> Listing:
@@ -162,7 +166,8 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
 
     The draw is seeded and takes the same share of every class.
     """
-    splits, notes = dict(listing.splits), []
+    splits: dict[str, tuple[Item, ...]] = dict(listing.splits)
+    notes: list[str] = []
     if "all" in splits:
         everything = splits.pop("all")
         splits["test"], rest = drawn(everything, TEST_SHARE, seed, [item.label for item in everything])
@@ -172,7 +177,8 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
         train = splits["train"]
         splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
         notes.append(f"no val: {VAL_SHARE:.0%} of train drawn for it with seed {seed}")
-    ordered = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+    order = {"train": 0, "val": 1, "test": 2}
+    ordered = dict(sorted(splits.items(), key=lambda split: order[split[0]]))
     return replace(listing, splits=ordered), notes
 
 

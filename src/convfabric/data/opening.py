@@ -50,7 +50,8 @@ def open_data(
 
 
 def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
-    files, notes = listing.find_listing(root), []
+    files = listing.find_listing(root)
+    notes: list[str] = []
     if draw:
         files, notes = listing.with_splits(files, options.split_seed)
     looks = checking.survey(files)
@@ -202,7 +203,7 @@ def _pixels(image: Any, where: str) -> Pixels:
     """uint8 (H, W, C) of a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."""
     array = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
     array = array[..., None] if array.ndim == 2 else array
-    if array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1:
+    if array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8 or array.ndim != 3:
         raise DataError(f"{where}: {array.dtype} of shape {array.shape}; uint8, or floats from 0 to 1, are read.")
@@ -211,4 +212,3 @@ def _pixels(image: Any, where: str) -> Pixels:
 
 def _class_names_of(datasets: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(name) for name in getattr(datasets["train"], "classes", ())) if "train" in datasets else ()
-

@@ -154,7 +154,8 @@ def fitted_mask(mask: NDArray[np.uint8], size: tuple[int, int], fitting: str, ig
     if fitting == "stretch":
         rows = (np.arange(size[0]) * mask.shape[0] // size[0])[:, None]
         cols = (np.arange(size[1]) * mask.shape[1] // size[1])[None]
-        return mask[rows, cols]
+        stretched: NDArray[np.uint8] = mask[rows, cols]
+        return stretched
     ratios = (size[0] / mask.shape[0], size[1] / mask.shape[1])
     ratio = max(ratios) if fitting == "cover" else min(1.0, *ratios)
     scaled = (max(1, round(mask.shape[0] * ratio)), max(1, round(mask.shape[1] * ratio)))

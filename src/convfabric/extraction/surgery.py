@@ -58,7 +58,7 @@ def largest_scales(fabric: Fabric, place: Place, count: int) -> Tensor:
     Places tied by identities are judged together, so that all of them keep the same channels.
     """
     group = next(group for group in tied(fabric.graph) if place in group)
-    scales = [fabric.nodes[str(other)].weight.detach().abs() for other in sorted(group)]
+    scales = [fabric.nodes[str(other)].get_parameter("weight").detach().abs() for other in sorted(group)]
     return torch.stack(scales).sum(0).topk(count).indices.sort().values
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from convfabric.choice import Budget, choose
@@ -69,7 +70,7 @@ def predict_from(measured: Mapping[Graph, float], image: Size) -> Prediction:
     return Prediction(weights=(fixed, edge, macs, written), image=image, median_error=float(np.median(errors)))
 
 
-def _fit(rows: np.ndarray, times: np.ndarray) -> list[float]:  # type: ignore[type-arg]
+def _fit(rows: NDArray[np.float64], times: NDArray[np.float64]) -> list[float]:
     found, _ = nnls(rows / times[:, None], np.ones(len(times)))
     return [float(weight) for weight in found]
 

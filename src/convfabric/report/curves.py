@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -22,7 +23,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     figures.plot(epochs, [100 * float(row[name]) for row in rows], color="#1b4965")
     figures.set(xlabel="epoch", ylabel={"val_accuracy": "val accuracy (%)", "val_miou": "val mIoU (%)"}[name])
     for axes in (losses, figures):
-        for end in (i + 1.5 for i, (a, b) in enumerate(zip(rows, rows[1:], strict=False)) if a["stage"] != b["stage"]):
+        for end in (i + 1.5 for i, (a, b) in enumerate(pairwise(rows)) if a["stage"] != b["stage"]):
             axes.axvline(end, color="#a9b4bd", linestyle=":")
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})

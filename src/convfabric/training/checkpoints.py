@@ -41,9 +41,7 @@ def save_state(
     write_atomically(file, save(flat, metadata=facts))
 
 
-def load_state(
-    file: Path, fabric: Fabric, optimiser: torch.optim.Optimizer, identity: Mapping[str, str]
-) -> Progress:
+def load_state(file: Path, fabric: Fabric, optimiser: torch.optim.Optimizer, identity: Mapping[str, str]) -> Progress:
     """The state in a file into fabric and optimiser; SettingError where it is of a run with other settings."""
     tensors, facts = read_tensors(file)
     if not {"identity", "progress"} <= set(facts):

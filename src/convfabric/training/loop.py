@@ -75,9 +75,7 @@ def train(
     after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
     among the processes.
     """
-    run = Run(
-        fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device
-    )
+    run = Run(fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device)
     if resume and run.state_file and run.state_file.is_file():
         run.progress = load_state(run.state_file, fabric, run.optimiser, run.identity)
     with Interrupts() as interrupts:
@@ -151,7 +149,7 @@ class Run:
         self.fabric.eval()
 
     def batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """This process's parts of each batch of an epoch, from the step within it."""
+        """What this process takes of each batch of an epoch, from the step within it."""
         count = len(self.data.splits["train"])
         order = torch.randperm(count, generator=self._dice(epoch, 0, 0)).tolist()
         batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(within, self.steps_an_epoch)]
@@ -172,9 +170,7 @@ class Run:
 
     def _prepared(self, images: Tensor, targets: Tensor, dice: torch.Generator) -> tuple[Tensor, Tensor]:
         device = self.accelerator.device
-        changed, targets = augmented(
-            images.to(device), targets.to(device), self.augmentation, dice, self.data.ignore
-        )
+        changed, targets = augmented(images.to(device), targets.to(device), self.augmentation, dice, self.data.ignore)
         normal = self.data.preprocessing.normalised(changed)
         return normal.contiguous(memory_format=torch.channels_last), targets.long()
 

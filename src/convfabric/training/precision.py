@@ -22,7 +22,7 @@ def takes_bfloat16(precision: str, graph: Graph, device: torch.device) -> bool:
     if min(node.channels for node in graph.nodes) < NARROWEST:
         return False
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _processor_multiplies_bfloat16()
 
 

@@ -37,7 +37,9 @@ def _paper(layers: int, channels: int, scales: int = 6) -> Trellis:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fabric-tiny": Preset(about="minutes on a CPU, images of 8 to 32 pixels", numbers=_block(4, 3, 12), follows_size=True),
+        "fabric-tiny": Preset(
+            about="minutes on a CPU, images of 8 to 32 pixels", numbers=_block(4, 3, 12), follows_size=True
+        ),
         "fabric-small": Preset(about="the default", numbers=_block(6, 3, 16), follows_size=True),
         "fabric-medium": Preset(about="when a GPU is at hand", numbers=_block(8, 4, 24), follows_size=True),
         "paper-mnist-dense": Preset(about="NIPS 2016, MNIST 0.33 % error", numbers=_paper(8, 64), image_channels=1),
@@ -93,7 +95,7 @@ def weave(
     if unknown := sorted(set(numbers) - set(asdict(trellis))):
         raise SettingError(f"{', '.join(unknown)}: a trellis has {', '.join(asdict(trellis))}.")
     trellis = replace(trellis, **numbers)
-    _check_scales(trellis, size)
+    check_scales(trellis, size)
     return weave_trellis(
         trellis,
         image_channels=image_channels or preset.image_channels,
@@ -122,7 +124,8 @@ def most_scales(size: Size) -> int:
     return int(log2(min(size))) + 1
 
 
-def _check_scales(trellis: Trellis, size: Size) -> None:
+def check_scales(trellis: Trellis, size: Size) -> None:
+    """Raises SettingError where a trellis has more scales than images of a size carry."""
     if trellis.finest + trellis.scales > most_scales(size):
         raise SettingError(
             f"scales={trellis.scales} from scale {trellis.finest} would shrink {size[0]}×{size[1]} images below one "

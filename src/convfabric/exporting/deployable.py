@@ -37,8 +37,8 @@ class Deployable(nn.Module):
         super().__init__()
         shape = (1, papers.preprocessing.channels, 1, 1)
         self.fabric = fabric
-        self.register_buffer("mean", 255 * torch.tensor(papers.preprocessing.mean).view(shape), persistent=False)
-        self.register_buffer("scale", 1 / (255 * torch.tensor(papers.preprocessing.std).view(shape)), persistent=False)
+        self.mean = nn.Buffer(255 * torch.tensor(papers.preprocessing.mean).view(shape))
+        self.scale = nn.Buffer(1 / (255 * torch.tensor(papers.preprocessing.std).view(shape)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of float32 pixels (B, C, H, W) from 0 to 255."""
@@ -110,7 +110,9 @@ def export(fabric: Fabric, papers: Passport, data: ImageSet, folder: Path, split
         with _quiet():
             torch.export.save(exported, pt2)
             again: Any = torch.export.load(pt2).module()
-        other = compared(lambda pixels: again(torch.from_numpy(pixels)).detach().numpy(), fabric, data, split, "model.pt2")
+        other = compared(
+            lambda pixels: again(torch.from_numpy(pixels)).detach().numpy(), fabric, data, split, "model.pt2"
+        )
         draft.replace(folder / "model.onnx")
         pt2.replace(folder / "model.pt2")
     finally:

@@ -51,7 +51,8 @@ def main():
     """Every image named on the command line; 1 where one could not be read."""
     if len(sys.argv) < 2:
         sys.exit(__doc__.splitlines()[0])
-    session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")), providers=["CPUExecutionProvider"])
+    model = str(Path(__file__).with_name("model.onnx"))
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["convfabric"])
     failed = False
     for name in sys.argv[1:]:

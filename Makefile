@@ -1,0 +1,29 @@
+# Each target makes the environment it needs; nothing has to be installed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint types check dist
+
+demo: $(READY)
+	$(BIN)/convfabric fit digits --network fabric-tiny --macs 25% --out runs/demo --force
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+dist: $(READY)
+	$(BIN)/python -m build
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@

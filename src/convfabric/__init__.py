@@ -1,0 +1,64 @@
+"""Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file.
+
+The half without torch is here at once; names that need torch are imported when first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from convfabric.choice import Budget, choose
+from convfabric.costs import Costs, costs
+from convfabric.errors import ConvfabricError
+from convfabric.graph import Edge, Graph, Node, Place
+from convfabric.weavers import Trellis, weave, weave_trellis
+
+_WITH_TORCH = {
+    "Fabric": "convfabric.fabric",
+    "Job": "convfabric.job",
+    "Recipe": "convfabric.training.recipe",
+    "create_model": "convfabric.models",
+    "export": "convfabric.exporting.deployable",
+    "extract": "convfabric.extraction.surgery",
+    "fit": "convfabric.pipeline",
+    "job_from": "convfabric.job",
+    "load_fabric": "convfabric.archive",
+    "open_data": "convfabric.data.opening",
+    "save_fabric": "convfabric.archive",
+    "score": "convfabric.scores",
+    "train": "convfabric.training.loop",
+}
+
+__all__ = [
+    "Budget",
+    "ConvfabricError",
+    "Costs",
+    "Edge",
+    "Fabric",
+    "Graph",
+    "Job",
+    "Node",
+    "Place",
+    "Recipe",
+    "Trellis",
+    "choose",
+    "costs",
+    "create_model",
+    "export",
+    "extract",
+    "fit",
+    "job_from",
+    "load_fabric",
+    "open_data",
+    "save_fabric",
+    "score",
+    "train",
+    "weave",
+    "weave_trellis",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(import_module(_WITH_TORCH[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

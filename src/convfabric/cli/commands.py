@@ -1,0 +1,273 @@
+"""The verbs. Everything heavy is imported inside them, so that ``--help`` answers at once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convfabric.cli.telling import Shown, answer, refusals, say
+
+app = typer.Typer(
+    name="convfabric",
+    help="Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    str, typer.Argument(help="A folder, a CSV file, or one of digits, mnist, fashion-mnist, cifar10, cifar100.")
+]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
+Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
+Network = Annotated[str | None, typer.Option(help="A preset: see convfabric list.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.  [default: fit for their number]")]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
+Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
+LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
+Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, or a share such as 25%.")]
+Params = Annotated[str | None, typer.Option(help="Trained values, or a share.")]
+MemoryMb = Annotated[str | None, typer.Option(help="Megabytes of weights and responses alive at once, or a share.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _settings(config: Path | None, changes: list[str] | None, **named: Any) -> dict[str, Any]:
+    """Settings from the file, then from --set, then from options of their own."""
+    from convfabric.job import parsed_setting, read_config
+
+    found = read_config(config) if config else {}
+    found |= dict(parsed_setting(change) for change in changes or [])
+    return found | {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def _default_out(data: str) -> Path:
+    return Path("runs") / (Path(data).resolve().stem or "run")
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Out = None,
+    latency_ms: LatencyMs = None,
+    macs: Macs = None,
+    params: Params = None,
+    memory_mb: MemoryMb = None,
+    threads: Threads = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    size: Size = None,
+    seed: Seed = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    config: Config = None,
+    changes: Settings = None,
+    force: Force = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
+    from convfabric.job import job_from
+    from convfabric.pipeline import Listener
+    from convfabric.pipeline import fit as run_fit
+    from convfabric.report.page import said_share
+
+    folder = out or _default_out(data)
+    named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
+    named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    with refusals(f"Go on with: convfabric fit {data} --out {folder} --resume"), Shown() as shown:
+        if resume and config is None and (folder / "config.yaml").is_file():
+            config = folder / "config.yaml"
+        job = job_from(_settings(config, changes, **named))
+        record = run_fit(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
+    network_facts, fabric_facts = record["network"], record["fabric"]
+    verdict = record["data"]["verdict"]
+    answer(
+        as_json,
+        record,
+        [
+            f"fabric        {said_share(fabric_facts['score'])} on {verdict}, {fabric_facts['macs'] / 1e6:.2f} M MACs",
+            f"just cut      {said_share(network_facts['as_cut'])}, refreshed {said_share(network_facts['refreshed'])}",
+            f"fine-tuned    {said_share(network_facts['score'])} on {verdict}, {network_facts['macs'] / 1e6:.2f} M MACs",
+            f"model.onnx    {record['exported']['said']}",
+            f"              predicted {network_facts['predicted_ms']:.3f} ms; logits within "
+            f"{record['exported']['largest_difference']:.1e} of the network's",
+            f"page          {folder / 'report.html'}",
+            f"next: python {folder / 'predict.py'} IMAGE...",
+        ],
+    )
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Out = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    size: Size = None,
+    seed: Seed = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    config: Config = None,
+    changes: Settings = None,
+    force: Force = False,
+    resume: Resume = False,
+) -> None:
+    """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
+    from convfabric.environment import is_first_process
+    from convfabric.job import job_from
+    from convfabric.pipeline import Listener, begin, opened, train_step
+
+    folder = out or _default_out(data)
+    named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    with refusals(f"Go on with: convfabric train {data} --out {folder} --resume"), Shown() as shown:
+        if resume and config is None and (folder / "config.yaml").is_file():
+            config = folder / "config.yaml"
+        job = job_from(_settings(config, changes, **named))
+        images = opened(job)
+        begin(folder, job, force=force, resume=resume)
+        quiet = Listener(say=lambda text: None)
+        first = is_first_process()
+        train_step(folder, job, images, Listener(say=say, watch=shown) if first else quiet, resume=resume)
+    if first:
+        typer.echo(f"next: convfabric extract {folder} --latency-ms 5")
+
+
+@app.command()
+def extract(
+    run: RunFolder,
+    latency_ms: LatencyMs = None,
+    macs: Macs = None,
+    params: Params = None,
+    memory_mb: MemoryMb = None,
+    threads: Threads = None,
+    changes: Settings = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
+    from convfabric.job import job_from, settings_of
+    from convfabric.pipeline import Listener, extract_step, job_of, noted, opened
+    from convfabric.report.page import said_share
+
+    named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
+    with refusals(f"Go on with: convfabric extract {run} --resume and the same budget"), Shown() as shown:
+        before = settings_of(job_of(run))
+        if any(named.values()):
+            before |= dict.fromkeys(named)
+        job = job_from(before | _settings(None, changes, threads=threads, **named))
+        extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
+        facts = noted(run)["network"]
+    line = f"{facts['edges']} edges, {facts['macs'] / 1e6:.2f} M MACs, {said_share(facts['score'])}"
+    answer(as_json, facts, [line, f"next: convfabric export {run}"])
+
+
+@app.command()
+def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
+    """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
+    from convfabric.job import job_from, settings_of
+    from convfabric.pipeline import export_step, job_of, noted, opened
+
+    with refusals():
+        job = job_from(settings_of(job_of(run)) | _settings(None, None, threads=threads))
+        export_step(run, job, opened(job))
+        facts = noted(run)["exported"]
+    answer(as_json, facts, [facts["said"], f"next: convfabric report {run}"])
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write report.html of a run."""
+    from convfabric.pipeline import job_of, opened, report_step
+
+    with refusals():
+        written = report_step(run, opened(job_of(run)))
+    typer.echo(f"{written}\nnext: open it in a browser, or convfabric predict {run} IMAGE...")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test.  [default: test, or val, or all there is]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the network of a run on data."""
+    from dataclasses import asdict
+
+    from convfabric.evaluation import evaluate as run_evaluate
+    from convfabric.report.page import said_share
+
+    with refusals():
+        name, score = run_evaluate(run, data, split)
+    facts = asdict(score) | {"split": name}
+    line = f"{said_share(facts)} on {score.images} images of {name}, loss {score.loss:.4f} nats"
+    answer(as_json, facts, [line, f"next: convfabric predict {run} IMAGE..."])
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+) -> None:
+    """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights."""
+    import json
+
+    from convfabric.evaluation import predictions
+
+    with refusals():
+        for found in predictions(run, images):
+            typer.echo(json.dumps(found, ensure_ascii=False))
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="A preset, trellis, or the folder of a run.")],
+    size: Size = None,
+    changes: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Nodes, edges, parameters, MACs, activation bytes and architectures of a graph."""
+    from convfabric.describing import described, described_lines
+
+    with refusals():
+        facts = described(name, size, changes or [])
+    answer(as_json, facts, described_lines(facts))
+
+
+@app.command(name="list")
+def list_(as_json: AsJson = False) -> None:
+    """The presets that --network takes."""
+    from convfabric.weavers import PRESETS
+
+    lines = [f"{name:26}{preset.about}" for name, preset in PRESETS.items()]
+    facts = {name: preset.about for name, preset in PRESETS.items()}
+    answer(as_json, facts, [*lines, "next: convfabric describe NAME"])
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Versions, machine, and what is missing."""
+    from convfabric.environment import machine, versions
+
+    facts = machine() | versions()
+    missing = [name for name, found in facts.items() if found == "missing"]
+    verdict = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
+    answer(as_json, facts, [*(f"{name:16}{value}" for name, value in facts.items()), verdict])
+    if missing:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()

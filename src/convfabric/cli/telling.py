@@ -1,0 +1,88 @@
+"""How the command line tells what happens: progress, refusals, the next command to type."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from convfabric.errors import BudgetError, ConvfabricError
+
+if TYPE_CHECKING:
+    from convfabric.training.loop import Moment
+
+OVER_BUDGET, REFUSED, INTERRUPTED = 3, 1, 130
+
+
+@contextmanager
+def refusals(resume: str = "") -> Iterator[None]:
+    """Turns what the library raises into one message and an exit code: 3 over budget, 130 interrupted, else 1."""
+    try:
+        yield
+    except BudgetError as fault:
+        typer.secho(f"over budget: {fault}", fg="red", err=True)
+        raise typer.Exit(OVER_BUDGET) from None
+    except ConvfabricError as fault:
+        typer.secho(f"error: {fault}", fg="red", err=True)
+        raise typer.Exit(REFUSED) from None
+    except KeyboardInterrupt:
+        typer.secho(f"interrupted; the state is kept. {resume}", fg="yellow", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error so that --json stays alone on standard output."""
+    typer.echo(text, err=True)
+
+
+def answer(as_json: bool, facts: Mapping[str, Any], lines: list[str]) -> None:
+    """The result of a command: one JSON object, or lines."""
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+class Shown:
+    """Progress of training: a bar on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
+        self.bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=Console(file=sys.stderr))
+        self.live = sys.stderr.isatty()
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "Shown":
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def __call__(self, moment: "Moment") -> None:
+        """Takes one moment of training."""
+        if moment.row and not self.live:
+            say(f"{moment.stage} epoch {moment.epoch}/{moment.epochs}: {_figures(moment.row)}, {_rate(moment)}")
+        if self.live:
+            if moment.stage not in self.tasks:
+                self.tasks[moment.stage] = self.bar.add_task(moment.stage, total=moment.steps, rate="")
+            self.bar.update(self.tasks[moment.stage], completed=moment.step, rate=_rate(moment))
+            if moment.row:
+                self.bar.update(self.tasks[moment.stage], description=f"{moment.stage}: {_figures(moment.row)}")
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    if row["val_miou"] == "":
+        return f"val accuracy {100 * row['val_accuracy']:.2f} %"
+    return f"val mIoU {100 * row['val_miou']:.2f} %"
+
+
+def _rate(moment: "Moment") -> str:
+    return f"{moment.images_per_second:.0f} images/s, {moment.seconds_left / 60:.1f} min left"

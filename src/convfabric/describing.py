@@ -1,0 +1,74 @@
+"""What a graph is and costs, as facts and as lines."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convfabric.costs import costs, peak_bytes
+from convfabric.graph import Graph
+from convfabric.job import parsed_setting, parsed_size
+from convfabric.operators import Size
+from convfabric.routes import count_routes
+from convfabric.weavers import PRESETS, Preset, Trellis, weave, weave_trellis
+from convfabric.weavers.presets import check_scales, find_preset
+
+Facts = dict[str, Any]
+
+
+def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -> Facts:
+    """Nodes, edges, parameters, MACs, activation bytes and architectures of a preset, a trellis or a run's network.
+
+    >>> described("paper-mnist-dense")["parameters"]
+    4512650
+    """
+    numbers = dict(parsed_setting(change) for change in changes)
+    if Path(name, "graph.json").is_file():
+        from convfabric.archive import load_fabric
+
+        papers = load_fabric(Path(name))[1]
+        return facts_of(papers.graph, papers.preprocessing.size)
+    if name == "trellis":
+        image = parsed_size(size) if size else Preset(about="", numbers=Trellis()).size
+        trellis = Trellis(**numbers)
+        check_scales(trellis, image)
+        return facts_of(weave_trellis(trellis), image)
+    image = parsed_size(size) if size else find_preset(name).size
+    return facts_of(weave(name, size=image, **numbers), image)
+
+
+def facts_of(graph: Graph, image: Size) -> Facts:
+    """The facts of a graph for images of a height and width in pixels."""
+    found = costs(graph, image)
+    return {
+        "name": graph.name,
+        "task": graph.head.task,
+        "image": [graph.entry.image_channels, *image],
+        "classes": graph.head.classes,
+        "nodes": len(graph.nodes),
+        "edges": len(graph.edges),
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "activation_bytes": found.activation_bytes,
+        "peak_bytes": peak_bytes(graph, image),
+        "architectures": count_routes(graph),
+    }
+
+
+def described_lines(facts: Facts) -> list[str]:
+    """The facts for people, with units."""
+    channels, height, width = facts["image"]
+    about = PRESETS[facts["name"]].about if facts["name"] in PRESETS else "a trellis"
+    return [
+        f"{facts['name']}: {about}",
+        f"for {facts['task']} of {channels}×{height}×{width} images (C×H×W) into {facts['classes']} classes",
+        f"nodes             {facts['nodes']}",
+        f"edges             {facts['edges']}",
+        f"parameters        {facts['parameters']:,}",
+        f"MACs per image    {facts['macs']:,}",
+        f"activation bytes  {facts['activation_bytes']:,} (every float32 response of one image)",
+        f"memory at once    {facts['peak_bytes']:,} bytes (weights and responses alive together, one image)",
+        f"architectures     {facts['architectures']:,} chains of edges from the images to the head; "
+        f"their unions are up to 10^{facts['edges'] * math.log10(2):.0f}",
+        f"next: convfabric fit DATA --network {facts['name']}" if facts["name"] in PRESETS else "next: convfabric list",
+    ]

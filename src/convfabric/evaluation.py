@@ -1,0 +1,80 @@
+"""A finished run on other images: scored on a data set, or answering for single files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from convfabric.archive import Passport, load_fabric
+from convfabric.data.imageset import HeldSplit, ImageSet, Split
+from convfabric.data.opening import open_data
+from convfabric.data.pictures import fitted_array, read_picture
+from convfabric.errors import DataError
+from convfabric.pipeline import job_of
+from convfabric.scores import Score, score
+
+
+def evaluate(run: Path, source: str | None = None, split: str | None = None) -> tuple[str, Score]:
+    """The split that was scored, and the score of a run's network on it.
+
+    Without a source the run's own data are used. Classes are matched by name; raises DataError for
+    a class the network does not know, or a split that is not there.
+    """
+    network, papers = load_fabric(run)
+    preprocessing, job = papers.preprocessing, job_of(run)
+    options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
+    if source:
+        options = replace(options, channels=1 if preprocessing.channels == 1 else 3)
+    data = open_data(source or job.data, options, draw=source is None)
+    name = split or next(name for name in ("test", "all", "val") if name in data.splits)
+    if name not in data.splits:
+        raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
+    return name, score(network, matched(data, papers, name), name)
+
+
+def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
+    """The data with the network's preprocessing, and with labels that count its classes."""
+    seen: Split = data.splits[split]
+    if data.task != papers.graph.head.task:
+        raise DataError(f"{data.name}: data for {data.task}, the network does {papers.graph.head.task}.")
+    if data.task == "classification" and data.classes != papers.classes:
+        if unknown := sorted(set(data.classes) - set(papers.classes)):
+            raise DataError(f"{data.name}: class {unknown[0]}; the network knows {', '.join(papers.classes)}.")
+        place = torch.tensor([papers.classes.index(name) for name in data.classes])
+        if not isinstance(seen, HeldSplit):
+            raise DataError(f"{data.name}: classes {data.classes}; a set this large needs exactly {papers.classes}.")
+        seen = HeldSplit(seen.images_BCHW, place[seen.targets])
+    return replace(data, classes=papers.classes, preprocessing=papers.preprocessing, splits={split: seen})
+
+
+def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """For each image file its class and probability, or the path of the mask that was written beside it."""
+    network, papers = load_fabric(run)
+    preprocessing = papers.preprocessing
+    for path in images:
+        array, _ = read_picture(path, preprocessing.channels)
+        pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())
+        with torch.inference_mode():
+            logits = network(preprocessing.normalised(pixels.permute(2, 0, 1)[None]))[0]
+        if papers.graph.head.task == "classification":
+            odds = logits.softmax(0)
+            best = int(odds.argmax())
+            yield {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
+        else:
+            mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
+            if preprocessing.fitting == "stretch":
+                mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
+            yield {"image": str(path), "mask": str(_written(mask, path))}
+
+
+def _written(mask: Image.Image, path: Path) -> Path:
+    """The mask beside its image, under a name that no file has yet."""
+    file, number = path.with_name(f"{path.stem}.mask.png"), 1
+    while file.exists():
+        number += 1
+        file = path.with_name(f"{path.stem}.mask-{number}.png")
+    mask.save(file)
+    return file

@@ -1,0 +1,85 @@
+"""Fabrics by name, under the names that users of timm know."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convfabric.errors import SettingError
+from convfabric.fabric import Fabric
+from convfabric.operators import Size
+from convfabric.weavers import DEFAULT, weave
+
+
+def create_model(
+    name: str = DEFAULT,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    features_only: bool = False,
+    size: Size | None = None,
+    seed: int | None = None,
+    **numbers: Any,
+) -> nn.Module:
+    """A fabric with fresh weights, or with ``features_only`` its responses from the finest scale to the coarsest.
+
+    Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels that
+    the number of scales is fitted to; other sizes run as well.
+
+    >>> encoder = create_model("fabric-tiny", features_only=True, size=(32, 32)).eval()
+    >>> [tuple(response.shape) for response in encoder(torch.zeros(1, 3, 32, 32))]
+    [(1, 12, 32, 32), (1, 24, 16, 16), (1, 48, 8, 8)]
+    >>> encoder.feature_info.channels(), encoder.feature_info.reduction()
+    ([12, 24, 48], [1, 2, 4])
+    """
+    if seed is not None:
+        torch.manual_seed(seed)
+    if features_only:
+        numbers = {"head": "all"} | numbers
+    fabric = Fabric(weave(name, size=size, image_channels=in_chans, classes=num_classes, **numbers))
+    return FeatureFabric(fabric) if features_only else fabric
+
+
+class FeatureInfo:
+    """What each response of a :class:`FeatureFabric` is."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def channels(self) -> list[int]:
+        """Channels of each response."""
+        return [row["num_chs"] for row in self.rows]
+
+    def reduction(self) -> list[int]:
+        """Pixels of the image for each pixel of each response, along one side."""
+        return [row["reduction"] for row in self.rows]
+
+    def module_name(self) -> list[str]:
+        """The node of each response."""
+        return [row["module"] for row in self.rows]
+
+
+class FeatureFabric(nn.Module):
+    """A fabric that returns the responses its head would read, the finest first."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        super().__init__()
+        self.fabric = fabric
+        self.places = sorted(fabric.graph.head.reads, key=lambda place: place.scale)
+        if len({place.scale for place in self.places}) < len(self.places):
+            raise SettingError(f"{fabric.graph.name}: several reads at one scale; features are one a scale.")
+        self.feature_info = FeatureInfo(
+            [
+                {
+                    "num_chs": fabric.graph.node(place).channels,
+                    "reduction": 2**place.scale,
+                    "module": f"nodes.{place}",
+                }
+                for place in self.places
+            ]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Responses (B, C, H, W) of float images (B, C, H, W)."""
+        responses = self.fabric.forward_features(images)
+        return [responses[str(place)] for place in self.places]
