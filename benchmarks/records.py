@@ -35,7 +35,7 @@ def write_record(
     lines = [
         f"# {name}, {date.today().isoformat()}",
         "",
-        f"Command: `python {' '.join([Path(sys.argv[0]).parent.name + '/' + Path(sys.argv[0]).name, *_said(sys.argv[1:])])}`",
+        f"Command: `{_command()}`",
         f"Commit: {COMMIT}",
         "Machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()),
         "",
@@ -53,6 +53,11 @@ def write_record(
 def _said(arguments: Sequence[str]) -> list[str]:
     """The arguments, with folders of this machine replaced by their names."""
     return [Path(argument).name.upper() if "/" in argument else argument for argument in arguments]
+
+
+def _command() -> str:
+    script = Path(sys.argv[0])
+    return " ".join(["python", f"{script.parent.name}/{script.name}", *_said(sys.argv[1:])])
 
 
 def _cell(value: object) -> str:

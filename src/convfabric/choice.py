@@ -66,7 +66,8 @@ def _said_ceiling(name: str, ceiling: Ceiling) -> str:
 
 
 def _checked(name: str, ceiling: Ceiling) -> None:
-    wanted = f"{name}={ceiling}: give a positive number or a share such as 25%."
+    said = ceiling if isinstance(ceiling, str) else f"{ceiling or 0:g}"
+    wanted = f"{name}={said}: give a positive number or a share such as 25%."
     try:
         number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else 1 if ceiling is None else ceiling)
     except ValueError:

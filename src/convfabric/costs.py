@@ -108,9 +108,9 @@ def peak_bytes(graph: Graph, image: Size) -> int:
         node.place: FLOAT_BYTES * node.channels * area(size_at(node.place.scale, image)) for node in graph.nodes
     }
     alive, peak = 0, 0
-    for place in graph.order:
-        widest = max((edge_costs(graph, edge, image).activation_bytes for edge in graph.arriving(place)), default=0)
-        peak = max(peak, alive + bytes_at[place] + widest)
-        alive += bytes_at[place]
-        alive -= sum(bytes_at[done] for done, reader in graph.last_reader.items() if reader == place)
+    for step in graph.walk:
+        edges = graph.arriving(step.place)
+        widest = max((edge_costs(graph, edge, image).activation_bytes for edge in edges), default=0)
+        peak = max(peak, alive + bytes_at[step.place] + widest)
+        alive += bytes_at[step.place] - sum(bytes_at[done] for done in step.done)
     return peak + FLOAT_BYTES * costs(graph, image).parameters

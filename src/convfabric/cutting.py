@@ -72,8 +72,8 @@ def cut(fabric: Fabric, data: ImageSet, budget: Budget, procedure: Procedure, sa
     for _ in range(MOST_ATTEMPTS):
         try:
             network = _in_rounds(fabric, data, aimed, procedure, prediction, worth)
-        except BudgetError as none_fits:
-            network = _cheapest(fabric, budget, prediction, measured, none_fits)
+        except BudgetError:
+            network = _at_once(fabric, aimed, budget, prediction, measured, worth)
         found = measured(network.graph).median_ms
         if wanted is None or found <= wanted:
             return Cut(
@@ -116,6 +116,22 @@ def _between(start: Mapping[str, float], budget: Budget, way: float) -> Budget:
     """Ceilings between what the fabric takes and the budget; a ceiling that does not bind stays."""
     ends = {name: _number(value) or 0.0 for name, value in budget.ceilings.items()}
     return Budget(**{n: end if end >= start[n] else start[n] * (end / start[n]) ** way for n, end in ends.items()})
+
+
+def _at_once(
+    fabric: Fabric,
+    aimed: Budget,
+    budget: Budget,
+    prediction: Prediction,
+    measured: Callable[[Graph], Latency],
+    worth: Worths,
+) -> Fabric:
+    """Cut in one go, for budgets so tight that cutting in rounds loses the last route that fits."""
+    try:
+        smaller = choose(fabric.graph, worth, aimed, prediction.image, prediction.milliseconds)
+    except BudgetError as none_fits:
+        return _cheapest(fabric, budget, prediction, measured, none_fits)
+    return extract(fabric, smaller)
 
 
 def _cheapest(

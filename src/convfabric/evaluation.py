@@ -27,7 +27,7 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     preprocessing, job = papers.preprocessing, job_of(run)
     options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
     if source:
-        options = replace(options, channels=1 if preprocessing.channels == 1 else 3)
+        options = replace(options, read_as="grey" if preprocessing.channels == 1 else "colour")
     data = open_data(source or job.data, options, draw=source is None)
     name = split or next(name for name in ("test", "all", "val") if name in data.splits)
     if name not in data.splits:

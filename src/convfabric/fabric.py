@@ -30,6 +30,7 @@ class Fabric(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = check(graph)
+        self.walk = graph.walk
         first = graph.node(graph.entry.place).channels
         self.entry = layer(graph.entry.operator, graph.entry.image_channels, first)
         self.edges = nn.ModuleDict(
@@ -51,19 +52,18 @@ class Fabric(nn.Module):
 
     def forward_features(self, images_BCHW: Tensor, graph: Graph | None = None) -> dict[str, Tensor]:
         """The responses that the head reads, by the name of their place."""
-        graph = graph or self.graph
-        sizes = map_sizes(images_BCHW, max(node.place.scale for node in graph.nodes))
+        walk, head = (self.walk, self.graph.head) if graph is None else (graph.walk, graph.head)
+        sizes = map_sizes(images_BCHW, max(step.place.scale for step in walk))
         responses: dict[Place, Tensor] = {}
-        for place in graph.order:
-            arriving = [
-                self.edges[edge.name](responses[edge.source], sizes[place.scale]) for edge in graph.arriving(place)
-            ]
-            if place == graph.entry.place:
-                arriving.insert(0, self.entry(images_BCHW, sizes[place.scale]))
-            responses[place] = F.relu(self.nodes[str(place)](_added(arriving), sizes[place.scale]))
-            for done in [other for other in responses if graph.last_reader.get(other) == place]:
-                del responses[done]
-        return {str(place): responses[place] for place in graph.head.reads}
+        for step in walk:
+            size = sizes[step.place.scale]
+            arriving = [self.edges[name](responses[source], size) for name, source in step.arriving]
+            if step.place == self.graph.entry.place:
+                arriving.append(self.entry(images_BCHW, size))
+            responses[step.place] = F.relu(self.nodes[str(step.place)](_added(arriving), size))
+            for place in step.done:
+                del responses[place]
+        return {str(place): responses[place] for place in head.reads}
 
 
 def _added(arriving: list[Tensor]) -> Tensor:

@@ -82,6 +82,17 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """What happens at one place when a graph is run."""
+
+    place: Place
+    arriving: tuple[tuple[str, Place], ...]
+    """Name and source of each edge that ends here."""
+    done: tuple[Place, ...]
+    """Places whose responses nobody reads after this."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Graph:
     """Nodes, edges, where images enter, where the head reads.
 
@@ -145,13 +156,19 @@ class Graph:
         return tuple(order)
 
     @cached_property
-    def last_reader(self) -> Mapping[Place, Place | None]:
-        """For each place the last one, in order, that reads it; None where the head does."""
-        position = {place: i for i, place in enumerate(self.order)}
-        last: dict[Place, Place | None] = {}
-        for edge in sorted(self.edges, key=lambda edge: position[edge.target]):
-            last[edge.source] = edge.target
-        return last | dict.fromkeys(self.head.reads)
+    def walk(self) -> tuple["Step", ...]:
+        """The places in order, each with what arrives there and what is read there for the last time."""
+        last = {edge.source: place for place in self.order for edge in self.arriving(place)}
+        return tuple(
+            Step(
+                place=place,
+                arriving=tuple((edge.name, edge.source) for edge in self.arriving(place)),
+                done=tuple(
+                    source for source, reader in last.items() if reader == place and source not in self.head.reads
+                ),
+            )
+            for place in self.order
+        )
 
     def restrict(self, kept: Iterable[str]) -> "Graph":
         """The graph with only the named edges, less every node and edge that no route then needs.

@@ -76,7 +76,7 @@ def fit(
     from convfabric.job import job_from
     from convfabric.pipeline import Listener
     from convfabric.pipeline import fit as run_fit
-    from convfabric.report.page import said_share
+    from convfabric.report.page import said_macs, said_share
 
     folder = out or _default_out(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
@@ -92,9 +92,9 @@ def fit(
         as_json,
         record,
         [
-            f"fabric        {said_share(fabric_facts['score'])} on {verdict}, {fabric_facts['macs'] / 1e6:.2f} M MACs",
+            f"fabric        {said_share(fabric_facts['score'])} on {verdict}, {said_macs(fabric_facts['macs'])}",
             f"just cut      {said_share(network_facts['as_cut'])}, refreshed {said_share(network_facts['refreshed'])}",
-            f"fine-tuned    {said_share(network_facts['score'])} on {verdict}, {network_facts['macs'] / 1e6:.2f} M MACs",
+            f"fine-tuned    {said_share(network_facts['score'])} on {verdict}, {said_macs(network_facts['macs'])}",
             f"model.onnx    {record['exported']['said']}",
             f"              predicted {network_facts['predicted_ms']:.3f} ms; logits within "
             f"{record['exported']['largest_difference']:.1e} of the network's",
@@ -154,7 +154,7 @@ def extract(
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
     from convfabric.job import job_from, settings_of
     from convfabric.pipeline import Listener, extract_step, job_of, noted, opened
-    from convfabric.report.page import said_share
+    from convfabric.report.page import said_macs, said_share
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
     with refusals(f"Go on with: convfabric extract {run} --resume and the same budget"), Shown() as shown:
@@ -164,7 +164,7 @@ def extract(
         job = job_from(before | _settings(None, changes, threads=threads, **named))
         extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
         facts = noted(run)["network"]
-    line = f"{facts['edges']} edges, {facts['macs'] / 1e6:.2f} M MACs, {said_share(facts['score'])}"
+    line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"
     answer(as_json, facts, [line, f"next: convfabric export {run}"])
 
 

@@ -57,7 +57,9 @@ def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
     looks = checking.survey(files)
     if not looks:
         raise DataError(f"{root}: no images. {listing.ACCEPTED}")
-    channels, said = (options.channels, []) if options.channels else checking.inferred_channels(looks)
+    channels, said = (
+        (1 if options.read_as == "grey" else 3, []) if options.read_as else checking.inferred_channels(looks)
+    )
     notes += said
     size, said = (options.size, []) if options.size else checking.inferred_size(looks, files.task)
     notes += said

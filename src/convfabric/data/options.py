@@ -15,8 +15,8 @@ class DataOptions:
 
     size: Size | None = None
     """Height and width in pixels that images are brought to."""
-    channels: Literal[1, 3] | None = None
-    """1 reads files as grey, 3 as colour."""
+    read_as: Literal["grey", "colour"] | None = None
+    """How image files are read; by default as colour if any of them has it."""
     fitting: Fitting | None = None
     """cover (the default of classification), stretch (of segmentation) or pad."""
     ignore: int = 255

@@ -91,9 +91,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if image.width * image.height > MOST_PIXELS:
-                    raise DataError(
-                        f"{path}: {image.width}×{image.height} pixels; at most {MOST_PIXELS / 1e6:.0f} million are read."
-                    )
+                    most = f"{MOST_PIXELS / 1e6:.0f} million are read at most"
+                    raise DataError(f"{path}: {image.width}×{image.height} pixels; {most}.")
                 yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image that Pillow can read.") from None

@@ -140,11 +140,12 @@ class Run:
                 self.progress.step += 1
                 self.progress.loss_sum += step_loss
                 row = self._end_epoch() if self.progress.step % self.steps_an_epoch == 0 else None
-                if row or interrupts.asked or time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                watch(self._moment(step_loss, (time.monotonic() - began) / (self.progress.step - first), row))
+                stopping = interrupts.asked
+                if row or stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     self._save()
                     saved = time.monotonic()
-                watch(self._moment(step_loss, (time.monotonic() - began) / (self.progress.step - first), row))
-                if interrupts.asked:
+                if stopping:
                     raise KeyboardInterrupt
         self.fabric.eval()
 

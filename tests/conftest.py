@@ -1,0 +1,15 @@
+"""What several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """A folder that holds MNIST/raw and CamVid/, named by CONVFABRIC_DATA or beside the checkout."""
+    folder = Path(os.environ.get("CONVFABRIC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip("no MNIST here: set CONVFABRIC_DATA to a folder that holds MNIST/raw")
+    return folder

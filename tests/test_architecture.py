@@ -1,0 +1,112 @@
+"""The house keeps its shape: imports run one way, the first half needs no torch, files stay short."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convfabric
+
+SOURCE = Path(convfabric.__file__).parent
+
+ROOMS = (
+    ["errors", "operators", "graph", "laws", "weavers", "notation", "routes", "costs", "choice", "report"],
+    ["layers", "fabric", "data", "archive", "scores", "environment", "models"],
+    ["training", "extraction", "latency", "exporting"],
+    ["job", "describing", "cutting", "pictured", "pipeline", "evaluation", "cli", "__main__"],
+)
+"""Four floors. A room may know the rooms before it on its own floor and all on floors above; the working
+rooms of the third floor know none of each other."""
+
+RANK = {room: (floor, place) for floor, rooms in enumerate(ROOMS) for place, room in enumerate(rooms)}
+TORCHLESS_ELSEWHERE = {"data.options", "training.recipe"}
+"""Plain records that the job needs and that import no torch."""
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("convfabric"):
+            base = (node.module or "").removeprefix("convfabric").strip(".")
+            found |= {base} if base else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    own = name_of(path).partition(".")[0]
+    for other in imported(path):
+        room = other.partition(".")[0]
+        if room == own:
+            continue
+        assert RANK[room] < RANK[own], f"{name_of(path)} imports {other}"
+        if RANK[own][0] == 2 and other not in TORCHLESS_ELSEWHERE:
+            assert RANK[room][0] != 2, f"{name_of(path)} imports {other}: working rooms know none of each other"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {name_of(path): set(imported(path)) for path in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " → ".join((*above, name))
+        if name not in done:
+            for other in graph.get(name, ()):
+                if other != name:
+                    visit(other, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_files_are_short_and_rooms_have_names(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+    assert not {"utils", "core", "common", "base", "helpers", "misc", "manager"} & set(name_of(path).split("."))
+
+
+def fresh(code: str) -> str:
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, capture_output=True, text=True, check=True, cwd=SOURCE.parent).stdout
+
+
+def test_the_first_half_imports_no_torch() -> None:
+    rooms = ", ".join(f"convfabric.{room}" for room in ROOMS[0])
+    heavy = "{'torch', 'torchvision', 'accelerate', 'sklearn', 'onnxruntime', 'matplotlib'}"
+    assert fresh(f"import sys, {rooms}; print(sorted({heavy} & set(sys.modules)))").strip() == "[]"
+
+
+def test_importing_the_package_or_its_command_line_loads_no_torch() -> None:
+    assert fresh("import sys, convfabric; print('torch' in sys.modules)").strip() == "False"
+    assert fresh("import sys, convfabric.cli.commands; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_every_public_name_resolves_and_stands_in_order() -> None:
+    assert convfabric.__all__ == sorted(convfabric.__all__)
+    assert all(callable(getattr(convfabric, name)) for name in convfabric.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+        convfabric.fitt  # noqa: B018
+
+
+def test_every_setting_has_one_home() -> None:
+    from convfabric.job import known_settings
+
+    assert len(known_settings()) == len(set(known_settings()))
+
+
+def test_no_pickle_is_ever_read() -> None:
+    for path in modules():
+        assert not re.search(r"\bpickle\b.*load|torch\.load\(", path.read_text()), path

@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from convfabric.costs import costs, peak_bytes
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.operators import Size
+from convfabric.weavers import PRESETS, Trellis, weave, weave_trellis
+from graphs import random_trellis
+
+
+def check_costs_against_torch(graph: Graph, image: Size) -> None:
+    with torch.device("meta"):
+        fabric = Fabric(graph).eval()
+        images = torch.empty(1, graph.entry.image_channels, *image)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        fabric(images)
+    found = costs(graph, image)
+    assert 2 * found.macs == counted.get_total_flops()
+    assert found.parameters == sum(p.numel() for p in fabric.parameters())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_costs_of_every_preset_equal_torchs_counter(name: str) -> None:
+    check_costs_against_torch(weave(name), PRESETS[name].size)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_costs_of_200_random_trellises_equal_torchs_counter(block: int) -> None:
+    for seed in range(20 * block, 20 * block + 20):
+        check_costs_against_torch(*random_trellis(seed))
+
+
+def test_activation_bytes_are_those_of_every_response_written() -> None:
+    graph, image = weave_trellis(Trellis(layers=3, scales=2, channels=4, operators="block", head="all")), (7, 9)
+    written: list[int] = []
+    fabric = Fabric(graph).eval()
+    for module in fabric.modules():
+        if type(module).__name__ in ("_ConvLayer", "_NormLayer", "_NearestLayer", "Linear"):
+            module.register_forward_hook(lambda module, inputs, out: written.append(out.numel()))
+    fabric(torch.zeros(1, 3, *image))
+    assert costs(graph, image).activation_bytes == 4 * sum(written)
+
+
+def test_a_chain_holds_less_at_once_than_a_trellis() -> None:
+    graph = weave_trellis(Trellis(layers=4, scales=2, channels=4))
+    chain = graph.restrict(["L0S0_L1S0", "L1S0_L2S0", "L2S0_L3S0", "L3S0_L3S1"])
+    responses = [peak_bytes(g, (32, 32)) - 4 * costs(g, (32, 32)).parameters for g in (graph, chain)]
+    assert responses[1] < responses[0]
+    # source, sum and the edge's result: three maps of 4 channels at full size
+    assert responses[1] == 3 * 4 * 4 * 32 * 32

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from convfabric.errors import GraphError, NoRouteError
+from convfabric.extraction.surgery import extract, largest_scales
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph, Place, tied
+from convfabric.weavers import Trellis, weave, weave_trellis
+from graphs import random_restriction, random_trellis
+
+
+def lively_fabric(graph: Graph, seed: int) -> Fabric:
+    """A fabric whose norms, statistics and biases are all random, in evaluation mode."""
+    torch.manual_seed(seed)
+    fabric = Fabric(graph)
+    for name, tensor in fabric.state_dict().items():
+        if tensor.dtype.is_floating_point:
+            tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else torch.randn_like(tensor))
+    return fabric.eval()
+
+
+@pytest.mark.parametrize("block", range(15))
+def test_extracted_fabric_answers_exactly_as_its_restricted_parent(block: int) -> None:
+    feasible = 0
+    for seed in range(25 * block, 25 * block + 25):
+        graph, size = random_trellis(seed)
+        smaller = random_restriction(graph, seed)
+        if smaller is None:
+            continue
+        feasible += 1
+        fabric = lively_fabric(graph, seed)
+        images = torch.randn(2, graph.entry.image_channels, *size)
+        with torch.no_grad():
+            assert torch.equal(extract(fabric, smaller)(images), fabric(images, smaller))
+    assert feasible >= 10, "too few draws left a route for the property to mean something"
+
+
+def test_enough_restrictions_are_tried_and_the_others_are_errors() -> None:
+    drawn = [random_restriction(random_trellis(seed)[0], seed) for seed in range(375)]
+    assert sum(graph is not None for graph in drawn) >= 200
+    assert any(graph is None for graph in drawn)
+
+
+def test_no_route_is_said_alike_before_and_after_extraction() -> None:
+    graph = weave("fabric-tiny", size=(8, 8))
+    with pytest.raises(NoRouteError):
+        extract(Fabric(graph), graph.restrict([]))
+
+
+def test_a_masked_node_would_have_answered_otherwise() -> None:
+    """The trap that restrict avoids: a node with nothing arriving still emits relu(norm(0))."""
+    graph = weave_trellis(Trellis(layers=3, scales=2, channels=4))
+    fabric = lively_fabric(graph, 0)
+    images, smaller = torch.randn(1, 3, 8, 8), graph.restrict(graph.edge_names - {"L0S1_L1S1", "L0S0_L1S1"})
+    answers = extract(fabric, smaller)(images)
+    for name in ("L0S1_L1S1", "L0S0_L1S1"):
+        for parameter in fabric.edges[name].parameters():
+            parameter.data.zero_()
+    assert not torch.allclose(fabric(images), answers, atol=1e-3)
+
+
+@pytest.mark.parametrize("operators", ["plain", "block"])
+def test_a_narrowed_fabric_answers_as_its_parent_with_the_other_channels_silent(operators: str) -> None:
+    graph = weave_trellis(Trellis(layers=4, scales=2, channels=6, operators=operators))  # type: ignore[arg-type]
+    fabric = lively_fabric(graph, 1)
+    group = next(group for group in tied(graph) if Place(1, 0) in group)
+    smaller = graph.narrow(dict.fromkeys(group, 4))
+    for place in group:
+        silent = sorted(set(range(6)) - set(largest_scales(fabric, place, 4).tolist()))
+        for key in ("weight", "bias"):
+            fabric.nodes[str(place)].get_parameter(key).data[silent] = 0.0
+        for edge in graph.edges:
+            if edge.target == place and operators == "block":
+                _silence_inside(fabric.edges[edge.name], silent)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(extract(fabric, smaller)(images), fabric(images))
+
+
+def _silence_inside(module: torch.nn.Module, silent: list[int]) -> None:
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.weight.data[silent] = 0.0
+            part.bias.data[silent] = 0.0
+
+
+def test_extract_refuses_a_graph_of_another_fabric() -> None:
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8)))
+    with pytest.raises(GraphError, match="not a part of fabric-tiny"):
+        extract(fabric, weave_trellis(Trellis(layers=9, scales=2, channels=12)))
+
+
+def test_extract_refuses_positions_that_do_not_fit() -> None:
+    fabric = Fabric(weave_trellis(Trellis(layers=3, scales=1, channels=4)))
+    smaller = fabric.graph.narrow({Place(1, 0): 2})
+    with pytest.raises(GraphError, match="L1S0: 2 positions given for 2 of 4 channels"):
+        extract(fabric, smaller, {Place(1, 0): torch.tensor([1, 7])})
+
+
+def test_the_parent_is_left_as_it_was() -> None:
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8)))
+    before = {name: tensor.clone() for name, tensor in fabric.state_dict().items()}
+    small = extract(fabric, fabric.graph)
+    for parameter in small.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(before[name], tensor) for name, tensor in fabric.state_dict().items())

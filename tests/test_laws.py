@@ -1,0 +1,55 @@
+"""One graph for each law that breaks that law."""
+
+from dataclasses import replace
+
+import pytest
+
+from convfabric.errors import GraphError
+from convfabric.graph import Edge, Graph, Node, Place
+from convfabric.laws import LAWS, broken_laws, check
+from convfabric.operators import Conv, Identity
+from convfabric.weavers import Trellis, weave_trellis
+
+GOOD = weave_trellis(Trellis(layers=3, scales=2, channels=4))
+A, B = Place(0, 0), Place(1, 0)
+
+
+def with_edge(edge: Edge) -> Graph:
+    return replace(GOOD, edges=(*GOOD.edges, edge))
+
+
+BROKEN = {
+    "a place holds one node": replace(GOOD, nodes=(*GOOD.nodes, GOOD.nodes[0])),
+    "a pair of places is joined by one edge": with_edge(GOOD.edges[0]),
+    "edges, entry and head name nodes that exist": with_edge(Edge(source=A, target=Place(9, 0), operator=Conv())),
+    "channels and images": replace(GOOD, head=replace(GOOD.head, classes=1)),
+    "as many scales as its edge spans": replace(
+        GOOD, edges=(*GOOD.edges[1:], replace(GOOD.edges[0], operator=Identity()))
+    ),
+    "no edge runs to an earlier layer": with_edge(Edge(source=Place(2, 0), target=A, operator=Conv())),
+    "joins equal counts": replace(
+        GOOD,
+        nodes=tuple(replace(node, channels=9) if node.place == B else node for node in GOOD.nodes),
+        edges=tuple(
+            replace(edge, operator=Identity()) if (edge.source, edge.target) == (A, B) else edge for edge in GOOD.edges
+        ),
+    ),
+    "edges run in no circle": with_edge(Edge(source=Place(0, 1), target=A, operator=Conv(stride=1))),
+    "every node lies on a route": replace(GOOD, nodes=(*GOOD.nodes, Node(place=Place(1, 0, lane=1), channels=4))),
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_a_graph_that_breaks_a_law_is_refused_with_its_sentence(sentence: str) -> None:
+    with pytest.raises(GraphError, match=sentence):
+        check(BROKEN[sentence])
+
+
+def test_every_law_has_a_graph_that_breaks_it() -> None:
+    said = "\n".join(line for graph in BROKEN.values() for line in broken_laws(graph))
+    assert [sentence for sentence, _ in LAWS if sentence not in said] == []
+
+
+def test_all_broken_laws_are_reported_at_once() -> None:
+    twice = replace(BROKEN["channels and images"], entry=replace(GOOD.entry, operator=Conv(stride=2)))
+    assert len(broken_laws(twice)) == 2

@@ -1,0 +1,268 @@
+"""The whole job on small data, through the command line, and what it leaves in the run folder."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from convfabric.archive import load_fabric
+from convfabric.cli.commands import app
+from convfabric.data.opening import open_data
+from convfabric.errors import ExportError
+from convfabric.exporting import deployable
+from convfabric.exporting.deployable import export
+from convfabric.pipeline import noted
+from folders import class_folders, mask_folders
+
+RUN_FILES = [
+    "config.yaml",
+    "environment.json",
+    "fabric/graph.json",
+    "fabric/model.safetensors",
+    "graph.json",
+    "metrics.csv",
+    "model.onnx",
+    "model.pt2",
+    "model.safetensors",
+    "predict.py",
+    "record.json",
+    "report.html",
+]
+
+
+def run(words: Sequence[object]) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def done(words: Sequence[object]) -> str:
+    result = run(words)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    done(["fit", "digits", "--network", "fabric-tiny", "--macs", "30%", "--epochs", 4, "--out", folder])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    data = mask_folders(folder / "data")
+    words = ["fit", data, "--network", "fabric-tiny", "--params", "60%", "--epochs", 2, "--out", folder / "run"]
+    done([*words, "--set", "rounds=1"])
+    return folder / "run"
+
+
+def test_fit_leaves_every_file_and_meets_its_budget(digits: Path) -> None:
+    assert [name for name in RUN_FILES if not (digits / name).is_file()] == []
+    record = noted(digits)
+    assert record["network"]["macs"] <= 0.3 * record["fabric"]["macs"]
+    assert record["exported"]["latency"]["median_ms"] > 0
+    assert record["network"]["predicted_ms"] > 0
+    assert set(record["worth"]) == load_fabric(digits / "fabric")[0].graph.edge_names
+
+
+def test_fit_works_for_masks_as_well(masks: Path) -> None:
+    assert [name for name in RUN_FILES if not (masks / name).is_file()] == []
+    assert noted(masks)["network"]["score"]["miou"] is not None
+
+
+def test_the_page_opens_offline_and_shows_everything(digits: Path, masks: Path) -> None:
+    for page in ((digits / "report.html").read_text(), (masks / "report.html").read_text()):
+        assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
+        assert page.count("<svg") >= 2
+        for word in ("just cut", "statistics refreshed", "fine-tuned", "MACs per image", "Predicted", "measured"):
+            assert word in page
+    errors = int(re.search(r"(\d+) errors on test", (digits / "report.html").read_text()).group(1))  # type: ignore[union-attr]
+    assert (digits / "report.html").read_text().count("<figure>") == errors
+    assert "IoU, network" in (masks / "report.html").read_text()
+
+
+def test_a_config_loads_back_and_gives_the_same_run(digits: Path, tmp_path: Path) -> None:
+    config = ["--config", digits / "config.yaml"]
+    done(["train", "digits", *config, "--out", tmp_path / "again"])
+    before = (digits / "fabric" / "model.safetensors").read_bytes()
+    assert (tmp_path / "again" / "fabric" / "model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_was(digits: Path) -> None:
+    before = (digits / "model.safetensors").read_bytes()
+    done(["fit", "digits", "--out", digits, "--resume"])
+    assert (digits / "model.safetensors").read_bytes() == before
+
+
+def test_the_steps_by_themselves_go_on_from_a_run(digits: Path) -> None:
+    out = done(["extract", digits, "--params", "50%", "--set", "finetune=0.25", "--json"])
+    assert json.loads(out)["parameters"] <= 0.5 * noted(digits)["fabric"]["parameters"]
+    assert "next: convfabric report" in done(["export", digits])
+    assert "report.html" in done(["report", digits])
+    score = json.loads(done(["evaluate", digits, "--json"]))
+    assert score["accuracy"] == noted(digits)["network"]["score"]["accuracy"]
+
+
+STANDALONE = """
+import sys
+
+class Blocked:
+    allowed = {"numpy", "PIL", "onnxruntime", "flatbuffers", "google", "coloredlogs", "sympy", "mpmath", "packaging"}
+
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in ("torch", "torchvision", "convfabric", "onnx", "sklearn", "safetensors", "accelerate"):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Blocked())
+import runpy
+script, sys.argv = sys.argv[1], sys.argv[1:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def standalone(script: Path, images: Sequence[Path]) -> list[dict[str, str]]:
+    words = [sys.executable, "-c", STANDALONE, str(script), *map(str, images)]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def test_predict_py_needs_none_of_ours_and_answers_like_the_network(digits: Path, tmp_path: Path) -> None:
+    data = open_data("digits")
+    images, labels = next(data.splits["test"].batches([list(range(len(data.splits["test"])))]))
+    files = []
+    for i, image in enumerate(images):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image[0].numpy()).save(files[-1])
+    answers = standalone(digits / "predict.py", files)
+    network, papers = load_fabric(digits)
+    with torch.no_grad():
+        odds = network(papers.preprocessing.normalised(images)).softmax(1)
+    assert [a["class"] for a in answers] == [papers.classes[i] for i in odds.argmax(1)]
+    np.testing.assert_allclose([a["probability"] for a in answers], odds.max(1).values.numpy(), atol=1e-4)
+    assert [json.loads(line) for line in done(["predict", digits, *files[:3]]).splitlines()] == answers[:3]
+    assert len(labels) == len(answers)
+
+
+def test_predict_py_writes_masks_beside_their_images_and_overwrites_none(masks: Path, tmp_path: Path) -> None:
+    file = tmp_path / "größe ☂.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)).save(file)
+    first, second = (standalone(masks / "predict.py", [file])[0]["mask"] for _ in range(2))
+    assert first != second
+    a, b = np.asarray(Image.open(first)), np.asarray(Image.open(second))
+    assert a.shape == (40, 50)
+    assert (a == b).all()
+    ours = json.loads(done(["predict", masks, file]))["mask"]
+    assert (np.asarray(Image.open(ours)) == a).all()
+
+
+def test_an_exported_file_that_answers_otherwise_is_not_kept(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, papers = load_fabric(digits)
+
+    class Skewed(deployable.Deployable):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) + 0.01
+
+    monkeypatch.setattr(deployable, "Deployable", Skewed)
+    (tmp_path / "model.onnx").write_text("the one before")
+    with pytest.raises(ExportError, match=r"model\.onnx answers unlike the network: logits are up to 1\.0\de-02 apart"):
+        export(network, papers, open_data("digits"), tmp_path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("model.onnx", "the one before")]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusal(words: Sequence[object], code: int = 1) -> str:
+    result = run(words)
+    assert result.exit_code == code, result.output
+    return result.stderr
+
+
+def test_a_run_that_is_there_is_not_overwritten(digits: Path) -> None:
+    before = (digits / "model.onnx").read_bytes()
+    assert "--resume goes on with it, --force replaces" in refusal(["fit", "digits", "--out", digits])
+    assert (digits / "model.onnx").read_bytes() == before
+
+
+def test_force_replaces_runs_only(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("ten years")
+    assert "is not a run" in refusal(["fit", "digits", "--out", tmp_path, "--force", "--epochs", 1])
+    assert (tmp_path / "thesis.tex").read_text() == "ten years"
+
+
+def test_a_budget_below_the_cheapest_route_ends_with_its_own_code(digits: Path) -> None:
+    said = refusal(["extract", digits, "--macs", "1000"], code=3)
+    assert re.search(r"no sub-network fits 0\.00 M MACs per image: the cheapest route L0S0→L3S\d needs", said)
+
+
+def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_measured_to_take(digits: Path) -> None:
+    said = refusal(["extract", digits, "--latency-ms", "0.000001"], code=3)
+    assert re.search(r"the cheapest route L0S0→L3S\d takes 0\.\d+ ms measured", said)
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epoch=3"])
+    assert "epoch: unknown. Known settings are data, layers" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_setting_of_another_kind_is_refused(tmp_path: Path) -> None:
+    assert "epochs=many: expected int" in refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epochs=many"])
+
+
+def test_bad_data_leave_no_run_behind(tmp_path: Path) -> None:
+    (class_folders(tmp_path / "d") / "train" / "red" / "0.png").write_bytes(b"")
+    assert "0.png: zero bytes long" in refusal(["fit", tmp_path / "d", "--out", tmp_path / "r"])
+    assert not (tmp_path / "r").exists()
+
+
+def test_evaluate_matches_classes_by_name(digits: Path, tmp_path: Path) -> None:
+    assert "class blue; the network knows 0, 1" in refusal(["evaluate", digits, class_folders(tmp_path)])
+    data = open_data("digits")
+    images, labels = next(data.splits["test"].batches([list(range(40))]))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = tmp_path / "mine" / str(int(label)) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(file)
+    score = json.loads(done(["evaluate", digits, tmp_path / "mine", "--json"]))
+    assert (score["images"], score["split"]) == (40, "all")
+
+
+def test_predict_names_a_file_that_is_not_there(digits: Path, tmp_path: Path) -> None:
+    assert "gone.png: no such file" in refusal(["predict", digits, tmp_path / "gone.png"])
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    assert "no graph.json" in refusal(["predict", tmp_path, tmp_path / "a.png"])
+    assert "no config.yaml" in refusal(["extract", tmp_path])
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+def test_describe_gives_the_published_counts() -> None:
+    facts = json.loads(done(["describe", "paper-mnist-dense", "--json"]))
+    assert (facts["edges"], facts["parameters"]) == (122, 4_512_650)
+    assert {"nodes", "macs", "activation_bytes", "architectures"} <= set(facts)
+
+
+def test_describe_takes_a_run_a_family_and_numbers(digits: Path) -> None:
+    assert json.loads(done(["describe", str(digits), "--json"]))["parameters"] == noted(digits)["network"]["parameters"]
+    assert json.loads(done(["describe", "trellis", "--set", "layers=9", "--json"]))["edges"] == 138
+
+
+def test_list_and_doctor_answer() -> None:
+    assert "fabric-small" in done(["list"])
+    assert json.loads(done(["doctor", "--json"]))["torch"] == torch.__version__.partition("+")[0]

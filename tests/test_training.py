@@ -1,0 +1,331 @@
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convfabric.archive import read_tensors
+from convfabric.data.augmentation import Augmentation, augmented
+from convfabric.data.imageset import HeldSplit, ImageSet, Split
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
+from convfabric.errors import ArchiveError, SettingError, TrainingError
+from convfabric.extraction.statistics import refresh
+from convfabric.extraction.worth import WORTHS
+from convfabric.fabric import Fabric
+from convfabric.scores import score
+from convfabric.training import loop
+from convfabric.training.estimate import estimate
+from convfabric.training.loop import Moment, train
+from convfabric.training.losses import loss
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+from folders import mask_folders
+
+QUICK = Recipe(epochs=2, batch=64, lr=0.05)
+
+
+def few_digits(count: int = 256) -> ImageSet:
+    from dataclasses import replace
+
+    data = open_data("digits")
+    train_split = data.splits["train"]
+    assert isinstance(train_split, HeldSplit)
+    few = HeldSplit(train_split.images_BCHW[:count], train_split.targets[:count])
+    splits: dict[str, Split] = {"train": few, "val": HeldSplit(few.images_BCHW[:64], few.targets[:64])}
+    return replace(data, splits=splits)
+
+
+def fresh(seed: int = 0, **numbers: Any) -> Fabric:
+    torch.manual_seed(seed)
+    return Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, classes=10, **numbers))
+
+
+def same_weights(a: Fabric, b: Fabric) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_training_twice_gives_the_same_bits_and_learns() -> None:
+    data, fabrics = few_digits(), (fresh(), fresh())
+    rows = [train(fabric, data, QUICK, device="cpu") for fabric in fabrics]
+    assert rows[0] == rows[1]
+    assert same_weights(*fabrics)
+    assert rows[0][-1]["train_loss"] < rows[0][0]["train_loss"]
+
+
+def test_every_parameter_receives_a_gradient() -> None:
+    seen: list[bool] = []
+    fabric = fresh()
+
+    def watch(moment: Moment) -> None:
+        seen.append(all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in fabric.parameters()))
+
+    train(fabric, few_digits(64), Recipe(epochs=1, batch=64), device="cpu", watch=watch)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 7])
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path, stop_at: int) -> None:
+    data, whole, halved = few_digits(), fresh(), fresh()
+    train(whole, data, QUICK, folder=tmp_path / "whole", device="cpu")
+
+    def interrupt(moment: Moment) -> None:
+        if moment.step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(halved, data, QUICK, folder=tmp_path / "halved", device="cpu", watch=interrupt)
+    resumed = fresh(seed=9)
+    train(resumed, data, QUICK, folder=tmp_path / "halved", resume=True, device="cpu")
+    assert same_weights(whole, resumed)
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (tmp_path / "halved" / "metrics.csv").read_bytes()
+
+
+def test_a_run_goes_on_only_with_the_settings_it_was_started_with(tmp_path: Path) -> None:
+    train(fresh(), few_digits(), QUICK, folder=tmp_path, device="cpu")
+    with pytest.raises(SettingError, match="the run was started with recipe"):
+        train(fresh(), few_digits(), QUICK.changed(lr=0.2), folder=tmp_path, resume=True, device="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    fabric = fresh()
+
+    def poison(moment: Moment) -> None:
+        if moment.step == 3:
+            fabric.head.bias.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+
+    with pytest.raises(TrainingError, match=r"the loss of step 4 is nan\. The state of step 3 is kept in"):
+        train(fabric, few_digits(), QUICK, folder=tmp_path, device="cpu", watch=poison)
+    kept, facts = read_tensors(tmp_path / "fabric.state.safetensors")
+    assert json.loads(facts["progress"])["step"] == 3
+    assert all(tensor.isfinite().all() for name, tensor in kept.items() if name != "fabric.head.bias")
+
+
+def test_a_full_disk_during_a_checkpoint_keeps_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(fresh(), few_digits(), QUICK.changed(epochs=1), folder=tmp_path, device="cpu")
+    before = (tmp_path / "fabric.state.safetensors").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArchiveError, match=r"fabric\.state\.safetensors: could not be written \(No space left"):
+        train(fresh(), few_digits(), QUICK.changed(epochs=1), folder=tmp_path, device="cpu")
+    assert (tmp_path / "fabric.state.safetensors").read_bytes() == before
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_the_nearest() -> None:
+    with pytest.raises(SettingError, match=r"batch=9: 2 equal parts .* nearest is 8"):
+        train(fresh(), few_digits(), Recipe(epochs=1, batch=9, accumulate=2), device="cpu")
+
+
+def test_a_teacher_is_followed() -> None:
+    data = few_digits()
+    teacher, alone, taught = fresh(1), fresh(2), fresh(2)
+    train(teacher, data, Recipe(epochs=6, batch=32), device="cpu")
+    train(alone, data, QUICK, device="cpu")
+    train(taught, data, QUICK, device="cpu", teacher=teacher)
+    assert not same_weights(alone, taught)
+    images = data.splits["val"].batches([list(range(64))])
+    pixels = data.preprocessing.normalised(next(images)[0])
+    with torch.no_grad():
+        apart = [
+            (teacher(pixels).softmax(1) - s(pixels).softmax(1)).abs().mean() for s in (alone.eval(), taught.eval())
+        ]
+    assert apart[1] < apart[0]
+
+
+def test_distillation_loss_is_cross_entropy_plus_divergence() -> None:
+    torch.manual_seed(0)
+    logits, taught, targets = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    recipe = Recipe(distil=0.25, temperature=3.0)
+    by_hand = 0.0
+    for row in range(4):
+        p, q = (taught[row] / 3).softmax(0), (logits[row] / 3).softmax(0)
+        by_hand += float(0.75 * -logits[row].log_softmax(0)[targets[row]] + 0.25 * 9 * (p * (p / q).log()).sum()) / 4
+    assert float(loss(logits, targets, recipe, 255, taught)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_ignored_pixels_do_not_count_in_either_part_of_the_loss() -> None:
+    torch.manual_seed(0)
+    logits, taught, targets = torch.randn(1, 3, 2, 2), torch.randn(1, 3, 2, 2), torch.tensor([[[0, 1], [2, 7]]])
+    before = loss(logits, targets, Recipe(), 7, taught)
+    logits[..., 1, 1] += 100.0
+    assert torch.equal(loss(logits, targets, Recipe(), 7, taught), before)
+
+
+def test_shifts_move_images_and_masks_together_and_bring_in_void() -> None:
+    images = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).repeat(32, 1, 1, 1)
+    masks = images[:, 0].clone()
+    moved, answers = augmented(images, masks, Augmentation(shift=0.25), torch.Generator().manual_seed(0), 255)
+    inside = answers != 255
+    assert inside.any()
+    assert (~inside).any()
+    torch.testing.assert_close(moved[:, 0][inside], answers[inside].float(), atol=1e-3, rtol=0)
+    assert moved[:, 0][~inside].abs().max() < 1e-3
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).repeat(64, 1, 4, 1)
+    turned, _ = augmented(images, torch.zeros(64), Augmentation(flip=True), torch.Generator().manual_seed(0), 255)
+    mirrored = sum(torch.allclose(image, images[0].float().flip(-1), atol=1e-4) for image in turned)
+    same = sum(torch.allclose(image, images[0].float(), atol=1e-4) for image in turned)
+    assert mirrored + same == 64
+    assert 16 < mirrored < 48
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    same, _ = augmented(images, torch.zeros(4), Augmentation(), torch.Generator(), 255)
+    assert torch.equal(same, images.float())
+
+
+def test_the_score_of_masks_equals_a_three_line_loop(tmp_path: Path) -> None:
+    data = open_data(mask_folders(tmp_path), DataOptions(size=(32, 32)))
+    torch.manual_seed(0)
+    fabric = Fabric(weave("fabric-tiny", size=(32, 32), classes=3, task="segmentation")).eval()
+    found = score(fabric, data, "val")
+    images, masks = next(data.splits["val"].batches([list(range(4))]))
+    with torch.no_grad():
+        guess = fabric(data.preprocessing.normalised(images)).argmax(1)
+    counted = masks != 255
+    iou = [
+        float(((guess == k) & (masks == k) & counted).sum() / (((guess == k) | (masks == k)) & counted).sum())
+        for k in range(3)
+    ]
+    assert found.miou == pytest.approx(sum(iou) / 3)
+    assert found.accuracy == pytest.approx(float((guess == masks)[counted].float().mean()))
+
+
+def test_segmentation_trains(tmp_path: Path) -> None:
+    data = open_data(mask_folders(tmp_path), DataOptions(size=(32, 32)))
+    torch.manual_seed(0)
+    fabric = Fabric(weave("fabric-tiny", size=(32, 32), classes=3, task="segmentation"))
+    rows = train(fabric, data, Recipe(epochs=8, batch=2, lr=0.05, flip=False, shift=0, zoom=0), device="cpu")
+    assert rows[-1]["val_miou"] > 2 * rows[0]["val_miou"] or rows[-1]["val_miou"] > 0.8
+
+
+@pytest.mark.parametrize("name", WORTHS)
+def test_every_worth_gives_each_edge_a_number(name: str) -> None:
+    worth = WORTHS[name](fresh(), few_digits(64))
+    assert worth.keys() == fresh().graph.edge_names
+    assert all(value >= 0 for value in worth.values())
+    assert len(set(worth.values())) > len(worth) // 2
+
+
+def test_loss_change_is_the_squared_effect_of_a_gate_by_differences() -> None:
+    """An independent witness: the loss of single images with one edge's result scaled a little up and down."""
+    data, fabric = few_digits(8), fresh().double().eval()
+    images, targets = next(data.splits["train"].batches([list(range(8))]))
+    pixels, name, step = data.preprocessing.normalised(images).double(), "L0S0_L1S1", 1e-5
+    losses = []
+    for gate in (1 + step, 1 - step):
+        handle = fabric.edges[name].register_forward_hook(lambda module, inputs, out, gate=gate: out * gate)
+        with torch.no_grad():
+            losses.append(torch.nn.functional.cross_entropy(fabric(pixels), targets, reduction="none"))
+        handle.remove()
+    expected = float(((losses[0] - losses[1]) / (2 * step)).square().mean())
+    assert WORTHS["loss-change"](fabric.float(), data)[name] == pytest.approx(expected, rel=1e-3)
+
+
+def test_refreshed_statistics_are_those_of_the_data() -> None:
+    data, fabric = few_digits(128), fresh()
+    train(fabric, data, QUICK, device="cpu")
+    right = {name: b.clone() for name, b in refresh(fabric, data).named_buffers()}
+    for buffer in fabric.buffers():
+        buffer.zero_()
+    refresh(fabric, data)
+    assert all(torch.allclose(b, right[name]) for name, b in fabric.named_buffers())
+    assert not fabric.training
+
+
+def test_the_estimate_leaves_the_fabric_as_it_was_and_states_units() -> None:
+    fabric, untouched = fresh(), fresh()
+    said = str(estimate(fabric, few_digits(), QUICK, device="cpu"))
+    assert same_weights(fabric, untouched)
+    assert "minutes" in said
+    assert "MB" in said
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+TRAIN = [sys.executable, "-m", "convfabric", "train", "digits", "--network", "fabric-tiny", "--epochs", "6"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    source = str(Path(loop.__file__).parents[2])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, **more}
+
+
+@pytest.mark.slow
+def test_twenty_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
+    quiet = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*TRAIN, "--out", str(tmp_path / "whole")], check=True, **quiet)  # type: ignore[call-overload]
+    dice, killed = random.Random(0), 0
+    goes_on = [*TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
+    for _ in range(20):
+        process = subprocess.Popen(goes_on, **quiet)  # type: ignore[call-overload]
+        waited = time.monotonic() + 30
+        while not (tmp_path / "killed" / "config.yaml").exists() and time.monotonic() < waited:
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 5.0))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    subprocess.run(goes_on, check=True, **quiet)  # type: ignore[call-overload]
+    assert killed > 5, "the run ended before it could be killed"
+    for name in ("fabric/model.safetensors", "metrics.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+TWO_HALVES = """
+import sys, torch
+from convfabric.data.opening import open_data
+from convfabric.environment import is_first_process
+from convfabric.fabric import Fabric
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+from pathlib import Path
+from safetensors.torch import save_file
+
+torch.manual_seed(0)
+fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, classes=10))
+seen = {}
+
+def watch(moment):
+    if moment.step <= 4:
+        seen.update({f"{moment.step}.{n}": p.grad.clone().contiguous() for n, p in fabric.named_parameters()})
+
+recipe = Recipe(epochs=1, batch=64, accumulate=int(sys.argv[2]), lr=0.01, clip_norm=1e9)
+train(fabric, open_data("digits"), recipe, folder=Path(sys.argv[1]), device="cpu", watch=watch)
+if is_first_process():
+    save_file(seen, sys.argv[1] + "/gradients.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_that_accumulates(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TWO_HALVES)
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([sys.executable, str(script), str(one), "2"], check=True, env=environment(), timeout=120)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    subprocess.run(
+        [*launch, str(script), str(two), "1"], check=True, env=environment(), capture_output=True, timeout=120
+    )
+    a, b = (read_tensors(folder / "gradients.safetensors")[0] for folder in (one, two))
+    assert a.keys() == b.keys()
+    assert len(a) > 100
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-5)
+    assert len(list(csv.DictReader((two / "metrics.csv").read_text().splitlines()))) == 1
