@@ -23,20 +23,10 @@ from convfabric.exporting.deployable import export
 from convfabric.pipeline import noted
 from folders import class_folders, mask_folders
 
-RUN_FILES = [
-    "config.yaml",
-    "environment.json",
-    "fabric/graph.json",
-    "fabric/model.safetensors",
-    "graph.json",
-    "metrics.csv",
-    "model.onnx",
-    "model.pt2",
-    "model.safetensors",
-    "predict.py",
-    "record.json",
-    "report.html",
-]
+RUN_FILES = (
+    *("config.yaml", "environment.json", "metrics.csv", "record.json", "report.html", "graph.json"),
+    *("fabric/graph.json", "fabric/model.safetensors", "model.safetensors", "model.onnx", "model.pt2", "predict.py"),
+)
 
 
 def run(words: Sequence[object]) -> Result:

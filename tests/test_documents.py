@@ -1,0 +1,43 @@
+"""Every block of Python in the README and the documents is run; so is every command of the README."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from convfabric.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", file.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
+def test_python_blocks_run_one_after_another(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": file.stem}
+    for block in blocks(file, "python"):
+        exec(compile(block, file.name, "exec"), names)
+    assert blocks(file, "python") or file.name == "idea.md"
+
+
+@pytest.mark.slow
+def test_console_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = [line[2:] for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()]
+    ours = [shlex.split(command) for command in commands if command.startswith("convfabric ")]
+    assert len(ours) >= 3
+    for words in ours:
+        result = CliRunner().invoke(app, words[1:])
+        assert result.exit_code == 0, (words, result.output)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for file in [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8")):
+            assert (file.parent / target).exists(), f"{file.name}: {target}"
