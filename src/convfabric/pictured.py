@@ -22,7 +22,7 @@ from convfabric.report.drawing import draw
 from convfabric.report.page import Picture, page
 from convfabric.scores import answers
 
-MOST_ERRORS, MOST_MASKS = 200, 12
+MOST_ERRORS, MOST_MASKS = 2000, 12
 BATCH = 64
 
 
@@ -46,7 +46,7 @@ def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    """Every image of the judging split that is answered wrong, as *prediction (truth)*; the first 200."""
+    """Every image of the judging split that is answered wrong, as *prediction (truth)*; 2,000 at most."""
     return islice(_all_errors(network, data), MOST_ERRORS)
 
 
