@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/convfabric fit digits --network fabric-tiny --macs 25% --out runs/demo --force
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

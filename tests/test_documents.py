@@ -29,7 +29,7 @@ def test_python_blocks_run_one_after_another(file: Path, tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_console_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    commands = [line[2:] for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()]
+    commands = [line for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()]
     ours = [shlex.split(command) for command in commands if command.startswith("convfabric ")]
     assert len(ours) >= 3
     for words in ours:

@@ -25,7 +25,15 @@ from folders import class_folders, mask_folders
 
 RUN_FILES = (
     *("config.yaml", "environment.json", "metrics.csv", "record.json", "report.html", "graph.json"),
-    *("fabric/graph.json", "fabric/model.safetensors", "model.safetensors", "model.onnx", "model.pt2", "predict.py"),
+    *(
+        "fabric/graph.json",
+        "fabric/model.safetensors",
+        "cut/graph.json",
+        "model.safetensors",
+        "model.onnx",
+        "model.pt2",
+        "predict.py",
+    ),
 )
 
 
@@ -190,6 +198,19 @@ def test_force_replaces_runs_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years")
     assert "is not a run" in refusal(["fit", "digits", "--out", tmp_path, "--force", "--epochs", 1])
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
+
+
+def test_force_leaves_what_is_not_the_runs_own(tmp_path: Path) -> None:
+    words = ["train", "digits", "--network", "fabric-tiny", "--epochs", 1, "--out", tmp_path]
+    done(words)
+    (tmp_path / "notes.txt").write_text("mine")
+    done([*words, "--force"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_is_not_resumed_with_other_settings(digits: Path) -> None:
+    said = refusal(["fit", "digits", "--out", digits, "--resume", "--macs", "50%"])
+    assert "begun with macs=30%, now macs=50%" in said
 
 
 def test_a_budget_below_the_cheapest_route_ends_with_its_own_code(digits: Path) -> None:

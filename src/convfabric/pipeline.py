@@ -4,12 +4,12 @@
 
     RUN/config.yaml  environment.json  metrics.csv  record.json  report.html
     RUN/fabric/      graph.json  model.safetensors            the trained fabric
-    RUN/             graph.json  model.safetensors            the network cut from it and fine-tuned
+    RUN/cut/         graph.json  model.safetensors            the network just cut from it
+    RUN/             graph.json  model.safetensors            the same, fine-tuned
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
 """
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,15 @@ from typing import Any
 
 import torch
 
-from convfabric.archive import load_fabric, passport, save_fabric, write_atomically
+from convfabric.archive import (
+    GRAPH_FILE,
+    WEIGHTS_FILE,
+    load_fabric,
+    passport,
+    read_tensors,
+    save_fabric,
+    write_atomically,
+)
 from convfabric.choice import Budget
 from convfabric.costs import costs, peak_bytes
 from convfabric.cutting import HEADROOM, Say, cut
@@ -31,7 +39,7 @@ from convfabric.exporting.standalone import write_predictor
 from convfabric.extraction.statistics import refresh
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from, read_config, written_config
+from convfabric.job import Job, job_from, read_config, settings_of, written_config
 from convfabric.latency.measurement import measure
 from convfabric.pictured import write_report
 from convfabric.scores import Score, score
@@ -40,6 +48,14 @@ from convfabric.training.loop import Watch, train
 from convfabric.weavers import weave
 
 CONFIG, RECORD = "config.yaml", "record.json"
+NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
+WRITTEN = (
+    *(CONFIG, RECORD, "environment.json", "metrics.csv", "report.html", "network.svg"),
+    *("fabric.state.safetensors", "finetune.state.safetensors"),
+    *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
+    *("model.onnx", "model.pt2", "predict.py"),
+)
+"""Every file of a run."""
 Facts = dict[str, Any]
 
 
@@ -56,16 +72,33 @@ def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) 
     if not is_first_process():
         return
     if resume and (folder / CONFIG).is_file():
+        _check_unchanged(folder, job)
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not force:
             raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
         if not (folder / CONFIG).is_file():
             raise ArchiveError(
                 f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only."
             )
-        shutil.rmtree(folder)
+        _remove_run(folder)
     write_atomically(folder / CONFIG, written_config(job))
+
+
+def _check_unchanged(folder: Path, job: Job) -> None:
+    before, now = settings_of(job_of(folder)), settings_of(job)
+    for name in before | now:
+        if before.get(name) != now.get(name):
+            raise SettingError(
+                f"{folder}: begun with {name}={before.get(name)}, now {name}={now.get(name)}. A run goes on as it was "
+                f"begun; convfabric extract {folder} cuts it to another budget, --out begins another run."
+            )
+
+
+def _remove_run(folder: Path) -> None:
+    """Removes what a run writes, and leaves whatever else lies in its folder."""
+    for name in WRITTEN:
+        (folder / name).unlink(missing_ok=True)
 
 
 def job_of(folder: Path) -> Job:
@@ -113,23 +146,26 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
 def extract_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
     """The network cut from the trained fabric to the job's budget and fine-tuned, kept in the run folder."""
     fabric, _ = load_fabric(folder / "fabric")
-    found = cut(fabric, data, job.budget, job.procedure, listener.say)
-    network = found.network
+    if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
+        _cut_anew(folder, job, data, fabric, listener)
+    network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
     began = time.monotonic()
     _finetune(folder, job, data, fabric, network, listener, resume)
     save_fabric(folder, network.cpu(), passport(network, data))
-    facts = network_facts(network, data) | {
-        "as_cut": asdict(as_cut),
-        "refreshed": asdict(refreshed),
-        "seconds": time.monotonic() - began,
-        "predicted_ms": found.predicted_ms,
-        "prediction_error": found.prediction.median_error,
-    }
-    budget = {name: value for name, value in asdict(found.budget).items() if value is not None}
-    note(folder, network=facts, worth=found.worth, budget=budget, asked=str(job.budget))
+    spent = time.monotonic() - began
+    scores = {"as_cut": asdict(as_cut), "refreshed": asdict(refreshed), "seconds": spent}
+    note(folder, network=network_facts(network, data) | noted(folder)["cut"] | scores)
     return network
+
+
+def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: Listener) -> None:
+    """The network just cut, kept so that a run that is resumed goes on with the same one."""
+    found = cut(fabric, data, job.budget, job.procedure, listener.say)
+    save_fabric(folder / "cut", found.network, passport(found.network, data))
+    facts = {"predicted_ms": found.predicted_ms, "prediction_error": found.prediction.median_error}
+    note(folder, cut=facts, worth=found.worth, budget=found.budget.ceilings, asked=str(job.budget))
 
 
 def _finetune(
@@ -159,8 +195,6 @@ def _finetune(
 
 def _rows_of_training(folder: Path) -> list[Facts]:
     """The rows of the fabric's own training, from its state."""
-    from convfabric.archive import read_tensors
-
     _, facts = read_tensors(folder / "fabric.state.safetensors")
     rows: list[Facts] = json.loads(facts["progress"])["rows"]
     return rows
