@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
-from records import RESULTS, write_record
 
 from convfabric.archive import load_fabric
 from convfabric.data.imageset import ImageSet
@@ -27,7 +26,10 @@ from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.exporting.deployable import TOLERANCE
 from convfabric.fabric import Fabric
 from convfabric.pipeline import job_of, opened
+from records import RESULTS, write_record
 
+BARE: dict[str, str] = {}
+"""No variable of this process reaches the environment."""
 NEEDED = ("numpy", "pillow", "onnxruntime")
 
 
@@ -49,7 +51,8 @@ def bare_environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED], check=True)
     for name in ("torch", "convfabric"):
-        assert subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False).returncode != 0
+        tried = subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False, env=BARE)
+        assert tried.returncode != 0, f"{name} can be imported there"
     return python
 
 
@@ -58,7 +61,7 @@ def row_of(run: Path, python: Path, folder: Path) -> dict[str, object]:
     data = opened(job_of(run))
     files = image_files(data, folder)
     script = [str(python), str((run / "predict.py").resolve()), *map(str, files)]
-    found = subprocess.run(script, capture_output=True, text=True, check=True)
+    found = subprocess.run(script, capture_output=True, text=True, check=True, env=BARE)
     answers = [json.loads(line) for line in found.stdout.splitlines()]
     session = onnxruntime.InferenceSession(str(run / "model.onnx"), providers=["CPUExecutionProvider"])
     choices, differing, apart = 0, 0, 0.0

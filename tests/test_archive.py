@@ -90,7 +90,7 @@ def test_weights_of_another_graph_are_refused(saved: Path) -> None:
 
 
 def test_a_folder_without_a_graph_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match=r"no graph\.json"):
+    with pytest.raises(ArchiveError, match=r"no graph\.json, so it is not a run"):
         load_fabric(tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_memory_is_that_of_weights_and_responses() -> None:
     assert measures(IMAGE)["memory_mb"](graph) == peak_bytes(graph, IMAGE) / 1e6
 
 
-@pytest.mark.parametrize("said", ["0", "-3", "fast", "0%", "nan", "%"])
+@pytest.mark.parametrize("said", ["0", "-3", "fast", "0%", "150%", "nan", "%"])
 def test_a_ceiling_that_is_no_positive_number_is_refused(said: str) -> None:
     with pytest.raises(SettingError, match=f"macs={said}: give a positive number or a share"):
         budget_from({"macs": said})

@@ -104,6 +104,8 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_was(digits: Path) -> None
 def test_the_steps_by_themselves_go_on_from_a_run(digits: Path) -> None:
     out = done(["extract", digits, "--params", "50%", "--set", "finetune=0.25", "--json"])
     assert json.loads(out)["parameters"] <= 0.5 * noted(digits)["fabric"]["parameters"]
+    assert not (digits / "model.onnx").exists(), "a file of another network would have been left"
+    assert "not exported yet" in refusal(["report", digits])
     assert "next: convfabric report" in done(["export", digits])
     assert "report.html" in done(["report", digits])
     score = json.loads(done(["evaluate", digits, "--json"]))
@@ -151,7 +153,10 @@ def test_predict_py_needs_none_of_ours_and_answers_like_the_network(digits: Path
     assert len(labels) == len(answers)
 
 
-def test_predict_py_writes_masks_beside_their_images_and_overwrites_none(masks: Path, tmp_path: Path) -> None:
+def test_predict_py_writes_masks_into_the_present_folder_and_overwrites_none(
+    masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "größe ☂.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)).save(file)
     first, second = (standalone(masks / "predict.py", [file])[0]["mask"] for _ in range(2))
@@ -215,12 +220,12 @@ def test_a_run_is_not_resumed_with_other_settings(digits: Path) -> None:
 
 def test_a_budget_below_the_cheapest_route_ends_with_its_own_code(digits: Path) -> None:
     said = refusal(["extract", digits, "--macs", "1000"], code=3)
-    assert re.search(r"no sub-network fits 0\.00 M MACs per image: the cheapest route L0S0→L3S\d needs", said)
+    assert re.search(r"no sub-network fits 0\.001 M MACs per image: the cheapest route L0S0→L3S\d needs", said)
 
 
 def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_measured_to_take(digits: Path) -> None:
     said = refusal(["extract", digits, "--latency-ms", "0.000001"], code=3)
-    assert re.search(r"the cheapest route L0S0→L3S\d takes 0\.\d+ ms measured", said)
+    assert re.search(r"the cheapest route L0S0→L3S\d takes 0\.\d+ ms, measured", said)
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ def test_bad_data_leave_no_run_behind(tmp_path: Path) -> None:
 
 
 def test_evaluate_matches_classes_by_name(digits: Path, tmp_path: Path) -> None:
-    assert "class blue; the network knows 0, 1" in refusal(["evaluate", digits, class_folders(tmp_path)])
+    assert "class blue is unknown; the network knows 0, 1" in refusal(["evaluate", digits, class_folders(tmp_path)])
     data = open_data("digits")
     images, labels = next(data.splits["test"].batches([list(range(40))]))
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -277,3 +282,47 @@ def test_describe_takes_a_run_a_family_and_numbers(digits: Path) -> None:
 def test_list_and_doctor_answer() -> None:
     assert "fabric-small" in done(["list"])
     assert json.loads(done(["doctor", "--json"]))["torch"] == torch.__version__.partition("+")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["describe", "trellis", "--set", "channels=abc"], "channels=abc: expected int"),
+        (["describe", "trellis", "--set", "chanels=4"], "chanels: a trellis has layers, scales, channels"),
+        (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
+        (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),
+        (["fit", "digits", "--macs", "150%"], "macs=150%: give a positive number or a share"),
+        (["fit", "digits", "--config", "nope.yaml"], "nope.yaml: no such file"),
+        (["fit", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "nowhere"], "nowhere: no graph.json, so it is not a run"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_odd_words_are_answered_in_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_and_resume_together_are_refused() -> None:
+    assert "give one of them" in refusal(["fit", "digits", "--force", "--resume"], code=2)
+
+
+def test_an_impossible_budget_is_refused_before_training(tmp_path: Path) -> None:
+    words = ["fit", "digits", "--network", "fabric-tiny", "--macs", "10", "--out", tmp_path / "r"]
+    assert "needs 0." in refusal(words, code=3)
+    assert not (tmp_path / "r" / "fabric").exists()
+
+
+def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) -> None:
+    from torch.utils.data import TensorDataset
+
+    import convfabric
+
+    images, labels = torch.rand(64, 2, 8, 8), torch.arange(64) % 3
+    sets = {name: TensorDataset(images, labels) for name in ("train", "val")}
+    record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", rounds=1)
+    assert record["network"]["parameters"] <= 0.6 * record["fabric"]["parameters"]
+    assert (tmp_path / "r" / "model.onnx").is_file()

@@ -253,7 +253,7 @@ def test_the_estimate_leaves_the_fabric_as_it_was_and_states_units() -> None:
     fabric, untouched = fresh(), fresh()
     said = str(estimate(fabric, few_digits(), QUICK, device="cpu"))
     assert same_weights(fabric, untouched)
-    assert "minutes" in said
+    assert "seconds" in said or "minutes" in said
     assert "MB" in said
 
 

@@ -58,6 +58,10 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in _WITH_TORCH:
         return getattr(import_module(_WITH_TORCH[name]), name)

@@ -68,7 +68,9 @@ def load_fabric(folder: Path) -> tuple[Fabric, Passport]:
     """
     file = folder / GRAPH_FILE
     if not file.is_file():
-        raise ArchiveError(f"{folder}: no {GRAPH_FILE}; a folder written by convfabric has one.")
+        if (folder / "config.yaml").is_file():
+            raise ArchiveError(f"{folder}: this run has no network yet; convfabric fit goes on with --resume.")
+        raise ArchiveError(f"{folder}: no {GRAPH_FILE}, so it is not a run of convfabric.")
     papers = from_text(Passport, file.read_text("utf-8"), str(file))
     fabric = Fabric(check(papers.graph))
     load_weights(fabric, read_tensors(folder / WEIGHTS_FILE)[0], str(folder / WEIGHTS_FILE))

@@ -72,7 +72,8 @@ def _checked(name: str, ceiling: Ceiling) -> None:
         number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else 1 if ceiling is None else ceiling)
     except ValueError:
         raise SettingError(wanted) from None
-    if not 0 < number < float("inf") or (isinstance(ceiling, str) and not ceiling.endswith("%")):
+    share = isinstance(ceiling, str)
+    if not 0 < number < float("inf") or (share and not str(ceiling).endswith("%")) or (share and number > 100):
         raise SettingError(wanted)
 
 
@@ -100,10 +101,10 @@ def said_amount(name: str, value: float) -> str:
     """A number of the budget with its unit.
 
     >>> said_amount("macs", 2_500_000)
-    '2.50 M MACs per image'
+    '2.5 M MACs per image'
     """
     unit, scale = _UNITS[name]
-    return f"{value / scale:.3g} {unit}" if name == "edges" else f"{value / scale:.2f} {unit}"
+    return f"{value / scale:.3g} {unit}"
 
 
 def measures(image: Size, latency_ms: Measure | None = None) -> dict[str, Measure]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from convfabric.archive import Passport, passport
+from convfabric.archive import Passport
 from convfabric.choice import Budget, choose, measures, said_amount
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import BudgetError
@@ -27,18 +27,32 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
-    """A network just cut, and what was known when it was chosen."""
+class Survey:
+    """What a graph and its restrictions take on this machine, and the budget they have to meet."""
 
-    network: Fabric
-    """Weights as in the fabric; normalisation statistics not yet refreshed."""
-    worth: Worths
-    """Of every edge of the whole fabric."""
+    measured: Callable[[Graph], Latency]
+    prediction: Prediction
     budget: Budget
     """Every share turned into a number."""
-    predicted_ms: float
-    measured_ms: float
-    prediction: Prediction
+
+    def lowered(self, ratio: float) -> "Survey":
+        """The same survey with a lower ceiling of milliseconds."""
+        return replace(self, budget=replace(self.budget, latency_ms=(_number(self.budget.latency_ms) or 0) * ratio))
+
+
+def survey(papers: Passport, budget: Budget, threads: int, say: Say) -> Survey:
+    """The graph and a few restrictions measured as exported files; trained weights are not needed.
+
+    Raises BudgetError, naming what the cheapest route costs, where no restriction meets the budget.
+    """
+    graph, image, measured = papers.graph, papers.preprocessing.size, latency_of(papers, threads)
+    prediction = calibrate(graph, image, lambda graph: measured(graph).median_ms)
+    say(f"whole fabric: {measured(graph)}; predictions are off by {prediction.median_error:.0%} (median)")
+    whole = {name: measure_of(graph) for name, measure_of in measures(image, prediction.milliseconds).items()}
+    resolved = budget.resolved(whole | {"latency_ms": measured(graph).median_ms})
+    found = Survey(measured=measured, prediction=prediction, budget=resolved)
+    _at_once(graph, dict.fromkeys(graph.edge_names, 1.0), resolved, found)
+    return found
 
 
 def latency_of(papers: Passport, threads: int) -> Callable[[Graph], Latency]:
@@ -55,37 +69,38 @@ def latency_of(papers: Passport, threads: int) -> Callable[[Graph], Latency]:
     return measured
 
 
-def cut(fabric: Fabric, data: ImageSet, budget: Budget, procedure: Procedure, say: Say = print) -> Cut:
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A network just cut, and what was known when it was chosen."""
+
+    network: Fabric
+    """Weights as in the fabric; normalisation statistics not yet refreshed."""
+    worth: Worths
+    """Of every edge of the whole fabric."""
+    predicted_ms: float
+    measured_ms: float
+
+
+def cut(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say: Say = print) -> Cut:
     """The network of most worth within the budget, its milliseconds measured on this machine.
 
     Where the measured time is above the ceiling the next smaller network is taken.
-    Raises BudgetError, naming what the cheapest route costs, where none fits.
+    Raises BudgetError where none fits.
     """
-    image, measured = data.preprocessing.size, latency_of(passport(fabric, data), procedure.threads)
-    prediction = calibrate(fabric.graph, image, lambda graph: measured(graph).median_ms)
-    say(f"whole fabric: {measured(fabric.graph)}; predictions are off by {prediction.median_error:.0%} (median)")
-    whole = {name: measure_of(fabric.graph) for name, measure_of in measures(image, prediction.milliseconds).items()}
-    budget = budget.resolved(whole | {"latency_ms": measured(fabric.graph).median_ms})
     worth = WORTHS[procedure.worth](fabric, data)
-    wanted = _number(budget.latency_ms)
-    aimed = budget if wanted is None else replace(budget, latency_ms=wanted * HEADROOM)
+    wanted = _number(found.budget.latency_ms)
+    aimed = found.budget if wanted is None else replace(found.budget, latency_ms=wanted * HEADROOM)
     for _ in range(MOST_ATTEMPTS):
         try:
-            network = _in_rounds(fabric, data, aimed, procedure, prediction, worth)
+            network = _in_rounds(fabric, data, aimed, procedure, found.prediction, worth)
         except BudgetError:
-            network = _at_once(fabric, aimed, budget, prediction, measured, worth)
-        found = measured(network.graph).median_ms
-        if wanted is None or found <= wanted:
-            return Cut(
-                network=network,
-                worth=worth,
-                budget=budget,
-                predicted_ms=prediction.milliseconds(network.graph),
-                measured_ms=found,
-                prediction=prediction,
-            )
-        say(f"{len(network.graph.edges)} edges take {found:.3f} ms, above {wanted:.3f} ms: taking a smaller network")
-        aimed = replace(aimed, latency_ms=(_number(aimed.latency_ms) or wanted) * min(0.95, wanted / found))
+            network = extract(fabric, _at_once(fabric.graph, worth, aimed, found))
+        took = found.measured(network.graph).median_ms
+        if wanted is None or took <= wanted:
+            predicted = found.prediction.milliseconds(network.graph)
+            return Cut(network=network, worth=worth, predicted_ms=predicted, measured_ms=took)
+        say(f"{len(network.graph.edges)} edges take {took:.3g} ms, above {wanted:.3g} ms: taking a smaller network")
+        aimed = replace(aimed, latency_ms=(_number(aimed.latency_ms) or wanted) * min(0.95, wanted / took))
     raise BudgetError(f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {wanted} ms.")
 
 
@@ -118,45 +133,35 @@ def _between(start: Mapping[str, float], budget: Budget, way: float) -> Budget:
     return Budget(**{n: end if end >= start[n] else start[n] * (end / start[n]) ** way for n, end in ends.items()})
 
 
-def _at_once(
-    fabric: Fabric,
-    aimed: Budget,
-    budget: Budget,
-    prediction: Prediction,
-    measured: Callable[[Graph], Latency],
-    worth: Worths,
-) -> Fabric:
-    """Cut in one go, for budgets so tight that cutting in rounds loses the last route that fits."""
+def _at_once(graph: Graph, worth: Worths, aimed: Budget, found: Survey) -> Graph:
+    """Cut in one go, for budgets so tight that cutting in rounds loses the last route that fits.
+
+    Where not even that is predicted to fit, the route predicted to be the quickest, if it is measured to fit.
+    """
     try:
-        smaller = choose(fabric.graph, worth, aimed, prediction.image, prediction.milliseconds)
-    except BudgetError as none_fits:
-        return _cheapest(fabric, budget, prediction, measured, none_fits)
-    return extract(fabric, smaller)
+        return choose(graph, worth, aimed, found.prediction.image, found.prediction.milliseconds)
+    except BudgetError:
+        if found.budget.latency_ms is None:
+            raise
+    return _quickest(graph, found)
 
 
-def _cheapest(
-    fabric: Fabric, budget: Budget, prediction: Prediction, measured: Callable[[Graph], Latency], fault: BudgetError
-) -> Fabric:
-    """The route that is predicted to be the quickest, where it is measured to fit after all."""
-    wanted = _number(budget.latency_ms)
-    if wanted is None:
-        raise fault
-    whole = prediction.milliseconds(fabric.graph)
-    without = {
-        edge.name: prediction.milliseconds(
-            replace(fabric.graph, edges=tuple(e for e in fabric.graph.edges if e != edge))
-        )
-        for edge in fabric.graph.edges
+def _quickest(graph: Graph, found: Survey) -> Graph:
+    milliseconds = found.prediction.milliseconds
+    whole = milliseconds(graph)
+    saved = {
+        edge.name: whole - milliseconds(replace(graph, edges=tuple(e for e in graph.edges if e != edge)))
+        for edge in graph.edges
     }
-    route = cheapest_route(fabric.graph, lambda edge: whole - without[edge.name])
-    found = measured(route).median_ms
-    others = {name: how(route) for name, how in measures(prediction.image).items() if name in budget.ceilings}
-    if found > wanted or any(value > (_number(budget.ceilings[name]) or 0) for name, value in others.items()):
-        ends = f"{route.entry.place}→{route.head.reads[0]}"
-        said = "; ".join(said_amount(name, value) for name, value in others.items())
-        raise BudgetError(
-            f"no sub-network fits {budget}: the cheapest route {ends} takes {found:.3f} ms measured"
-            + (f"; {said}" if said else "")
-            + ". A network with fewer channels or a coarser finest scale may: see --set channels=, --set finest=."
-        ) from None
-    return extract(fabric, route)
+    route = cheapest_route(graph, lambda edge: saved[edge.name])
+    takes = {name: how(route) for name, how in measures(found.prediction.image).items()}
+    takes["latency_ms"] = found.measured(route).median_ms
+    asked = {name: _number(ceiling) or 0.0 for name, ceiling in found.budget.ceilings.items()}
+    if all(takes[name] <= ceiling for name, ceiling in asked.items()):
+        return route
+    ends = f"{route.entry.place}→{route.head.reads[0]}"
+    said = ", ".join(said_amount(name, takes[name]) for name in asked)
+    raise BudgetError(
+        f"no sub-network fits {found.budget}: the cheapest route {ends} takes {said}, measured. "
+        "Fewer channels or a coarser finest scale cost less: --set channels=, --set finest=."
+    ) from None

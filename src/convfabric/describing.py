@@ -1,13 +1,14 @@
 """What a graph is and costs, as facts and as lines."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convfabric.costs import costs, peak_bytes
 from convfabric.graph import Graph
-from convfabric.job import parsed_setting, parsed_size
+from convfabric.job import parsed_setting, parsed_size, trellis_numbers
 from convfabric.operators import Size
 from convfabric.routes import count_routes
 from convfabric.weavers import PRESETS, Preset, Trellis, weave, weave_trellis
@@ -22,12 +23,12 @@ def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -
     >>> described("paper-mnist-dense")["parameters"]
     4512650
     """
-    numbers = dict(parsed_setting(change) for change in changes)
-    if Path(name, "graph.json").is_file():
+    numbers = trellis_numbers(dict(parsed_setting(change) for change in changes))
+    if Path(name).is_dir():
         from convfabric.archive import load_fabric
 
         papers = load_fabric(Path(name))[1]
-        return facts_of(papers.graph, papers.preprocessing.size)
+        return facts_of(papers.graph, papers.preprocessing.size) | {"run": name}
     if name == "trellis":
         image = parsed_size(size) if size else Preset(about="", numbers=Trellis()).size
         trellis = Trellis(**numbers)
@@ -59,8 +60,9 @@ def described_lines(facts: Facts) -> list[str]:
     """The facts for people, with units."""
     channels, height, width = facts["image"]
     about = PRESETS[facts["name"]].about if facts["name"] in PRESETS else "a trellis"
+    title = f"{facts['run']}: cut from {facts['name']}" if "run" in facts else f"{facts['name']}: {about}"
     return [
-        f"{facts['name']}: {about}",
+        title,
         f"for {facts['task']} of {channels}×{height}×{width} images (C×H×W) into {facts['classes']} classes",
         f"nodes             {facts['nodes']}",
         f"edges             {facts['edges']}",
@@ -70,5 +72,11 @@ def described_lines(facts: Facts) -> list[str]:
         f"memory at once    {facts['peak_bytes']:,} bytes (weights and responses alive together, one image)",
         f"architectures     {facts['architectures']:,} chains of edges from the images to the head; "
         f"their unions are up to 10^{facts['edges'] * math.log10(2):.0f}",
-        f"next: convfabric fit DATA --network {facts['name']}" if facts["name"] in PRESETS else "next: convfabric list",
+        "next: " + _next(facts),
     ]
+
+
+def _next(facts: Facts) -> str:
+    if "run" in facts:
+        return f"convfabric evaluate {shlex.quote(facts['run'])}"
+    return f"convfabric fit DATA --network {facts['name']}" if facts["name"] in PRESETS else "convfabric list"

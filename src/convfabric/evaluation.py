@@ -42,7 +42,9 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
         raise DataError(f"{data.name}: data for {data.task}, the network does {papers.graph.head.task}.")
     if data.task == "classification" and data.classes != papers.classes:
         if unknown := sorted(set(data.classes) - set(papers.classes)):
-            raise DataError(f"{data.name}: class {unknown[0]}; the network knows {', '.join(papers.classes)}.")
+            raise DataError(
+                f"{data.name}: class {unknown[0]} is unknown; the network knows {', '.join(papers.classes)}."
+            )
         place = torch.tensor([papers.classes.index(name) for name in data.classes])
         if not isinstance(seen, HeldSplit):
             raise DataError(f"{data.name}: classes {data.classes}; a set this large needs exactly {papers.classes}.")
@@ -51,7 +53,7 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
 
 
 def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """For each image file its class and probability, or the path of the mask that was written beside it."""
+    """For each image file its class and probability, or the path of the mask written into the present folder."""
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
     for path in images:
@@ -71,10 +73,10 @@ def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _written(mask: Image.Image, path: Path) -> Path:
-    """The mask beside its image, under a name that no file has yet."""
-    file, number = path.with_name(f"{path.stem}.mask.png"), 1
+    """The mask in the present folder, under a name that no file has yet."""
+    file, number = Path(f"{path.stem}.mask.png"), 1
     while file.exists():
         number += 1
-        file = path.with_name(f"{path.stem}.mask-{number}.png")
+        file = Path(f"{path.stem}.mask-{number}.png")
     mask.save(file)
     return file

@@ -58,6 +58,7 @@ class Job:
     procedure: Procedure = Procedure()
 
 
+LARGEST_SIDE = 4096
 SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
 
 
@@ -86,6 +87,18 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     }
     ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
     return Job(data=settings["data"], numbers=_taken(Trellis, settings), budget=budget_from(ceilings), **parts)
+
+
+def trellis_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked numbers of a trellis; SettingError for an unknown name or a value of another kind.
+
+    >>> trellis_numbers({"layers": 5})
+    {'layers': 5}
+    """
+    names = [f.name for f in fields(Trellis)]
+    if unknown := sorted(set(settings) - set(names)):
+        raise SettingError(f"{', '.join(unknown)}: a trellis has {', '.join(names)}.")
+    return _taken(Trellis, settings)
 
 
 def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +135,10 @@ def parsed_size(said: Any) -> Size:
     sides = str(said).lower().split("x")
     if not all(side.isdigit() and int(side) > 0 for side in sides) or len(sides) > 2:
         raise SettingError(f"size={said}: give WIDTHxHEIGHT in pixels, such as 240x180, or one number for both.")
-    return int(sides[-1]), int(sides[0])
+    size = int(sides[-1]), int(sides[0])
+    if max(size) > LARGEST_SIDE:
+        raise SettingError(f"size={said}: at most {LARGEST_SIDE} pixels on a side.")
+    return size
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -143,6 +159,8 @@ def settings_of(job: Job) -> dict[str, Any]:
 
 def read_config(file: Path) -> dict[str, Any]:
     """The settings in a YAML file; SettingError where it is not one flat mapping."""
+    if not file.is_file():
+        raise SettingError(f"{file}: no such file.")
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:

@@ -17,14 +17,14 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int = 3,
     features_only: bool = False,
-    size: Size | None = None,
+    size: Size | int | None = None,
     seed: int | None = None,
     **numbers: Any,
 ) -> nn.Module:
     """A fabric with fresh weights, or with ``features_only`` its responses from the finest scale to the coarsest.
 
-    Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels that
-    the number of scales is fitted to; other sizes run as well.
+    Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels, or one number for
+    both, that the number of scales is fitted to; other sizes run as well.
 
     >>> encoder = create_model("fabric-tiny", features_only=True, size=(32, 32)).eval()
     >>> [tuple(response.shape) for response in encoder(torch.zeros(1, 3, 32, 32))]
@@ -32,6 +32,8 @@ def create_model(
     >>> encoder.feature_info.channels(), encoder.feature_info.reduction()
     ([12, 24, 48], [1, 2, 4])
     """
+    if isinstance(size, int):
+        size = (size, size)
     if seed is not None:
         torch.manual_seed(seed)
     if features_only:

@@ -1,4 +1,4 @@
-"""The main job, step by step over one run folder: train, extract, export, report; and ``fit``, which is all of them.
+"""The main job, step by step over one run folder: train, extract, export, report.
 
 ::
 
@@ -9,10 +9,11 @@
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
 """
 
+import copy
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ import torch
 from convfabric.archive import (
     GRAPH_FILE,
     WEIGHTS_FILE,
+    Passport,
     load_fabric,
     passport,
     read_tensors,
     save_fabric,
     write_atomically,
 )
-from convfabric.choice import Budget
 from convfabric.costs import costs, peak_bytes
-from convfabric.cutting import HEADROOM, Say, cut
+from convfabric.cutting import HEADROOM, Say, Survey, cut, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -48,12 +49,13 @@ from convfabric.training.loop import Watch, train
 from convfabric.weavers import weave
 
 CONFIG, RECORD = "config.yaml", "record.json"
+EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
-    *(CONFIG, RECORD, "environment.json", "metrics.csv", "report.html", "network.svg"),
+    *(CONFIG, RECORD, "environment.json", "metrics.csv"),
     *("fabric.state.safetensors", "finetune.state.safetensors"),
     *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
-    *("model.onnx", "model.pt2", "predict.py"),
+    *EXPORTED,
 )
 """Every file of a run."""
 Facts = dict[str, Any]
@@ -143,16 +145,37 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     return fabric.cpu()
 
 
-def extract_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
-    """The network cut from the trained fabric to the job's budget and fine-tuned, kept in the run folder."""
+def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
+    """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget."""
+    papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
+    return survey(papers, job.budget, job.procedure.threads, listener.say)
+
+
+def extract_step(
+    folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False, found: Survey | None = None
+) -> Fabric:
+    """The network cut from the trained fabric to the job's budget and fine-tuned, kept in the run folder.
+
+    What an earlier network of the run was exported to is removed. Where fine-tuning made answers on the
+    validation split worse, the network is kept as it was before.
+    """
     fabric, _ = load_fabric(folder / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        _cut_anew(folder, job, data, fabric, listener)
+        for name in EXPORTED:
+            (folder / name).unlink(missing_ok=True)
+        _cut_anew(folder, job, data, fabric, listener, found or surveyed(fabric.graph, job, data, listener))
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
+    before, on_val = copy.deepcopy(network), score(network, data, "val").headline
     began = time.monotonic()
     _finetune(folder, job, data, fabric, network, listener, resume)
+    tuned_on_val = score(network, data, "val").headline
+    if tuned_on_val < on_val:
+        listener.say(
+            f"fine-tuning took val from {on_val:.2%} to {tuned_on_val:.2%}: kept as before it; more epochs help"
+        )
+        network = before
     save_fabric(folder, network.cpu(), passport(network, data))
     spent = time.monotonic() - began
     scores = {"as_cut": asdict(as_cut), "refreshed": asdict(refreshed), "seconds": spent}
@@ -160,12 +183,13 @@ def extract_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, 
     return network
 
 
-def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: Listener) -> None:
+def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: Listener, found: Survey) -> None:
     """The network just cut, kept so that a run that is resumed goes on with the same one."""
-    found = cut(fabric, data, job.budget, job.procedure, listener.say)
-    save_fabric(folder / "cut", found.network, passport(found.network, data))
-    facts = {"predicted_ms": found.predicted_ms, "prediction_error": found.prediction.median_error}
-    note(folder, cut=facts, worth=found.worth, budget=found.budget.ceilings, asked=str(job.budget))
+    small = cut(fabric, data, found, job.procedure, listener.say)
+    save_fabric(folder / "cut", small.network, passport(small.network, data))
+    facts = {"predicted_ms": small.predicted_ms, "prediction_error": found.prediction.median_error}
+    ceilings = found.budget.ceilings
+    note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None)
 
 
 def _finetune(
@@ -226,13 +250,21 @@ def export_step(folder: Path, job: Job, data: ImageSet) -> None:
 
 def report_step(folder: Path, data: ImageSet) -> Path:
     """``report.html`` of a run folder, from what was noted and what the network answers."""
+    if not noted(folder).get("exported"):
+        raise ArchiveError(f"{folder}: not exported yet; convfabric export {folder} does it.")
     network, papers = load_fabric(folder)
     fabric, _ = load_fabric(folder / "fabric")
     return write_report(folder, noted(folder), fabric.graph, network, papers, data)
 
 
-def fit(
-    job: Job, folder: Path, *, force: bool = False, resume: bool = False, listener: Listener | None = None
+def run_job(
+    job: Job,
+    folder: Path,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    data: ImageSet | None = None,
 ) -> Facts:
     """Train, cut, fine-tune, export and report; returns what was noted.
 
@@ -242,12 +274,17 @@ def fit(
     if process_count() > 1:
         raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
     listener = listener or Listener()
-    data = opened(job)
+    data = data or opened(job)
+    say_data(data, listener.say)
+    if not job.budget.ceilings:
+        listener.say("no budget was given: every edge stays (see --latency-ms, --macs, --params, --memory-mb)")
     begin(folder, job, force=force, resume=resume)
+    found = None
+    if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
+        found = surveyed(woven(job, data), job, data, listener)
     train_step(folder, job, data, listener, resume=resume)
-    aimed = job
     for attempts_left in (2, 1, 0):
-        extract_step(folder, aimed, data, listener, resume=resume and aimed is job)
+        extract_step(folder, job, data, listener, resume=resume and attempts_left == 2, found=found)
         try:
             export_step(folder, job, data)
             break
@@ -255,15 +292,63 @@ def fit(
             if attempts_left == 0:
                 raise
             listener.say(f"{over} Taking a smaller network.")
-            aimed = replace(aimed, budget=_lowered(aimed.budget, noted(folder)))
+            found = (found or surveyed(woven(job, data), job, data, listener)).lowered(_overshoot(noted(folder)))
     report_step(folder, data)
     return noted(folder)
 
 
-def _lowered(budget: Budget, record: Mapping[str, Any]) -> Budget:
-    """The budget with its milliseconds lowered by as much as the file was above them."""
-    allowed, found = record["budget"]["latency_ms"], record["exported"]["latency"]["median_ms"]
-    return replace(budget, latency_ms=allowed * HEADROOM * min(0.97, allowed / found))
+def _overshoot(record: Mapping[str, Any]) -> float:
+    """By how much the ceiling of milliseconds has to come down, from how far the file was above it."""
+    ratio = float(record["budget"]["latency_ms"] / record["exported"]["latency"]["median_ms"])
+    return HEADROOM * min(0.97, ratio)
+
+
+def fit(
+    data: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Facts:
+    """The whole job from Python: ``fit("photos/", latency_ms=5)``; returns what was noted, figures with their units.
+
+    ``data`` is what :func:`convfabric.data.opening.open_data` takes, map-style data sets by split included;
+    ``settings`` are those of ``config.yaml``. The run folder is ``out``, by default runs/ and the name of the data.
+    Raises ConvfabricError of every kind; BudgetError where no network meets the budget.
+    """
+    named = data if isinstance(data, str | Path) else "datasets"
+    job = job_from({"data": str(named), **settings})
+    images = None if isinstance(data, str | Path) else open_data(data, job.options)
+    return run_job(
+        job,
+        default_folder(named) if out is None else Path(out),
+        force=force,
+        resume=resume,
+        listener=listener,
+        data=images,
+    )
+
+
+def default_folder(data: str | Path) -> Path:
+    """The run folder where none was named.
+
+    >>> default_folder("photos/").as_posix()
+    'runs/photos'
+    """
+    return Path("runs") / (Path(data).resolve().stem or "run")
+
+
+def say_data(data: ImageSet, say: Say) -> None:
+    """What was found, inferred and converted, in a few lines."""
+    height, width = data.preprocessing.size
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    names = ", ".join(data.classes[:12]) + (", ..." if len(data.classes) > 12 else "")
+    say(f"{data.name}: {data.task}, {counts} images, {data.preprocessing.channels}×{height}×{width} (C×H×W)")
+    say(f"{len(data.classes)} classes: {names}")
+    for line in data.notes:
+        say(line)
 
 
 def data_facts(data: ImageSet) -> Facts:

@@ -1,6 +1,7 @@
 """The verbs. Everything heavy is imported inside them, so that ``--help`` answers at once."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -47,8 +48,24 @@ def _settings(config: Path | None, changes: list[str] | None, **named: Any) -> d
     return found | {name: value for name, value in named.items() if value is not None and value is not False}
 
 
-def _default_out(data: str) -> Path:
-    return Path("runs") / (Path(data).resolve().stem or "run")
+def _not_both(force: bool, resume: bool) -> None:
+    if force and resume:
+        raise typer.BadParameter("--force starts anew and --resume goes on: give one of them.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from convfabric import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file."""
 
 
 @app.command()
@@ -74,18 +91,18 @@ def fit(
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
     from convfabric.job import job_from
-    from convfabric.pipeline import Listener
-    from convfabric.pipeline import fit as run_fit
+    from convfabric.pipeline import Listener, default_folder, run_job
     from convfabric.report.page import said_macs, said_share
 
-    folder = out or _default_out(data)
+    folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    with refusals(f"Go on with: convfabric fit {data} --out {folder} --resume"), Shown() as shown:
+    _not_both(force, resume)
+    with refusals(f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
         if resume and config is None and (folder / "config.yaml").is_file():
             config = folder / "config.yaml"
         job = job_from(_settings(config, changes, **named))
-        record = run_fit(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
+        record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
     verdict = record["data"]["verdict"]
     answer(
@@ -99,7 +116,7 @@ def fit(
             f"              predicted {network_facts['predicted_ms']:.3f} ms; logits within "
             f"{record['exported']['largest_difference']:.1e} of the network's",
             f"page          {folder / 'report.html'}",
-            f"next: python {folder / 'predict.py'} IMAGE...",
+            f"next: python {quote(str(folder / 'predict.py'))} IMAGE...",
         ],
     )
 
@@ -122,11 +139,12 @@ def train(
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.environment import is_first_process
     from convfabric.job import job_from
-    from convfabric.pipeline import Listener, begin, opened, train_step
+    from convfabric.pipeline import Listener, begin, default_folder, opened, say_data, train_step
 
-    folder = out or _default_out(data)
+    folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    with refusals(f"Go on with: convfabric train {data} --out {folder} --resume"), Shown() as shown:
+    _not_both(force, resume)
+    with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
         if resume and config is None and (folder / "config.yaml").is_file():
             config = folder / "config.yaml"
         job = job_from(_settings(config, changes, **named))
@@ -134,9 +152,11 @@ def train(
         begin(folder, job, force=force, resume=resume)
         quiet = Listener(say=lambda text: None)
         first = is_first_process()
+        if first:
+            say_data(images, say)
         train_step(folder, job, images, Listener(say=say, watch=shown) if first else quiet, resume=resume)
     if first:
-        typer.echo(f"next: convfabric extract {folder} --latency-ms 5")
+        typer.echo(f"next: convfabric extract {quote(str(folder))} --latency-ms 5")
 
 
 @app.command()
@@ -157,7 +177,7 @@ def extract(
     from convfabric.report.page import said_macs, said_share
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
-    with refusals(f"Go on with: convfabric extract {run} --resume and the same budget"), Shown() as shown:
+    with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
         before = settings_of(job_of(run))
         if any(named.values()):
             before |= dict.fromkeys(named)
@@ -165,7 +185,7 @@ def extract(
         extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
         facts = noted(run)["network"]
     line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"
-    answer(as_json, facts, [line, f"next: convfabric export {run}"])
+    answer(as_json, facts, [line, f"next: convfabric export {quote(str(run))}"])
 
 
 @app.command()
@@ -178,7 +198,7 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
         job = job_from(settings_of(job_of(run)) | _settings(None, None, threads=threads))
         export_step(run, job, opened(job))
         facts = noted(run)["exported"]
-    answer(as_json, facts, [facts["said"], f"next: convfabric report {run}"])
+    answer(as_json, facts, [facts["said"], f"next: convfabric report {quote(str(run))}"])
 
 
 @app.command()
@@ -188,7 +208,7 @@ def report(run: RunFolder) -> None:
 
     with refusals():
         written = report_step(run, opened(job_of(run)))
-    typer.echo(f"{written}\nnext: open it in a browser, or convfabric predict {run} IMAGE...")
+    typer.echo(f"{written}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
 
 
 @app.command()
@@ -212,7 +232,7 @@ def evaluate(
         name, score = run_evaluate(run, data, split)
     facts = asdict(score) | {"split": name}
     line = f"{said_share(facts)} on {score.images} images of {name}, loss {score.loss:.4f} nats"
-    answer(as_json, facts, [line, f"next: convfabric predict {run} IMAGE..."])
+    answer(as_json, facts, [line, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 
 
 @app.command()

@@ -85,4 +85,8 @@ def _figures(row: Mapping[str, Any]) -> str:
 
 
 def _rate(moment: "Moment") -> str:
-    return f"{moment.images_per_second:.0f} images/s, {moment.seconds_left / 60:.1f} min left"
+    return f"{moment.images_per_second:.0f} images/s, {_left(moment.seconds_left)} left"
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -48,7 +48,8 @@ def find_listing(root: Path) -> Listing:
     if root.is_file() and root.suffix.lower() == ".csv":
         return _from_table(root)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder or CSV file.")
+        found = "neither a folder nor a CSV file" if root.exists() else "no such folder or CSV file"
+        raise DataError(f"{root}: {found}.")
     if (root / "images").is_dir() and (root / "masks").is_dir():
         return _from_images_and_masks(root)
     if (root / "train").is_dir() and (root / "trainannot").is_dir():
@@ -71,7 +72,7 @@ def _files(folder: Path) -> list[Path]:
     """Every file that is an image by its ending; a file of any other kind is named, not skipped."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if others := [path for path in found if path.suffix.lower() not in ENDINGS and path.name != "Thumbs.db"]:
-        raise DataError(f"{others[0]}: not an image by its ending; read are {', '.join(ENDINGS)}.")
+        raise DataError(f"{others[0]}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
     return [path for path in found if path.name != "Thumbs.db"]
 
 
@@ -178,6 +179,9 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
         splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
         notes.append(f"no val: {VAL_SHARE:.0%} of train drawn for it with seed {seed}")
     order = {"train": 0, "val": 1, "test": 2}
+    if empty := [name for name, items in splits.items() if not items]:
+        count = sum(len(items) for items in splits.values())
+        raise DataError(f"{count} images are too few to draw {', '.join(empty)} from: give at least 3 a class.")
     ordered = dict(sorted(splits.items(), key=lambda split: order[split[0]]))
     return replace(listing, splits=ordered), notes
 

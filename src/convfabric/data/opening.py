@@ -41,6 +41,8 @@ def open_data(
     options = options or DataOptions()
     if isinstance(source, Mapping):
         return _from_arrays("datasets", _arrays_of(source), _class_names_of(source), options, [])
+    if not isinstance(source, str | Path):
+        raise DataError(f"{type(source).__name__}: give data sets by split, {{'train': ..., 'val': ...}}.")
     if str(source) in named.NAMES and not Path(source).exists():
         folder = Path(options.data_dir) if options.data_dir else None
         arrays, classes = named.read_named(str(source), folder, options.download, options.split_seed)

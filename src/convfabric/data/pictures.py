@@ -85,6 +85,8 @@ class Look:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image in a file; every way in which that can fail is a DataError that names the file."""
     try:
+        if path.is_dir():
+            raise DataError(f"{path}: a folder, not an image.")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: zero bytes long.")
         with warnings.catch_warnings():

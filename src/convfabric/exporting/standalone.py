@@ -8,6 +8,8 @@ from convfabric.data.pictures import fitted_array, upright_array
 
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE... prints one JSON object a line.
 
+Masks are written into the present folder, over no file that is there.
+
 Needs numpy, pillow and onnxruntime. Written by convfabric; the functions in the middle are those the
 network was trained with.
 """
@@ -39,18 +41,18 @@ def answers(session, facts, path):
     mask = Image.fromarray(logits.argmax(0).astype(np.uint8))
     if facts["fitting"] == "stretch":
         mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
-    written, number = path.with_name(path.stem + ".mask.png"), 1
+    written, number = Path(f"{path.stem}.mask.png"), 1
     while written.exists():
         number += 1
-        written = path.with_name(f"{path.stem}.mask-{number}.png")
+        written = Path(f"{path.stem}.mask-{number}.png")
     mask.save(written)
     return {"image": str(path), "mask": str(written)}
 
 
 def main():
     """Every image named on the command line; 1 where one could not be read."""
-    if len(sys.argv) < 2:
-        sys.exit(__doc__.splitlines()[0])
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        sys.exit(__doc__)
     model = str(Path(__file__).with_name("model.onnx"))
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["convfabric"])

@@ -24,9 +24,9 @@ class Estimate:
     precision: str
 
     def __str__(self) -> str:
+        time_said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} seconds"
         return (
-            f"about {self.minutes:.1f} minutes and {self.memory_mb:.0f} MB: {self.epochs} epochs, "
-            f"batch {self.batch}, {self.precision}"
+            f"about {time_said} and {self.memory_mb:.0f} MB: {self.epochs} epochs, batch {self.batch}, {self.precision}"
         )
 
 
