@@ -7,7 +7,6 @@ The record is written anew after each network, so a run that is stopped leaves w
 
 import argparse
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,8 +25,9 @@ from convfabric.extraction.worth import WORTHS
 from convfabric.fabric import Fabric
 from convfabric.job import parsed_size
 from convfabric.scores import Score, score
-from convfabric.training.loop import Moment, Run, train
+from convfabric.training.loop import Moment, train
 from convfabric.training.losses import loss
+from convfabric.training.precision import takes_bfloat16
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record
@@ -59,12 +59,20 @@ def main() -> None:
         sentences = [
             f"CamVid at {said.size}, 11 classes, void ignored, masks scaled with the images; seed {said.seed}. mIoU "
             "over the 233 test images, each network scored once on them. The fabric is fabric-small with "
-            f"finest={said.finest}, scales={said.scales}, channels={said.channels}.",
+            f"finest={said.finest}, scales={said.scales}, channels={said.channels}; {said.share} of its MACs are kept.",
             f"Recipe: {recipe}. Fine-tuning: {tuning.epochs} epochs at lr {tuning.lr}, the fabric as teacher.",
             f"Augmentation of every row: {fit_for(data)}.",
             "Minutes are wall-clock of training alone, one after another on one core (OMP_NUM_THREADS).",
         ]
-        print(write_record(f"camvid-{said.size}-seed{said.seed}", sentences, rows, said.results), flush=True)
+        print(
+            write_record(
+                f"camvid-{said.size}-{said.finest}-{said.scales}-{said.channels}-seed{said.seed}",
+                sentences,
+                rows,
+                said.results,
+            ),
+            flush=True,
+        )
 
     fabric, minutes = trained_fabric(data, recipe, said.finest, said.scales, said.channels)
     record(row("fabric", fabric, data, minutes))
@@ -170,18 +178,18 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-    how, dice, half = fit_for(data), torch.Generator().manual_seed(recipe.seed), Run(like, data, recipe).half
+    how, dice, half = (
+        fit_for(data),
+        torch.Generator().manual_seed(recipe.seed),
+        takes_bfloat16("auto", weave(), torch.device("cpu")),
+    )
     batch, count = recipe.fitted(len(data.splits["train"]), data.task).batch, len(data.splits["train"])
-    steps, step, began = 10_000, 0, time.monotonic()
-    while step < steps:
+    step, began, spent = 0, time.monotonic(), 0.0
+    while spent < seconds:
         order = torch.randperm(count, generator=dice)[: count - count % batch].view(-1, batch).tolist()
         for images, targets in data.splits["train"].batches(order):
-            if step == 12:  # ten steps timed after two of warming up
-                steps = max(13, round(seconds / ((time.monotonic() - began) / 10)))
-            if step in (2, 0):
-                began = time.monotonic() if step == 2 else began
             for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step, steps)
+                group["lr"] = recipe.rate(round(1000 * spent / seconds), 1001)
             changed, targets = augmented(images, targets, how, dice, data.ignore)
             pixels = data.preprocessing.normalised(changed).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -190,15 +198,14 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
             loss(logits.float(), targets.long(), recipe, data.ignore).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
-            step += 1
+            step, spent = step + 1, time.monotonic() - began
             if step % 200 == 0:
-                print(f"U-Net step {step}/{steps}", flush=True)
-            if step >= steps:
+                print(f"U-Net step {step}, {spent / 60:.1f} of {seconds / 60:.1f} minutes", flush=True)
+            if spent >= seconds:
                 break
-    minutes = (time.monotonic() - began) / 60
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"U-Net: {steps * batch / count:.1f} epochs, {asdict(recipe)['lr']} lr", flush=True)
-    return finished("plain U-Net", 0, parameters, macs, score(network.eval(), data, "test"), minutes)
+    print(f"U-Net: {step * batch / count:.1f} epochs", flush=True)
+    return finished("plain U-Net", 0, parameters, macs, score(network.eval(), data, "test"), spent / 60)
 
 
 def said_epoch(moment: Moment) -> None:

@@ -46,12 +46,14 @@ def survey(papers: Passport, budget: Budget, threads: int, say: Say) -> Survey:
     Raises BudgetError, naming what the cheapest route costs, where no restriction meets the budget.
     """
     graph, image, measured = papers.graph, papers.preprocessing.size, latency_of(papers, threads)
+    alike = dict.fromkeys(graph.edge_names, 1.0)
+    choose(graph, alike, replace(budget, latency_ms=None), image)
     prediction = calibrate(graph, image, lambda graph: measured(graph).median_ms)
     say(f"whole fabric: {measured(graph)}; predictions are off by {prediction.median_error:.0%} (median)")
     whole = {name: measure_of(graph) for name, measure_of in measures(image, prediction.milliseconds).items()}
     resolved = budget.resolved(whole | {"latency_ms": measured(graph).median_ms})
     found = Survey(measured=measured, prediction=prediction, budget=resolved)
-    _at_once(graph, dict.fromkeys(graph.edge_names, 1.0), resolved, found)
+    _at_once(graph, alike, resolved, found)
     return found
 
 

@@ -46,7 +46,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
     """The record of a kind that :func:`written` gave; ArchiveError names the spot that does not fit.
 
     >>> from convfabric.operators import Conv
-    >>> read(operators.Operator, {"operator": "Conv", "kernel": 1}, "entry")
+    >>> read(Operator, {"operator": "Conv", "kernel": 1}, "entry")
     Conv(kernel=1, stride=1, bias=True)
     """
     if kind is Operator:

@@ -55,9 +55,9 @@ def _not_both(force: bool, resume: bool) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from convfabric import __version__
+        from importlib.metadata import version as installed
 
-        typer.echo(__version__)
+        typer.echo(installed("convfabric"))
         raise typer.Exit
 
 

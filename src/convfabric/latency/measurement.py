@@ -30,9 +30,11 @@ class Latency:
     runtime: str
 
     def __str__(self) -> str:
+        blocks = f"{self.runs} runs after {self.warm_up_runs} (middle one of {BLOCKS} blocks)"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         return (
-            f"{self.median_ms:.3f} ms median, quartiles {self.spread_ms:.3f} ms apart, {self.runs} runs after "
-            f"{self.warm_up_runs} (middle one of {BLOCKS} blocks), batch {self.batch}, {self.threads} thread{'s' * (self.threads > 1)}, {self.runtime}"
+            f"{self.median_ms:.3f} ms median, quartiles {self.spread_ms:.3f} ms apart, {blocks}, "
+            f"batch {self.batch}, {threads}, {self.runtime}"
         )
 
 
