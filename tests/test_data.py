@@ -15,7 +15,7 @@ from convfabric.errors import DataError
 from folders import class_folders, mask_folders, picture
 
 
-def refused(root: Path, match: str, **options: object) -> None:
+def check_refused(root: Path, match: str, **options: object) -> None:
     with pytest.raises(DataError, match=match):
         open_data(root, DataOptions(**options))  # type: ignore[arg-type]
 
@@ -185,127 +185,127 @@ def test_different_sizes_are_brought_to_one_and_said(tmp_path: Path) -> None:
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     file = class_folders(tmp_path) / "train" / "red" / "3.png"
     file.write_bytes(file.read_bytes()[:-80])
-    refused(tmp_path, r"red/3\.png: truncated or damaged")
+    check_refused(tmp_path, r"red/3\.png: truncated or damaged")
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (class_folders(tmp_path) / "val" / "blue" / "3.png").write_text("hello")
-    refused(tmp_path, r"blue/3\.png: not an image that Pillow can read")
+    check_refused(tmp_path, r"blue/3\.png: not an image that Pillow can read")
 
 
 def test_a_file_of_zero_bytes_is_named(tmp_path: Path) -> None:
     (class_folders(tmp_path) / "val" / "blue" / "3.png").write_bytes(b"")
-    refused(tmp_path, r"blue/3\.png: zero bytes long")
+    check_refused(tmp_path, r"blue/3\.png: zero bytes long")
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (class_folders(tmp_path) / "val" / "blue" / "notes.docx").write_bytes(b"x")
-    refused(tmp_path, r"notes\.docx: not an image by its ending")
+    check_refused(tmp_path, r"notes\.docx: not an image by its ending")
 
 
 def test_an_enormous_image_is_named_with_the_limit(tmp_path: Path) -> None:
     Image.new("1", (20_000, 6_000)).save(class_folders(tmp_path) / "train" / "red" / "big.png")
-    refused(tmp_path, r"big\.png: 20000×6000 pixels; 100 million are read at most")
+    check_refused(tmp_path, r"big\.png: 20000×6000 pixels; 100 million are read at most")
 
 
 def test_an_image_beyond_pillows_own_limit_is_named_too(tmp_path: Path) -> None:
     Image.new("1", (20_000, 10_000)).save(class_folders(tmp_path) / "train" / "red" / "huge.png")
-    refused(tmp_path, r"huge\.png: enormous; at most 100 million pixels")
+    check_refused(tmp_path, r"huge\.png: enormous; at most 100 million pixels")
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     Image.new("F", (16, 12)).save(class_folders(tmp_path) / "train" / "red" / "f.tiff")
-    refused(tmp_path, r"f\.tiff: pixels are floating-point numbers")
+    check_refused(tmp_path, r"f\.tiff: pixels are floating-point numbers")
 
 
 def test_several_faults_are_told_together(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         (class_folders(tmp_path) / "train" / "red" / name).write_bytes(b"")
         (tmp_path / "val" / "red" / name).write_bytes(b"")
-    refused(tmp_path, r"(?s)2 files cannot be used.*2\.png.*2\.png")
+    check_refused(tmp_path, r"(?s)2 files cannot be used.*2\.png.*2\.png")
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
     (class_folders(tmp_path) / "train" / "green").mkdir()
-    refused(tmp_path, r"class green is empty")
+    check_refused(tmp_path, r"class green is empty")
 
 
 def test_a_class_in_one_split_only_is_named(tmp_path: Path) -> None:
     picture(class_folders(tmp_path) / "train" / "green" / "0.png")
-    refused(tmp_path, r"class green has no image in val")
+    check_refused(tmp_path, r"class green has no image in val")
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "green" / "0.png")
-    refused(tmp_path, r"one class only \(green\)")
+    check_refused(tmp_path, r"one class only \(green\)")
 
 
 def test_an_image_outside_the_class_folders_is_named(tmp_path: Path) -> None:
     picture(class_folders(tmp_path) / "train" / "stray.png")
-    refused(tmp_path, r"stray\.png: an image outside the class folders")
+    check_refused(tmp_path, r"stray\.png: an image outside the class folders")
 
 
 def test_a_folder_without_images_says_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("x")
-    refused(tmp_path, r"found readme\.md\. Accepted are")
+    check_refused(tmp_path, r"found readme\.md\. Accepted are")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", r"nowhere: no such folder or CSV file")
+    check_refused(tmp_path / "nowhere", r"nowhere: no such folder or CSV file")
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(mask_folders(tmp_path) / "masks" / "train" / "1.png")
-    refused(tmp_path, r"masks/train/1\.png: 8×8 pixels, its image 1\.jpg has 32×32")
+    check_refused(tmp_path, r"masks/train/1\.png: 8×8 pixels, its image 1\.jpg has 32×32")
 
 
 def test_a_mask_value_outside_the_classes_is_named(tmp_path: Path) -> None:
     (mask_folders(tmp_path) / "classes.txt").write_text("sky\nroad\n")
-    refused(tmp_path, r"0\.png: mask value 2; there are 2 classes, 0 to 1, and 255 is ignored")
+    check_refused(tmp_path, r"0\.png: mask value 2; there are 2 classes, 0 to 1, and 255 is ignored")
 
 
 def test_a_void_value_that_was_not_named_is_asked_for(tmp_path: Path) -> None:
-    refused(mask_folders(tmp_path, values=(0, 1, 77, 77)), r"mask value 77 among \[0, 1, 77\].*Set ignore=77")
+    check_refused(mask_folders(tmp_path, values=(0, 1, 77, 77)), r"mask value 77 among \[0, 1, 77\].*Set ignore=77")
 
 
 def test_masks_in_black_and_white_are_asked_about(tmp_path: Path) -> None:
     mask_folders(tmp_path, values=(0, 255))
-    refused(tmp_path, r"Set binary_masks=true if 255 means class 1")
+    check_refused(tmp_path, r"Set binary_masks=true if 255 means class 1")
     assert len(open_data(tmp_path, DataOptions(binary_masks=True)).classes) == 2
 
 
 def test_masks_of_one_class_only_are_refused(tmp_path: Path) -> None:
-    refused(mask_folders(tmp_path, values=(1, 1)), r"one class only, masks hold \[1\]")
+    check_refused(mask_folders(tmp_path, values=(1, 1)), r"one class only, masks hold \[1\]")
 
 
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     (mask_folders(tmp_path) / "masks" / "train" / "2.png").unlink()
-    refused(tmp_path, r"2\.jpg: no mask 2\.\*")
+    check_refused(tmp_path, r"2\.jpg: no mask 2\.\*")
 
 
 def test_a_mask_without_an_image_is_named(tmp_path: Path) -> None:
     (mask_folders(tmp_path) / "images" / "val" / "2.jpg").unlink()
-    refused(tmp_path, r"2\.png: a mask without an image")
+    check_refused(tmp_path, r"2\.png: a mask without an image")
 
 
 def test_a_mask_in_colour_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(mask_folders(tmp_path) / "masks" / "train" / "1.png")
-    refused(tmp_path, r"1\.png: a mask of mode RGB")
+    check_refused(tmp_path, r"1\.png: a mask of mode RGB")
 
 
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
-    refused(tmp_path / "t.csv", r"no column path")
+    check_refused(tmp_path / "t.csv", r"no column path")
 
 
 def test_a_line_with_an_unknown_split_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label,split\na.png,x,holdout\n")
-    refused(tmp_path / "t.csv", r"t\.csv, line 2")
+    check_refused(tmp_path / "t.csv", r"t\.csv, line 2")
 
 
 def test_a_file_that_a_table_names_and_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label,split\na.png,x,train\nb.png,y,train\na.png,x,val\nb.png,y,val\n")
-    refused(tmp_path / "t.csv", r"a\.png: no such file")
+    check_refused(tmp_path / "t.csv", r"a\.png: no such file")
 
 
 def test_floats_from_python_outside_0_to_1_are_refused() -> None:

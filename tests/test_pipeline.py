@@ -326,3 +326,4 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
     record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", rounds=1)
     assert record["network"]["parameters"] <= 0.6 * record["fabric"]["parameters"]
     assert (tmp_path / "r" / "model.onnx").is_file()
+    assert "its images have 2 channels" in refusal(["predict", tmp_path / "r", "any.png"])

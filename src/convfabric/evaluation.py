@@ -56,6 +56,8 @@ def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """For each image file its class and probability, or the path of the mask written into the present folder."""
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
+    if preprocessing.channels not in (1, 3):
+        raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
     for path in images:
         array, _ = read_picture(path, preprocessing.channels)
         pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())

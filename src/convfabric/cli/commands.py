@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convfabric.cli.telling import Shown, answer, refusals, say
+
+if TYPE_CHECKING:
+    from convfabric.job import Job
 
 app = typer.Typer(
     name="convfabric",
@@ -46,6 +49,15 @@ def _settings(config: Path | None, changes: list[str] | None, **named: Any) -> d
     found = read_config(config) if config else {}
     found |= dict(parsed_setting(change) for change in changes or [])
     return found | {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def _job(folder: Path, resume: bool, config: Path | None, changes: list[str] | None, **named: Any) -> "Job":
+    """The job to run; a run that is resumed brings its own configuration."""
+    from convfabric.job import job_from
+
+    if resume and config is None and (folder / "config.yaml").is_file():
+        config = folder / "config.yaml"
+    return job_from(_settings(config, changes, **named))
 
 
 def _not_both(force: bool, resume: bool) -> None:
@@ -90,7 +102,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.job import job_from
     from convfabric.pipeline import Listener, default_folder, run_job
     from convfabric.report.page import said_macs, said_share
 
@@ -99,9 +110,7 @@ def fit(
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     _not_both(force, resume)
     with refusals(f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
-        if resume and config is None and (folder / "config.yaml").is_file():
-            config = folder / "config.yaml"
-        job = job_from(_settings(config, changes, **named))
+        job = _job(folder, resume, config, changes, **named)
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
     verdict = record["data"]["verdict"]
@@ -138,16 +147,13 @@ def train(
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.environment import is_first_process
-    from convfabric.job import job_from
     from convfabric.pipeline import Listener, begin, default_folder, opened, say_data, train_step
 
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     _not_both(force, resume)
     with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
-        if resume and config is None and (folder / "config.yaml").is_file():
-            config = folder / "config.yaml"
-        job = job_from(_settings(config, changes, **named))
+        job = _job(folder, resume, config, changes, **named)
         images = opened(job)
         begin(folder, job, force=force, resume=resume)
         quiet = Listener(say=lambda text: None)

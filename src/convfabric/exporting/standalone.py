@@ -56,6 +56,8 @@ def main():
     model = str(Path(__file__).with_name("model.onnx"))
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["convfabric"])
+    if facts["channels"] not in (1, 3):
+        sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
     failed = False
     for name in sys.argv[1:]:
         try:

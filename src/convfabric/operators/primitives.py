@@ -5,6 +5,15 @@ from dataclasses import dataclass
 from convfabric.operators.operator import Operator, Size, area
 
 
+def _check_odd(kernel: int) -> None:
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"kernel={kernel}: a kernel has an odd number of pixels on a side.")
+
+
+def _weights(kernel: int, bias: bool, channels_in: int, channels_out: int) -> int:
+    return kernel**2 * channels_in * channels_out + bias * channels_out
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conv(Operator):
     """A square convolution, padded so that stride 1 keeps the size and stride 2 gives ⌈n/2⌉.
@@ -21,8 +30,7 @@ class Conv(Operator):
     """Whether each output channel adds a trained constant."""
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}: a kernel has an odd number of pixels on a side.")
+        _check_odd(self.kernel)
         if self.stride not in (1, 2):
             raise ValueError(f"stride={self.stride}: an edge keeps the scale (1) or halves it (2).")
 
@@ -35,7 +43,7 @@ class Conv(Operator):
         return False
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        return self.kernel**2 * channels_in * channels_out + self.bias * channels_out
+        return _weights(self.kernel, self.bias, channels_in, channels_out)
 
     def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return self.kernel**2 * channels_in * channels_out * area(size_out)
@@ -60,8 +68,7 @@ class UpConv(Operator):
     """Whether each output channel adds a trained constant."""
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}: a kernel has an odd number of pixels on a side.")
+        _check_odd(self.kernel)
 
     @property
     def step(self) -> int:
@@ -72,7 +79,7 @@ class UpConv(Operator):
         return False
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        return self.kernel**2 * channels_in * channels_out + self.bias * channels_out
+        return _weights(self.kernel, self.bias, channels_in, channels_out)
 
     def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return self.kernel**2 * channels_in * channels_out * area(size_in)
