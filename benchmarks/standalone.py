@@ -25,7 +25,8 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.exporting.deployable import TOLERANCE
 from convfabric.fabric import Fabric
-from convfabric.pipeline import job_of, opened
+from convfabric.pipeline import opened
+from convfabric.runs import job_of
 from records import RESULTS, write_record
 
 BARE: dict[str, str] = {}

@@ -16,7 +16,7 @@ ROOMS = (
     ["errors", "operators", "graph", "laws", "weavers", "notation", "routes", "costs", "choice", "report"],
     ["layers", "fabric", "data", "archive", "scores", "environment", "models"],
     ["training", "extraction", "latency", "exporting"],
-    ["job", "describing", "cutting", "pictured", "pipeline", "evaluation", "cli", "__main__"],
+    ["job", "describing", "cutting", "pictured", "runs", "pipeline", "evaluation", "cli", "__main__"],
 )
 """Four floors. A room may know the rooms before it on its own floor and all on floors above; the working
 rooms of the third floor know none of each other."""

@@ -20,7 +20,7 @@ from convfabric.data.opening import open_data
 from convfabric.errors import ExportError
 from convfabric.exporting import deployable
 from convfabric.exporting.deployable import export
-from convfabric.pipeline import noted
+from convfabric.runs import noted
 from folders import class_folders, mask_folders
 
 RUN_FILES = (

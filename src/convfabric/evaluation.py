@@ -13,7 +13,7 @@ from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.errors import DataError
-from convfabric.pipeline import job_of
+from convfabric.runs import job_of
 from convfabric.scores import Score, score
 
 

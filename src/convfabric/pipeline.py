@@ -1,13 +1,4 @@
-"""The main job, step by step over one run folder: train, extract, export, report.
-
-::
-
-    RUN/config.yaml  environment.json  metrics.csv  record.json  report.html
-    RUN/fabric/      graph.json  model.safetensors            the trained fabric
-    RUN/cut/         graph.json  model.safetensors            the network just cut from it
-    RUN/             graph.json  model.safetensors            the same, fine-tuned
-    RUN/             model.onnx  model.pt2  predict.py        what leaves the house
-"""
+"""The main job, step by step over one run folder: train, extract, export, report."""
 
 import copy
 import json
@@ -21,7 +12,6 @@ import torch
 
 from convfabric.archive import (
     GRAPH_FILE,
-    WEIGHTS_FILE,
     Passport,
     load_fabric,
     passport,
@@ -40,25 +30,14 @@ from convfabric.exporting.standalone import write_predictor
 from convfabric.extraction.statistics import refresh
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from, read_config, settings_of, written_config
+from convfabric.job import Job, job_from
 from convfabric.latency.measurement import measure
 from convfabric.pictured import write_report
+from convfabric.runs import EXPORTED, Facts, begin, default_folder, note, noted
 from convfabric.scores import Score, score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Watch, train
 from convfabric.weavers import weave
-
-CONFIG, RECORD = "config.yaml", "record.json"
-EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
-NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
-WRITTEN = (
-    *(CONFIG, RECORD, "environment.json", "metrics.csv"),
-    *("fabric.state.safetensors", "finetune.state.safetensors"),
-    *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
-    *EXPORTED,
-)
-"""Every file of a run."""
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,47 +46,6 @@ class Listener:
 
     say: Say = print
     watch: Watch = lambda moment: None
-
-
-def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) -> None:
-    """The run folder with its configuration; ArchiveError where a run is there already, unless told otherwise."""
-    if not is_first_process():
-        return
-    if resume and (folder / CONFIG).is_file():
-        _check_unchanged(folder, job)
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not force:
-            raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
-        if not (folder / CONFIG).is_file():
-            raise ArchiveError(
-                f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only."
-            )
-        _remove_run(folder)
-    write_atomically(folder / CONFIG, written_config(job))
-
-
-def _check_unchanged(folder: Path, job: Job) -> None:
-    before, now = settings_of(job_of(folder)), settings_of(job)
-    for name in before | now:
-        if before.get(name) != now.get(name):
-            raise SettingError(
-                f"{folder}: begun with {name}={before.get(name)}, now {name}={now.get(name)}. A run goes on as it was "
-                f"begun; convfabric extract {folder} cuts it to another budget, --out begins another run."
-            )
-
-
-def _remove_run(folder: Path) -> None:
-    """Removes what a run writes, and leaves whatever else lies in its folder."""
-    for name in WRITTEN:
-        (folder / name).unlink(missing_ok=True)
-
-
-def job_of(folder: Path) -> Job:
-    """The job that a run folder was begun with."""
-    if not (folder / CONFIG).is_file():
-        raise ArchiveError(f"{folder}: no {CONFIG}; a folder made by convfabric fit or train has one.")
-    return job_from(read_config(folder / CONFIG))
 
 
 def opened(job: Job) -> ImageSet:
@@ -331,15 +269,6 @@ def fit(
     )
 
 
-def default_folder(data: str | Path) -> Path:
-    """The run folder where none was named.
-
-    >>> default_folder("photos/").as_posix()
-    'runs/photos'
-    """
-    return Path("runs") / (Path(data).resolve().stem or "run")
-
-
 def say_data(data: ImageSet, say: Say) -> None:
     """What was found, inferred and converted, in a few lines."""
     height, width = data.preprocessing.size
@@ -377,15 +306,3 @@ def network_facts(network: Fabric, data: ImageSet) -> Facts:
         "score": asdict(found),
         "val_score": asdict(score(network, data, "val")),
     }
-
-
-def note(folder: Path, **facts: Any) -> None:
-    """Adds facts to the record of a run."""
-    write_atomically(folder / RECORD, json.dumps(noted(folder) | facts, indent=1))
-
-
-def noted(folder: Path) -> Facts:
-    """The record of a run so far."""
-    file = folder / RECORD
-    record: Facts = json.loads(file.read_text()) if file.is_file() else {}
-    return record

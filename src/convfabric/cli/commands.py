@@ -102,8 +102,9 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.pipeline import Listener, default_folder, run_job
+    from convfabric.pipeline import Listener, run_job
     from convfabric.report.page import said_macs, said_share
+    from convfabric.runs import default_folder
 
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
@@ -147,7 +148,8 @@ def train(
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.environment import is_first_process
-    from convfabric.pipeline import Listener, begin, default_folder, opened, say_data, train_step
+    from convfabric.pipeline import Listener, opened, say_data, train_step
+    from convfabric.runs import begin, default_folder
 
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
@@ -179,8 +181,9 @@ def extract(
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
     from convfabric.job import job_from, settings_of
-    from convfabric.pipeline import Listener, extract_step, job_of, noted, opened
+    from convfabric.pipeline import Listener, extract_step, opened
     from convfabric.report.page import said_macs, said_share
+    from convfabric.runs import job_of, noted
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
     with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
@@ -198,7 +201,8 @@ def extract(
 def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
     from convfabric.job import job_from, settings_of
-    from convfabric.pipeline import export_step, job_of, noted, opened
+    from convfabric.pipeline import export_step, opened
+    from convfabric.runs import job_of, noted
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | _settings(None, None, threads=threads))
@@ -210,7 +214,8 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
 @app.command()
 def report(run: RunFolder) -> None:
     """Write report.html of a run."""
-    from convfabric.pipeline import job_of, opened, report_step
+    from convfabric.pipeline import opened, report_step
+    from convfabric.runs import job_of
 
     with refusals():
         written = report_step(run, opened(job_of(run)))
