@@ -62,7 +62,7 @@ def row_of(run: Path, python: Path, folder: Path) -> dict[str, object]:
     data = opened(job_of(run))
     files = image_files(data, folder)
     script = [str(python), str((run / "predict.py").resolve()), *map(str, files)]
-    found = subprocess.run(script, capture_output=True, text=True, check=True, env=BARE)
+    found = subprocess.run(script, capture_output=True, text=True, check=True, env=BARE, cwd=folder)
     answers = [json.loads(line) for line in found.stdout.splitlines()]
     session = onnxruntime.InferenceSession(str(run / "model.onnx"), providers=["CPUExecutionProvider"])
     choices, differing, apart = 0, 0, 0.0
@@ -73,7 +73,7 @@ def row_of(run: Path, python: Path, folder: Path) -> dict[str, object]:
         if "class" in answer:
             choices, differing = choices + 1, differing + (answer["class"] != papers.classes[int(logits.argmax())])
         else:
-            written = Image.open(answer["mask"])
+            written = Image.open(folder / answer["mask"])
             mine = Image.fromarray(logits.argmax(0).astype(np.uint8)).resize(written.size, Image.Resampling.NEAREST)
             different = np.asarray(mine) != np.asarray(written)
             choices, differing = choices + different.size, differing + int(different.sum())
