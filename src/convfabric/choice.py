@@ -155,10 +155,8 @@ def _ceiling(budget: Budget, name: str) -> float:
 
 def _share(graph: Graph, edge: Edge, budget: Budget, asked: Mapping[str, Measure]) -> float:
     """What an edge alone takes of the ceilings, summed; never zero."""
-    without = replace(graph, edges=tuple(other for other in graph.edges if other is not edge))
-    saved = (measure(graph) - measure(without) for measure in asked.values())
-    ceilings = (_ceiling(budget, name) for name in asked)
-    return sum(max(s, 0.0) / c for s, c in zip(saved, ceilings, strict=True)) + 1e-12
+    shares = (max(taken_by(graph, edge, measure), 0.0) / _ceiling(budget, name) for name, measure in asked.items())
+    return sum(shares) + 1e-12
 
 
 def _cut(
@@ -191,12 +189,18 @@ def _cheapest(graph: Graph, asked: Mapping[str, Measure]) -> Graph:
     measure = next(iter(asked.values()))
     if "memory_mb" in asked:
         measure = asked.get("macs", measure)
-    totals = {edge.name: _alone(graph, edge, measure) for edge in graph.edges}
-    return cheapest_route(graph, lambda edge: totals[edge.name])
+    return cheapest_route(graph, lambda edge: taken_by(graph, edge, measure))
 
 
-def _alone(graph: Graph, edge: Edge, measure: Measure) -> float:
-    return measure(graph) - measure(replace(graph, edges=tuple(e for e in graph.edges if e is not edge)))
+def taken_by(graph: Graph, edge: Edge, measure: Measure) -> float:
+    """What one edge adds to a measure of its graph, all nodes staying.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("fabric-tiny")
+    >>> taken_by(graph, graph.edges[0], lambda graph: len(graph.edges))
+    1
+    """
+    return measure(graph) - measure(replace(graph, edges=tuple(other for other in graph.edges if other is not edge)))
 
 
 def _says_no(cheapest: Graph, budget: Budget, asked: Mapping[str, Measure]) -> str:

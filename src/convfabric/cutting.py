@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from convfabric.archive import Passport
-from convfabric.choice import Budget, choose, measures, said_amount
+from convfabric.choice import Budget, choose, measures, said_amount, taken_by
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import BudgetError
 from convfabric.exporting.deployable import program, write_onnx
@@ -80,7 +80,6 @@ class Cut:
     worth: Worths
     """Of every edge of the whole fabric."""
     predicted_ms: float
-    measured_ms: float
 
 
 def cut(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say: Say = print) -> Cut:
@@ -100,7 +99,7 @@ def cut(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say
         took = found.measured(network.graph).median_ms
         if wanted is None or took <= wanted:
             predicted = found.prediction.milliseconds(network.graph)
-            return Cut(network=network, worth=worth, predicted_ms=predicted, measured_ms=took)
+            return Cut(network=network, worth=worth, predicted_ms=predicted)
         say(f"{len(network.graph.edges)} edges take {took:.3g} ms, above {wanted:.3g} ms: taking a smaller network")
         aimed = replace(aimed, latency_ms=(_number(aimed.latency_ms) or wanted) * min(0.95, wanted / took))
     raise BudgetError(f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {wanted} ms.")
@@ -149,13 +148,7 @@ def _at_once(graph: Graph, worth: Worths, aimed: Budget, found: Survey) -> Graph
 
 
 def _quickest(graph: Graph, found: Survey) -> Graph:
-    milliseconds = found.prediction.milliseconds
-    whole = milliseconds(graph)
-    saved = {
-        edge.name: whole - milliseconds(replace(graph, edges=tuple(e for e in graph.edges if e != edge)))
-        for edge in graph.edges
-    }
-    route = cheapest_route(graph, lambda edge: saved[edge.name])
+    route = cheapest_route(graph, lambda edge: taken_by(graph, edge, found.prediction.milliseconds))
     takes = {name: how(route) for name, how in measures(found.prediction.image).items()}
     takes["latency_ms"] = found.measured(route).median_ms
     asked = {name: _number(ceiling) or 0.0 for name, ceiling in found.budget.ceilings.items()}

@@ -250,7 +250,7 @@ def fit(
     listener: Listener | None = None,
     **settings: Any,
 ) -> Facts:
-    """The whole job from Python: ``fit("photos/", latency_ms=5)``; returns what was noted, figures with their units.
+    """The whole job from Python: ``fit("photos/", latency_ms=5)``; returns what was noted in record.json.
 
     ``data`` is what :func:`convfabric.data.opening.open_data` takes, map-style data sets by split included;
     ``settings`` are those of ``config.yaml``. The run folder is ``out``, by default runs/ and the name of the data.

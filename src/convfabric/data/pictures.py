@@ -149,7 +149,6 @@ def fitted_mask(mask: NDArray[np.uint8], size: tuple[int, int], fitting: str, ig
     >>> fitted_mask(np.eye(2, dtype=np.uint8), (4, 4), "pad", 255)[0].tolist()
     [255, 255, 255, 255]
     """
-    rows, cols = np.indices(mask.shape, dtype=np.int32)
     if mask.shape == size:
         return mask
     if fitting == "stretch":
