@@ -14,7 +14,7 @@ SOURCE = Path(convfabric.__file__).parent
 
 ROOMS = (
     ["errors", "operators", "graph", "laws", "weavers", "notation", "routes", "costs", "choice", "report"],
-    ["layers", "fabric", "data", "archive", "scores", "environment", "models"],
+    ["layers", "inheritance", "fabric", "data", "archive", "scores", "environment", "models"],
     ["training", "extraction", "latency", "exporting"],
     ["job", "describing", "cutting", "pictured", "runs", "pipeline", "evaluation", "cli", "__main__"],
 )

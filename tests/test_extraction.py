@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.extraction.surgery import extract, largest_scales
+from convfabric.extraction.surgery import extract, strongest
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph, Place, tied
 from convfabric.weavers import Trellis, weave, weave_trellis
@@ -66,9 +66,8 @@ def test_a_narrowed_fabric_answers_as_its_parent_with_the_other_channels_silent(
     group = next(group for group in tied(graph) if Place(1, 0) in group)
     smaller = graph.narrow(dict.fromkeys(group, 4))
     for place in group:
-        silent = sorted(set(range(6)) - set(largest_scales(fabric, place, 4).tolist()))
-        for key in ("weight", "bias"):
-            fabric.nodes[str(place)].get_parameter(key).data[silent] = 0.0
+        silent = sorted(set(range(6)) - set(strongest(fabric, place, 4).tolist()))
+        _silence_inside(fabric.nodes[str(place)], silent)
         for edge in graph.edges:
             if edge.target == place and operators == "block":
                 _silence_inside(fabric.edges[edge.name], silent)

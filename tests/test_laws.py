@@ -1,13 +1,14 @@
 """One graph for each law that breaks that law."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from convfabric.errors import GraphError
 from convfabric.graph import Edge, Graph, Node, Place
 from convfabric.laws import LAWS, broken_laws, check
-from convfabric.operators import Conv, Identity
+from convfabric.operators import Conv, Identity, Pool
 from convfabric.weavers import Trellis, weave_trellis
 
 GOOD = weave_trellis(Trellis(layers=3, scales=2, channels=4))
@@ -18,11 +19,16 @@ def with_edge(edge: Edge) -> Graph:
     return replace(GOOD, edges=(*GOOD.edges, edge))
 
 
+def with_node(place: Place, **changes: Any) -> Graph:
+    nodes = (replace(node, **changes) if node.place == place else node for node in GOOD.nodes)
+    return replace(GOOD, nodes=tuple(nodes))
+
+
 BROKEN = {
     "a place holds one node": replace(GOOD, nodes=(*GOOD.nodes, GOOD.nodes[0])),
-    "a pair of places is joined by one edge": with_edge(GOOD.edges[0]),
-    "edges, entry and head name nodes that exist": with_edge(Edge(source=A, target=Place(9, 0), operator=Conv())),
-    "channels and images": replace(GOOD, head=replace(GOOD.head, classes=1)),
+    "an edge is one of a kind": with_edge(GOOD.edges[0]),
+    "edges, entry and heads name nodes that exist": with_edge(Edge(source=A, target=Place(9, 0), operator=Conv())),
+    "channels and images": replace(GOOD, heads=(replace(GOOD.head, classes=1),)),
     "as many scales as its edge spans": replace(
         GOOD, edges=(*GOOD.edges[1:], replace(GOOD.edges[0], operator=Identity()))
     ),
@@ -33,6 +39,15 @@ BROKEN = {
         edges=tuple(
             replace(edge, operator=Identity()) if (edge.source, edge.target) == (A, B) else edge for edge in GOOD.edges
         ),
+    ),
+    "a concatenation has the channels that arrive": with_node(B, join="concatenation"),
+    "an operator can join the channels": replace(
+        GOOD, edges=(replace(GOOD.edges[0], operator=Conv(stride=2, groups=3)), *GOOD.edges[1:])
+    ),
+    "what a node does after joining keeps scale": with_node(B, then=Pool()),
+    "heads differ in name, agree in task": replace(GOOD, heads=(GOOD.head, GOOD.head)),
+    "edges that share weights are alike": replace(
+        GOOD, edges=tuple(replace(edge, shared="one") if edge.target.layer == 1 else edge for edge in GOOD.edges)
     ),
     "edges run in no circle": with_edge(Edge(source=Place(0, 1), target=A, operator=Conv(stride=1))),
     "every node lies on a route": replace(GOOD, nodes=(*GOOD.nodes, Node(place=Place(1, 0, lane=1), channels=4))),

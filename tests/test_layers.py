@@ -49,6 +49,7 @@ def test_an_operator_without_a_layer_is_named() -> None:
     class Unknown(Operator):
         step = 0
         keeps_channels = False
+        halo = (0, 0)
         parameters = macs = values = None  # type: ignore[assignment]
 
     assert layer(Strange(), 1, 1) is not None

@@ -100,13 +100,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
     def poison(moment: Moment) -> None:
         if moment.step == 3:
-            fabric.head.bias.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+            fabric.heads["head"].bias.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
 
     with pytest.raises(TrainingError, match=r"the loss of step 4 is nan\. The state of step 3 is kept in"):
         train(fabric, few_digits(), QUICK, folder=tmp_path, device="cpu", watch=poison)
     kept, facts = read_tensors(tmp_path / "fabric.state.safetensors")
     assert json.loads(facts["progress"])["step"] == 3
-    assert all(tensor.isfinite().all() for name, tensor in kept.items() if name != "fabric.head.bias")
+    assert all(tensor.isfinite().all() for name, tensor in kept.items() if name != "fabric.heads.head.bias")
 
 
 def test_a_full_disk_during_a_checkpoint_keeps_the_state_before(

@@ -1,10 +1,10 @@
 """What a graph costs, by arithmetic: operators know their price, this room adds up."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from convfabric.graph import Edge, Graph, Place
-from convfabric.operators import Norm, Operator, Size, area, halved
+from convfabric.graph import Edge, Graph, Head, Place
+from convfabric.operators import Size, Work, area, halved, primitives
 
 FLOAT_BYTES = 4
 
@@ -42,61 +42,101 @@ def size_at(scale: int, image: Size) -> Size:
     return image
 
 
-def _operator_costs(operator: Operator, channels: tuple[int, int], sizes: tuple[Size, Size]) -> Costs:
+def _costs_of(work: Work) -> Costs:
     return Costs(
-        parameters=operator.parameters(*channels),
-        macs=operator.macs(*channels, *sizes),
-        activation_bytes=FLOAT_BYTES * operator.values(*channels, *sizes),
+        parameters=work.operator.parameters(work.channels_in, work.channels_out),
+        macs=work.operator.macs(*work[1:]),
+        activation_bytes=FLOAT_BYTES * work.operator.values(*work[1:]),
     )
+
+
+def edge_work(graph: Graph, edge: Edge, image: Size) -> Work:
+    """An edge at work on one image of a height and width in pixels."""
+    before, node = graph.node(edge.source).channels, graph.node(edge.target)
+    after = before if node.join == "concatenation" else node.channels
+    return Work(edge.operator, before, after, size_at(edge.source.scale, image), size_at(edge.target.scale, image))
+
+
+def node_work(graph: Graph, place: Place, image: Size) -> Work:
+    """What a node does after joining, at work on one image."""
+    node, size = graph.node(place), size_at(place.scale, image)
+    return Work(node.then, node.channels, node.channels, size, size)
+
+
+def entry_work(graph: Graph, image: Size) -> Work:
+    """The stem at work on one image."""
+    entry = graph.entry
+    channels = graph.node(entry.place).channels
+    return Work(entry.operator, entry.image_channels, channels, image, size_at(entry.place.scale, image))
 
 
 def edge_costs(graph: Graph, edge: Edge, image: Size) -> Costs:
-    """What one edge costs for one image of a height and width in pixels."""
-    channels = graph.node(edge.source).channels, graph.node(edge.target).channels
-    return _operator_costs(
-        edge.operator, channels, (size_at(edge.source.scale, image), size_at(edge.target.scale, image))
-    )
+    """What one edge costs for one image of a height and width in pixels; shared weights are counted at each."""
+    return _costs_of(edge_work(graph, edge, image))
 
 
 def node_costs(graph: Graph, place: Place, image: Size) -> Costs:
     """What joining, normalising and activating at one place costs for one image."""
-    channels, size = graph.node(place).channels, size_at(place.scale, image)
-    return _operator_costs(Norm(), (channels, channels), (size, size))
+    return _costs_of(node_work(graph, place, image)) + replace(FREE, activation_bytes=_copied(graph, place, image))
+
+
+def _copied(graph: Graph, place: Place, image: Size) -> int:
+    """Bytes of a concatenation, which is written anew where more than one response arrives."""
+    node = graph.node(place)
+    copies = node.join == "concatenation" and len(graph.arriving(place)) > 1
+    return FLOAT_BYTES * node.channels * area(size_at(place.scale, image)) * copies
 
 
 def entry_costs(graph: Graph, image: Size) -> Costs:
     """What the stem costs for one image."""
-    entry = graph.entry
-    channels = entry.image_channels, graph.node(entry.place).channels
-    return _operator_costs(entry.operator, channels, (image, size_at(entry.place.scale, image)))
+    return _costs_of(entry_work(graph, image))
 
 
-def read_costs(graph: Graph, place: Place, image: Size) -> Costs:
-    """What the head spends on one of its reads: a linear map, once (classification) or for each pixel."""
-    classes, channels = graph.head.classes, graph.node(place).channels
-    pixels = 1 if graph.head.task == "classification" else area(size_at(place.scale, image))
-    return Costs(
-        parameters=classes * channels,
-        macs=classes * channels * pixels,
-        activation_bytes=FLOAT_BYTES * classes * pixels,
-    )
+def head_costs(graph: Graph, head: Head, image: Size) -> Costs:
+    """What a head spends on its reads: a linear map each, once (classification) or for each pixel, and a bias."""
+    total = replace(FREE, parameters=head.classes * head.linear)
+    for place in head.reads:
+        channels = graph.node(place).channels * head.linear
+        pixels = 1 if head.task == "classification" else area(size_at(place.scale, image))
+        total += Costs(
+            parameters=head.classes * channels,
+            macs=head.classes * channels * pixels,
+            activation_bytes=FLOAT_BYTES * head.classes * pixels * head.linear,
+        )
+    return total
 
 
 def costs(graph: Graph, image: Size) -> Costs:
-    """What the whole graph costs for one image of a height and width in pixels.
+    """What the whole graph costs for one image of a height and width in pixels, every exit answering.
 
     >>> from convfabric.weavers import weave
     >>> costs(weave("paper-mnist-dense"), (32, 32)).parameters
     4512650
     """
-    total = entry_costs(graph, image) + Costs(parameters=graph.head.classes, macs=0, activation_bytes=0)
+    total, known = entry_costs(graph, image), set[str]()
     for edge in graph.edges:
-        total += edge_costs(graph, edge, image)
+        alone = edge_costs(graph, edge, image)
+        total += replace(alone, parameters=0) if edge.weights in known else alone
+        known.add(edge.weights)
     for node in graph.nodes:
         total += node_costs(graph, node.place, image)
-    for place in graph.head.reads:
-        total += read_costs(graph, place, image)
+    for head in graph.heads:
+        total += head_costs(graph, head, image)
     return total
+
+
+def works(graph: Graph, image: Size) -> Iterator[tuple[Place, Work]]:
+    """Every primitive operator at work on one image, and the place it works for; heads are left out.
+
+    >>> from convfabric.weavers import weave
+    >>> sum(work.operator.macs(*work[1:]) for _, work in works(weave("paper-mnist-dense"), (32, 32)))
+    553955328
+    """
+    for place in graph.order:
+        arriving = [edge_work(graph, edge, image) for edge in graph.arriving(place)]
+        stem = [entry_work(graph, image)] if place == graph.entry.place else []
+        for work in (*stem, *arriving, node_work(graph, place, image)):
+            yield from ((place, part) for part in primitives(work))
 
 
 def peak_bytes(graph: Graph, image: Size) -> int:

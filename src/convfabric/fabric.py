@@ -1,16 +1,25 @@
-"""A graph made runnable: an ordinary ``nn.Module`` with a stem, the edges, the nodes and a head.
+"""A graph made runnable: an ordinary ``nn.Module`` with a stem, the edges, the nodes and its heads.
 
 Legend of the suffixes: B images, C channels, H height, W width, K classes.
 """
+
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.graph import Graph, Place
+from convfabric.graph import POINT, Graph, Head, Join, Place, Step
+from convfabric.inheritance import inherited, remaining
 from convfabric.laws import check
 from convfabric.layers import layer
-from convfabric.operators import Norm, Size
+from convfabric.operators import Size
+
+Gates = Mapping[str, Tensor]
+"""By the name of an edge, what its result is multiplied by: (B, 1, 1, 1) or a number."""
+NO_GATES: Gates = MappingProxyType({})
 
 
 class Fabric(nn.Module):
@@ -33,37 +42,109 @@ class Fabric(nn.Module):
         self.walk = graph.walk
         first = graph.node(graph.entry.place).channels
         self.entry = layer(graph.entry.operator, graph.entry.image_channels, first)
-        self.edges = nn.ModuleDict(
-            {
-                edge.name: layer(edge.operator, graph.node(edge.source).channels, graph.node(edge.target).channels)
-                for edge in graph.edges
-            }
-        )
+        self.edges = nn.ModuleDict()
+        for edge in {edge.weights: edge for edge in graph.edges}.values():
+            before, target = graph.node(edge.source).channels, graph.node(edge.target)
+            after = before if target.join == "concatenation" else target.channels
+            self.edges[edge.weights] = layer(edge.operator, before, after)
         self.nodes = nn.ModuleDict(
-            {str(node.place): layer(Norm(), node.channels, node.channels) for node in graph.nodes}
+            {str(node.place): layer(node.then, node.channels, node.channels) for node in graph.nodes}
         )
-        self.head = _HeadLayer(graph)
+        self.heads = nn.ModuleDict({head.name: _HeadLayer(graph, head) for head in graph.heads})
 
     def forward(self, images_BCHW: Tensor, graph: Graph | None = None) -> Tensor:
-        """Logits of the whole graph, or of a restriction of it."""
-        reads = self.forward_features(images_BCHW, graph)
-        logits: Tensor = self.head(reads, (images_BCHW.shape[-2], images_BCHW.shape[-1]))
-        return logits
+        """Logits of the last exit of the whole graph, or of a restriction of it."""
+        return self.forward_exits(images_BCHW, graph)[-1]
 
-    def forward_features(self, images_BCHW: Tensor, graph: Graph | None = None) -> dict[str, Tensor]:
-        """The responses that the head reads, by the name of their place."""
-        walk, head = (self.walk, self.graph.head) if graph is None else (graph.walk, graph.head)
-        sizes = map_sizes(images_BCHW, max(step.place.scale for step in walk))
+    def forward_exits(
+        self, images_BCHW: Tensor, graph: Graph | None = None, gates: Gates = NO_GATES
+    ) -> tuple[Tensor, ...]:
+        """Logits of every exit, the earliest first.
+
+        A restriction that takes channels from a concatenation runs on slices of the weights; running
+        statistics of norms that were sliced are then not updated in training.
+        """
+        if graph is not None and not self._has_all_channels_of(graph):
+            return self._run_sliced(images_BCHW, graph)
+        walk, heads = (self.walk, self.graph.heads) if graph is None else (graph.walk, graph.heads)
+        sizes = map_sizes(images_BCHW, walk)
         responses: dict[Place, Tensor] = {}
+        logits: list[Tensor] = []
         for step in walk:
-            size = sizes[step.place.scale]
-            arriving = [self.edges[name](responses[source], size) for name, source in step.arriving]
-            if step.place == self.graph.entry.place:
-                arriving.append(self.entry(images_BCHW, size))
-            responses[step.place] = F.relu(self.nodes[str(step.place)](_added(arriving), size))
+            responses[step.place] = self.respond(step, responses, images_BCHW, sizes, gates)
+            logits += [self.answer(heads[exit_], responses, sizes[0]) for exit_ in step.exits]
             for place in step.done:
                 del responses[place]
-        return {str(place): responses[place] for place in head.reads}
+        return tuple(logits)
+
+    def forward_features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """The responses that the last head reads, by the name of their place."""
+        sizes = map_sizes(images_BCHW, self.walk)
+        responses: dict[Place, Tensor] = {}
+        for step in self.walk:
+            responses[step.place] = self.respond(step, responses, images_BCHW, sizes)
+            for place in step.done:
+                if place not in self.graph.head.reads:
+                    del responses[place]
+        return {str(place): responses[place] for place in self.graph.head.reads}
+
+    def respond(
+        self,
+        step: Step,
+        responses: Mapping[Place, Tensor],
+        images_BCHW: Tensor,
+        sizes: Mapping[int, Size],
+        gates: Gates = NO_GATES,
+    ) -> Tensor:
+        """The response of one place, from those before it."""
+        size = sizes[step.place.scale]
+        arriving = []
+        for name, weights, source in step.arriving:
+            result = self.edges[weights](responses[source], size)
+            arriving.append(result * gates[name] if name in gates else result)
+        if step.place == self.graph.entry.place:
+            arriving.append(self.entry(images_BCHW, size))
+        response: Tensor = self.nodes[str(step.place)](_joined(arriving, step.join), size)
+        return response
+
+    def answer(self, head: Head, responses: Mapping[Place, Tensor], image: Size) -> Tensor:
+        """The logits of one head."""
+        logits: Tensor = self.heads[head.name]({str(place): responses[place] for place in head.reads}, image)
+        return logits
+
+    def _has_all_channels_of(self, graph: Graph) -> bool:
+        return all(node.channels == self.graph.node(node.place).channels for node in graph.nodes)
+
+    def _run_sliced(self, images_BCHW: Tensor, graph: Graph) -> tuple[Tensor, ...]:
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        weights = inherited(own, self.graph, graph, remaining(self.graph, graph, {}))
+        runner = _skeleton(graph).to(images_BCHW.device).train(self.training)
+        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, weights, (images_BCHW,))
+        return answers
+
+
+class EveryExit(nn.Module):
+    """A fabric whose answer is that of every exit, as training needs it."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        super().__init__()
+        self.fabric = fabric
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every exit, the earliest first."""
+        return self.fabric.forward_exits(images_BCHW)
+
+
+@lru_cache(maxsize=8)
+def _skeleton(graph: Graph) -> EveryExit:
+    """A fabric to be run with weights that are given."""
+    return EveryExit(Fabric(graph))
+
+
+def _joined(arriving: list[Tensor], join: Join) -> Tensor:
+    if len(arriving) == 1:
+        return arriving[0]
+    return torch.cat(arriving, 1) if join == "concatenation" else _added(arriving)
 
 
 def _added(arriving: list[Tensor]) -> Tensor:
@@ -73,18 +154,19 @@ def _added(arriving: list[Tensor]) -> Tensor:
     return total
 
 
-def map_sizes(images_BCHW: Tensor, scales: int) -> list[Size]:
-    """Height and width of the maps at scales 0 to ``scales``.
+def map_sizes(images_BCHW: Tensor, walk: tuple[Step, ...]) -> dict[int, Size]:
+    """Height and width of the maps at every scale of a walk, and of the images at scale 0.
 
     An even side is halved without rounding, so that a symbolic multiple stays one under torch.export.
 
-    >>> map_sizes(torch.zeros(1, 3, 9, 8), 2)
-    [(9, 8), (5, 4), (3, 2)]
+    >>> from convfabric.weavers import weave
+    >>> map_sizes(torch.zeros(1, 3, 9, 8), weave("fabric-tiny", size=(9, 8)).walk)
+    {0: (9, 8), 1: (5, 4), 2: (3, 2), 16: (1, 1)}
     """
-    sizes: list[Size] = [(images_BCHW.shape[-2], images_BCHW.shape[-1])]
-    for _ in range(scales):
-        sizes.append((_half(sizes[-1][0]), _half(sizes[-1][1])))
-    return sizes
+    sizes: dict[int, Size] = {0: (images_BCHW.shape[-2], images_BCHW.shape[-1])}
+    for scale in range(max(step.place.scale for step in walk if step.place.scale < POINT)):
+        sizes[scale + 1] = (_half(sizes[scale][0]), _half(sizes[scale][1]))
+    return sizes | {POINT: (1, 1)}
 
 
 def _half(side: int) -> int:
@@ -94,30 +176,34 @@ def _half(side: int) -> int:
 class _HeadLayer(nn.Module):
     """One linear map per response read, their results added; weights (K, C) by the name of the place."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, head: Head) -> None:
         super().__init__()
-        self.task, classes = graph.head.task, graph.head.classes
-        self.reads = nn.ModuleDict(
-            {str(place): nn.Linear(graph.node(place).channels, classes, bias=False) for place in graph.head.reads}
-        )
+        self.task = head.task
+        linear = {str(place): graph.node(place).channels for place in head.reads if head.linear}
+        self.reads = nn.ModuleDict({name: nn.Linear(count, head.classes, bias=False) for name, count in linear.items()})
         for weight in self.reads.parameters():
             nn.init.normal_(weight, std=0.01)
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.bias = nn.Parameter(torch.zeros(head.classes)) if head.linear else None
 
     def forward(self, responses: dict[str, Tensor], image: Size) -> Tensor:
         if self.task == "classification":
-            logits_BK = [self.reads[name](response.mean((2, 3))) for name, response in responses.items()]
-            return _added(logits_BK) + self.bias
-        return self._pixel_logits(responses, image)
-
-    def _pixel_logits(self, responses: dict[str, Tensor], image: Size) -> Tensor:
-        maps_BKHW = [
-            F.conv2d(response, self.reads[name].get_parameter("weight")[:, :, None, None])
-            for name, response in responses.items()
-        ]
+            logits_BK = _added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
+            return logits_BK if self.bias is None else logits_BK + self.bias
+        maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
-        logits_BKHW = _added([_enlarged(m, finest) for m in maps_BKHW]) + self.bias[:, None, None]
-        return _enlarged(logits_BKHW, image)
+        logits_BKHW = _added([_enlarged(m, finest) for m in maps_BKHW])
+        return _enlarged(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
+
+    def _mapped(self, name: str, values_BC: Tensor) -> Tensor:
+        if self.bias is None:
+            return values_BC
+        mapped: Tensor = self.reads[name](values_BC)
+        return mapped
+
+    def _mapped_pixels(self, name: str, response_BCHW: Tensor) -> Tensor:
+        if self.bias is None:
+            return response_BCHW
+        return F.conv2d(response_BCHW, self.reads[name].get_parameter("weight")[:, :, None, None])
 
 
 def _enlarged(maps_BKHW: Tensor, size: Size) -> Tensor:

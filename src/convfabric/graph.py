@@ -10,9 +10,13 @@ from functools import cached_property
 from typing import Literal
 
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.operators import Operator
+from convfabric.operators import Chain, Norm, Operator, Relu
 
 Task = Literal["classification", "segmentation"]
+Join = Literal["sum", "concatenation"]
+POINT = 16
+"""The scale where maps have one pixel whatever the images' size: what is left after a global pool."""
+NORM_AND_RELU = Chain((Norm(), Relu()))
 
 
 @dataclass(frozen=True, order=True)
@@ -34,10 +38,15 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A response: the sum of what arrives, then batch normalisation, then ReLU."""
+    """A response: what arrives, joined, and what is done to it before others read it."""
 
     place: Place
     channels: int
+    """After joining; of a concatenation the sum of those that arrive."""
+    join: Join = "sum"
+    """Whether what arrives is added, or its channels stand one after another in the order of the edges."""
+    then: Operator = NORM_AND_RELU
+    """An operator that keeps scale and channels; Identity() for a response as it was joined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +61,20 @@ class Edge:
     source: Place
     target: Place
     operator: Operator
+    lane: int = 0
+    """Tells edges apart that join the same two places."""
+    shared: str = ""
+    """A name for the weights, where several edges use the same ones."""
 
     @cached_property
     def name(self) -> str:
-        """Both places; also the name of the edge's weights."""
-        return f"{self.source}_{self.target}"
+        """Both places."""
+        return f"{self.source}_{self.target}" + (f"_{self.lane}" if self.lane else "")
+
+    @cached_property
+    def weights(self) -> str:
+        """The name of the weights: the edge's own, unless they are shared."""
+        return self.shared or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +88,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Where answers are read, and what they are.
+    """Where answers are read, and what they are. A graph with several has several exits.
 
     Classification averages each response over its pixels and adds one linear map per response;
     segmentation adds one 1×1 convolution per response, enlarged to the finest of them and then to the image.
@@ -79,6 +97,9 @@ class Head:
     task: Task
     classes: int
     reads: tuple[Place, ...]
+    linear: bool = True
+    """Whether there are such maps; if not, the responses' channels are the classes, and are added."""
+    name: str = "head"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +107,18 @@ class Step:
     """What happens at one place when a graph is run."""
 
     place: Place
-    arriving: tuple[tuple[str, Place], ...]
-    """Name and source of each edge that ends here."""
+    join: Join
+    arriving: tuple[tuple[str, str, Place], ...]
+    """Of each edge that ends here the name, the name of its weights, and the source."""
+    exits: tuple[int, ...]
+    """Positions of the heads that can answer now."""
     done: tuple[Place, ...]
     """Places whose responses nobody reads after this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Nodes, edges, where images enter, where the head reads.
+    """Nodes, edges, where images enter, where heads read.
 
     >>> from convfabric.weavers import Trellis, weave_trellis
     >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4))
@@ -106,7 +130,18 @@ class Graph:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     entry: Entry
-    head: Head
+    heads: tuple[Head, ...]
+    """At least one, the earliest exit first; the last one gives the network's answer."""
+
+    @property
+    def head(self) -> Head:
+        """The last head."""
+        return self.heads[-1]
+
+    @cached_property
+    def reads(self) -> tuple[Place, ...]:
+        """Every place that a head reads, each once."""
+        return tuple(dict.fromkeys(place for head in self.heads for place in head.reads))
 
     @cached_property
     def _node_at(self) -> Mapping[Place, Node]:
@@ -136,7 +171,10 @@ class Graph:
 
     @cached_property
     def order(self) -> tuple[Place, ...]:
-        """Every place after all that feed it; GraphError if the edges run in a circle."""
+        """Every place after all that feed it, what an earlier exit needs first.
+
+        GraphError if the edges run in a circle.
+        """
         order: list[Place] = []
         waiting = {place: len(edges) for place, edges in self._arriving.items()}
         leaving: dict[Place, list[Place]] = {}
@@ -153,52 +191,64 @@ class Graph:
         if len(order) < len(self.nodes):
             circle = ", ".join(str(place) for place in sorted(set(waiting) - set(order)))
             raise GraphError(f"{self.name}: the edges among {circle} run in a circle.")
-        return tuple(order)
+        return tuple(sorted(order, key=self._first_exit.__getitem__))
 
     @cached_property
-    def walk(self) -> tuple["Step", ...]:
-        """The places in order, each with what arrives there and what is read there for the last time."""
-        last = {edge.source: place for place in self.order for edge in self.arriving(place)}
+    def _first_exit(self) -> Mapping[Place, int]:
+        """For each place the position of the earliest head that it feeds."""
+        back = {(edge.target, edge.source) for edge in self.edges}
+        found = dict.fromkeys(self._node_at, len(self.heads))
+        for position in reversed(range(len(self.heads))):
+            found |= dict.fromkeys(_reached(set(self.heads[position].reads), back), position)
+        return found
+
+    @cached_property
+    def walk(self) -> tuple[Step, ...]:
+        """The places in order, each with what arrives there, who can answer, and what is read for the last time."""
+        position = {place: i for i, place in enumerate(self.order)}
+        ready = [max(position[place] for place in head.reads) for head in self.heads]
+        last = {edge.source: position[edge.target] for place in self.order for edge in self.arriving(place)}
+        for head, step in zip(self.heads, ready, strict=True):
+            last |= {place: max(step, last.get(place, step)) for place in head.reads}
         return tuple(
             Step(
                 place=place,
-                arriving=tuple((edge.name, edge.source) for edge in self.arriving(place)),
-                done=tuple(
-                    source for source, reader in last.items() if reader == place and source not in self.head.reads
-                ),
+                join=self.node(place).join,
+                arriving=tuple((edge.name, edge.weights, edge.source) for edge in self.arriving(place)),
+                exits=tuple(exit_ for exit_, step in enumerate(ready) if step == i),
+                done=tuple(source for source, step in last.items() if step == i),
             )
-            for place in self.order
+            for i, place in enumerate(self.order)
         )
 
     def restrict(self, kept: Iterable[str]) -> "Graph":
-        """The graph with only the named edges, less every node and edge that no route then needs.
+        """The graph with only the named edges, less every node, edge and head that no route then needs.
 
-        Raises GraphError for a name the graph does not have, NoRouteError where no route is left.
+        Where an edge into a concatenation goes, its channels go, and whatever is made of them.
+        Raises GraphError for a name the graph does not have, or where what is left cannot be joined;
+        NoRouteError where no route is left.
         """
         kept = frozenset(kept)
         if unknown := sorted(kept - self.edge_names):
             raise GraphError(f"{self.name} has no edge {', '.join(unknown)}.")
-        edges = [edge for edge in self.edges if edge.name in kept]
-        alive = _reached({self.entry.place}, {(edge.source, edge.target) for edge in edges})
-        reads = tuple(place for place in self.head.reads if place in alive)
-        alive &= _reached(set(reads), {(edge.target, edge.source) for edge in edges})
-        if not alive:
-            raise NoRouteError(
-                f"{self.name}: with {len(edges)} of {len(self.edges)} edges no route is left "
-                f"from {self.entry.place} to {' or '.join(map(str, self.head.reads))}."
-            )
-        return replace(
-            self,
-            nodes=tuple(node for node in self.nodes if node.place in alive),
-            edges=tuple(edge for edge in edges if edge.source in alive and edge.target in alive),
-            head=replace(self.head, reads=reads),
-        )
+        fewer = tuple(edge for edge in self.edges if edge.name in kept)
+        return _without_dead_ends(replace(self, edges=fewer), of=len(self.edges))
+
+    def until(self, exits: int) -> "Graph":
+        """The graph with its first so many heads alone, less what only the others needed.
+
+        Raises GraphError for none, or more than there are.
+        """
+        if not 1 <= exits <= len(self.heads):
+            raise GraphError(f"{self.name} has {len(self.heads)} exits; {exits} were asked for.")
+        return _without_dead_ends(replace(self, heads=self.heads[:exits]), of=len(self.edges))
 
     def narrow(self, channels: Mapping[Place, int]) -> "Graph":
         """The graph with fewer channels at the given places.
 
-        Places tied by operators that keep channels (see :func:`tied`) must be given together.
-        Raises GraphError for a count that is not between 1 and the present one.
+        Places tied by operators that keep channels (see :func:`tied`) must be given together; those of
+        concatenations follow from what they join.
+        Raises GraphError for a count that is not between 1 and the present one, or that cannot be joined.
         """
         for place, count in channels.items():
             if not 1 <= count <= self.node(place).channels:
@@ -211,7 +261,59 @@ class Graph:
                 said = ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
                 raise GraphError(f"places tied by identities need equal channels; asked for {said}.")
         nodes = (replace(node, channels=channels.get(node.place, node.channels)) for node in self.nodes)
-        return replace(self, nodes=tuple(nodes))
+        return _recounted(replace(self, nodes=tuple(nodes)), channels)
+
+
+def _without_dead_ends(graph: Graph, of: int) -> Graph:
+    """What lies on a route from the images to a head that can still be reached; there were so many edges."""
+    edges = graph.edges
+    fed = _reached({graph.entry.place}, {(edge.source, edge.target) for edge in edges})
+    heads = [replace(head, reads=tuple(place for place in head.reads if place in fed)) for head in graph.heads]
+    heads = [head for head in heads if head.reads]
+    reads = {place for head in heads for place in head.reads}
+    alive = fed & _reached(reads, {(edge.target, edge.source) for edge in edges})
+    if not alive:
+        raise NoRouteError(
+            f"{graph.name}: with {len(edges)} of {of} edges no route is left "
+            f"from {graph.entry.place} to {' or '.join(map(str, graph.reads))}."
+        )
+    return _recounted(
+        replace(
+            graph,
+            nodes=tuple(node for node in graph.nodes if node.place in alive),
+            edges=tuple(edge for edge in edges if edge.source in alive and edge.target in alive),
+            heads=tuple(heads),
+        ),
+        {},
+    )
+
+
+def _recounted(graph: Graph, asked: Mapping[Place, int]) -> Graph:
+    """The graph with the channels that follow from others: of concatenations, and behind operators that keep them.
+
+    Raises GraphError where those that meet, or that were asked for, are not equal, or no operator can join them.
+    """
+    before = {node.place: node.channels for node in graph.nodes}
+    counts = dict(before)
+    if all(node.join == "sum" for node in graph.nodes):
+        return graph
+    for place in graph.order:
+        arriving = graph.arriving(place)
+        kept = [counts[edge.source] for edge in arriving if edge.operator.keeps_channels]
+        if graph.node(place).join == "concatenation":
+            counts[place] = sum(kept)
+        elif kept:
+            counts[place] = kept[0]
+        if len({*kept}) > 1 and graph.node(place).join == "sum" or counts[place] != asked.get(place, counts[place]):
+            raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be joined.")
+    changed = {place for place, count in counts.items() if count != before[place]}
+    for edge in graph.edges:
+        if {edge.source, edge.target} & changed:
+            try:
+                edge.operator.parameters(counts[edge.source], counts[edge.target])
+            except ValueError as fault:
+                raise GraphError(f"{edge.name}: {fault}.") from None
+    return replace(graph, nodes=tuple(replace(node, channels=counts[node.place]) for node in graph.nodes))
 
 
 def _reached(starts: set[Place], links: set[tuple[Place, Place]]) -> set[Place]:
@@ -236,7 +338,11 @@ def tied(graph: Graph) -> list[frozenset[Place]]:
     >>> [sorted(map(str, group)) for group in tied(graph)]
     [['L0S0', 'L1S0', 'L2S0']]
     """
-    links = {(edge.source, edge.target) for edge in graph.edges if edge.operator.keeps_channels}
+    links = {
+        (edge.source, edge.target)
+        for edge in graph.edges
+        if edge.operator.keeps_channels and graph.node(edge.target).join == "sum"
+    }
     links |= {(target, source) for source, target in links}
     groups = {frozenset(_reached({node.place}, links)) for node in graph.nodes}
     return sorted(groups, key=lambda group: min(group))

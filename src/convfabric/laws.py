@@ -24,14 +24,14 @@ def _ends_exist(graph: Graph) -> Iterator[str]:
     for edge in graph.edges:
         yield from (f"{edge.name} ends at {end}" for end in (edge.source, edge.target) if end not in places)
     yield from (f"the entry is {graph.entry.place}" for _ in range(graph.entry.place not in places))
-    yield from (f"the head reads {place}" for place in graph.head.reads if place not in places)
+    yield from (f"{head.name} reads {place}" for head in graph.heads for place in head.reads if place not in places)
 
 
 def _counts_are_positive(graph: Graph) -> Iterator[str]:
     yield from (f"{node.place} has {node.channels} channels" for node in graph.nodes if node.channels < 1)
     yield from (f"the image has {graph.entry.image_channels} channels" for _ in range(graph.entry.image_channels < 1))
-    yield from (f"the head has {graph.head.classes} classes" for _ in range(graph.head.classes < 2))
-    yield from ("the head reads nothing" for _ in range(not graph.head.reads))
+    yield from (f"{head.name} has {head.classes} classes" for head in graph.heads if head.classes < 2)
+    yield from (f"{head.name} reads nothing" for head in graph.heads if not head.reads)
 
 
 def _operators_move_the_right_scales(graph: Graph) -> Iterator[str]:
@@ -49,9 +49,56 @@ def _layers_run_onward(graph: Graph) -> Iterator[str]:
 
 def _kept_channels_are_equal(graph: Graph) -> Iterator[str]:
     for edge in graph.edges:
-        before, after = graph.node(edge.source).channels, graph.node(edge.target).channels
-        if edge.operator.keeps_channels and before != after:
-            yield f"{edge.name} joins {before} to {after}"
+        before, target = graph.node(edge.source).channels, graph.node(edge.target)
+        if target.join == "sum" and edge.operator.keeps_channels and before != target.channels:
+            yield f"{edge.name} joins {before} to {target.channels}"
+
+
+def _concatenations_add_up(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        if node.join == "concatenation":
+            arriving = graph.arriving(node.place)
+            yield from (f"{edge.name} changes channels" for edge in arriving if not edge.operator.keeps_channels)
+            yield from (f"images enter at {node.place}" for _ in range(graph.entry.place == node.place))
+            total = sum(graph.node(edge.source).channels for edge in arriving)
+            if total != node.channels:
+                yield f"{node.place} has {node.channels} channels, {total} arrive"
+
+
+def _operators_can_join_the_channels(graph: Graph) -> Iterator[str]:
+    entry = graph.entry
+    ends = [(edge.name, edge.operator, graph.node(edge.source).channels, edge.target) for edge in graph.edges]
+    for name, operator, before, target in [*ends, ("the stem", entry.operator, entry.image_channels, entry.place)]:
+        node = graph.node(target)
+        try:
+            operator.parameters(before, before if node.join == "concatenation" else node.channels)
+        except ValueError as fault:
+            yield f"{name}: {fault}"
+
+
+def _nodes_keep_what_they_joined(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        if node.then.step or not node.then.keeps_channels:
+            yield f"{node.place} changes scale or channels"
+
+
+def _heads_agree(graph: Graph) -> Iterator[str]:
+    names = [head.name for head in graph.heads]
+    yield from (f"{name} stands twice" for name in sorted(set(names)) if names.count(name) > 1)
+    if len({(head.task, head.classes) for head in graph.heads}) > 1:
+        yield "they differ in task or classes"
+    for head in graph.heads:
+        odd = [place for place in head.reads if graph.node(place).channels != head.classes and not head.linear]
+        yield from (f"{head.name}: {place} has {graph.node(place).channels} channels" for place in odd)
+
+
+def _shared_weights_fit_all_who_share(graph: Graph) -> Iterator[str]:
+    first: dict[str, tuple[object, ...]] = {}
+    own = {edge.name for edge in graph.edges if not edge.shared}
+    for edge in graph.edges:
+        kind = (edge.operator, graph.node(edge.source).channels, graph.node(edge.target).channels)
+        if first.setdefault(edge.weights, kind) != kind or edge.shared in own:
+            yield f"{edge.name} does not fit {edge.weights}"
 
 
 def _nothing_runs_in_a_circle(graph: Graph) -> Iterator[str]:
@@ -72,12 +119,17 @@ def _everything_lies_on_a_route(graph: Graph) -> Iterator[str]:
 
 LAWS: tuple[tuple[str, Law], ...] = (
     ("a place holds one node", _places_are_distinct),
-    ("a pair of places is joined by one edge", _names_are_distinct),
-    ("edges, entry and head name nodes that exist", _ends_exist),
+    ("an edge is one of a kind: two between the same places differ in lane", _names_are_distinct),
+    ("edges, entry and heads name nodes that exist", _ends_exist),
     ("channels and images have at least one channel, heads one read and two classes", _counts_are_positive),
     ("an operator moves as many scales as its edge spans", _operators_move_the_right_scales),
     ("no edge runs to an earlier layer", _layers_run_onward),
     ("an operator that keeps channels joins equal counts", _kept_channels_are_equal),
+    ("a concatenation has the channels that arrive, by operators that keep them", _concatenations_add_up),
+    ("an operator can join the channels at its ends", _operators_can_join_the_channels),
+    ("what a node does after joining keeps scale and channels", _nodes_keep_what_they_joined),
+    ("heads differ in name, agree in task and classes, and without a map read as many channels", _heads_agree),
+    ("edges that share weights are alike", _shared_weights_fit_all_who_share),
     ("edges run in no circle", _nothing_runs_in_a_circle),
     ("every node lies on a route from the images to the head", _everything_lies_on_a_route),
 )

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from convfabric.errors import ArchiveError
 from convfabric.graph import Graph
@@ -11,7 +12,7 @@ from convfabric.laws import check
 from convfabric.operators import Operator
 
 Record = TypeVar("Record")
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what is written changes meaning."""
 
 
@@ -32,7 +33,7 @@ def written(value: object) -> Any:
 
     >>> from convfabric.operators import Conv
     >>> written(Conv(kernel=1))
-    {'operator': 'Conv', 'kernel': 1, 'stride': 1, 'bias': True}
+    {'operator': 'Conv', 'kernel': 1, 'stride': 1, 'dilation': 1, 'groups': 1, 'bias': True}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {"operator": type(value).__name__} if isinstance(value, Operator) else {}
@@ -47,10 +48,14 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
     >>> from convfabric.operators import Conv
     >>> read(Operator, {"operator": "Conv", "kernel": 1}, "entry")
-    Conv(kernel=1, stride=1, bias=True)
+    Conv(kernel=1, stride=1, dilation=1, groups=1, bias=True)
     """
     if kind is Operator:
         kind, value = _operator_kind(value, where)
+    if get_origin(kind) in (Union, UnionType):
+        kind = _fitting(get_args(kind), value)
+    if value is None and kind is NoneType:
+        return None
     if dataclasses.is_dataclass(kind):
         return _read_record(kind, value, where)
     if get_origin(kind) is tuple:
@@ -61,6 +66,13 @@ def read(kind: Any, value: Any, where: str) -> Any:
     if not (fits or (kind is float and type(value) is int)):
         raise ArchiveError(f"{where}: found {value!r}, expected {getattr(kind, '__name__', kind)}.")
     return value
+
+
+def _fitting(kinds: tuple[Any, ...], value: Any) -> Any:
+    """Of several kinds the one that a value is written as: nothing, a list, a record or a number."""
+    shape = {type(None): NoneType, list: tuple, dict: dict}.get(type(value), type(value))
+    same = (k for k in kinds if k is shape or get_origin(k) is shape or (shape is dict and dataclasses.is_dataclass(k)))
+    return next(same, kinds[0])
 
 
 def _operator_kind(value: Any, where: str) -> tuple[type[Operator], Any]:

@@ -1,23 +1,35 @@
 """What every operator of the catalogue keeps to. A new one is covered by its row there."""
 
+import math
+from pathlib import Path
+
+import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.layers import layer
 from convfabric.notation import read, written
-from convfabric.operators import CATALOGUE, Operator, Size, halved
+from convfabric.operators import CATALOGUE, FullyConnected, LocallyConnected, Operator, Size, halved
 
 SIZES: tuple[Size, ...] = ((8, 8), (7, 5))
 
 
 def ends(operator: Operator, fine: Size) -> tuple[int, int, Size, Size]:
     """Channels in and out, and sizes in and out, between the fine size and the scales the operator moves."""
+    if isinstance(operator, LocallyConnected | FullyConnected):
+        fine = operator.size
     coarse = fine
     for _ in range(abs(operator.step)):
         coarse = halved(coarse)
     before, after = (fine, coarse) if operator.step >= 0 else (coarse, fine)
-    return 4, (4 if operator.keeps_channels else 6), before, after
+    return 6, (6 if operator.keeps_channels else 12), before, after
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    torch.manual_seed(1)
 
 
 every_operator = pytest.mark.parametrize("operator", CATALOGUE.values(), ids=CATALOGUE.keys())
@@ -67,3 +79,56 @@ def test_the_input_is_left_as_it_was(operator: Operator) -> None:
 @every_operator
 def test_json_round_trip(operator: Operator) -> None:
     assert read(Operator, written(operator), "operator") == operator
+
+
+@every_operator
+def test_halo_is_what_a_pixel_reads(operator: Operator) -> None:
+    if math.inf in operator.halo or isinstance(operator, LocallyConnected):
+        pytest.skip("runs on maps of one size")
+    channels_in, channels_out, before, after = ends(operator, (32, 32))
+    module = layer(operator, channels_in, channels_out).eval()
+    for parameter in module.parameters():
+        parameter.data.abs_().add_(0.1)
+    x = torch.rand(64, channels_in, *before, requires_grad=True)
+    out = module(x, after)
+    finest = max(before[0], after[0])
+    found = [0, 0, 0, 0]
+    for side in range(after[0] // 2 - 4, after[0] // 2 + 4):
+        grad = torch.autograd.grad(out[:, :, side, side].sum(), x, retain_graph=True)[0]
+        for i, other in ((0, (0, 1, 3)), (2, (0, 1, 2))):
+            touched = grad.abs().sum(other).nonzero().flatten() * (finest // before[0])
+            here = side * (finest // after[0])
+            if len(touched):
+                found[i] = max(found[i], here - int(touched.min()))
+                found[i + 1] = max(found[i + 1], int(touched.max()) - here)
+    assert tuple(found) == operator.halo
+
+
+class Everything(nn.Module):
+    """Every operator on the same images, so that one export covers them all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = {name: ends(operator, (7, 5)) for name, operator in CATALOGUE.items()}
+        self.parts = nn.ModuleList(layer(CATALOGUE[name], *found[:2]) for name, found in self.ends.items())
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, ...]:
+        inputs = [coarse if found[2] != (7, 5) else fine for found in self.ends.values()]
+        sizes = [found[3] for found in self.ends.values()]
+        return tuple(part(x, size) + 1 for part, x, size in zip(self.parts, inputs, sizes, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_operator_answers_alike_in_onnx_and_at_any_batch(tmp_path: Path) -> None:
+    module = Everything().eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    images = torch.randn(2, 6, 7, 5), torch.randn(2, 6, 4, 3)
+    exported = torch.export.export(module, images, dynamic_shapes=({0: batch}, {0: batch}))
+    torch.onnx.export(exported, (), str(tmp_path / "all.onnx"), dynamo=True, input_names=["fine", "coarse"])
+    session = onnxruntime.InferenceSession(str(tmp_path / "all.onnx"), providers=["CPUExecutionProvider"])
+    others = torch.randn(3, 6, 7, 5), torch.randn(3, 6, 4, 3)
+    found = session.run(None, {"fine": others[0].numpy(), "coarse": others[1].numpy()})
+    with torch.no_grad():
+        wanted = module(*others)
+    for name, one, other in zip(CATALOGUE, found, wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), other, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

@@ -23,6 +23,7 @@ from convfabric.archive import Passport
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.errors import ExportError
 from convfabric.fabric import Fabric
+from convfabric.graph import POINT
 
 TOLERANCE = 1e-4
 """Largest difference of logits that is let pass."""
@@ -51,7 +52,7 @@ def variable_size(papers: Passport) -> int | None:
 
     Segmentation takes any multiple of the coarsest stride, if the size it was trained at is one.
     """
-    multiple = 2 ** max(node.place.scale for node in papers.graph.nodes)
+    multiple = 2 ** max(node.place.scale for node in papers.graph.nodes if node.place.scale < POINT)
     fits = all(side % multiple == 0 and side > multiple for side in papers.preprocessing.size)
     return multiple if papers.graph.head.task == "segmentation" and fits else None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.data.imageset import ImageSet, in_order
@@ -21,9 +21,9 @@ def mean_squared_weight(fabric: Fabric, data: ImageSet) -> Worths:
     Norms and biases do not count; an edge without kernels is worth nothing by this measure.
     """
     worths = {}
-    for name, module in fabric.edges.items():
-        kernels = [p.detach().flatten() for p in module.parameters() if p.ndim > 1]
-        worths[name] = float(torch.cat(kernels).square().mean()) if kernels else 0.0
+    for edge in fabric.graph.edges:
+        kernels = [p.detach().flatten() for p in fabric.edges[edge.weights].parameters() if p.ndim > 1]
+        worths[edge.name] = float(torch.cat(kernels).square().mean()) if kernels else 0.0
     return worths
 
 
@@ -37,7 +37,7 @@ def loss_change(fabric: Fabric, data: ImageSet) -> Worths:
     split, batch = data.splits["train"], 64 if data.task == "classification" else 4
     count = min(len(split), WEIGHING_IMAGES if data.task == "classification" else WEIGHING_IMAGES // 8)
     stride = len(split) // count
-    totals = dict.fromkeys(fabric.edges, 0.0)
+    totals = dict.fromkeys(fabric.graph.edge_names, 0.0)
     was_training = fabric.training
     fabric.eval()
     chosen = [[position * stride for position in positions] for positions in in_order(count, batch)]
@@ -51,27 +51,21 @@ def loss_change(fabric: Fabric, data: ImageSet) -> Worths:
 
 def _gate_gradients(fabric: Fabric, images: Tensor, targets: Tensor, ignore: int) -> dict[str, Tensor]:
     """The gradient of each image's loss by a gate on each edge: one (B,) tensor for each edge."""
-    gates = {name: torch.ones(len(images), 1, 1, 1, device=images.device, requires_grad=True) for name in fabric.edges}
-
-    def gated(gate: Tensor) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        return lambda module, inputs, response: response * gate
-
-    handles = [module.register_forward_hook(gated(gates[name])) for name, module in fabric.edges.items()]
-    try:
-        logits = fabric(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    each = F.cross_entropy(logits, targets, ignore_index=ignore if logits.ndim == 4 else -100, reduction="none")
-    per_image = each if each.ndim == 1 else each.mean((1, 2))
-    gradients = torch.autograd.grad(per_image.sum(), list(gates.values()))
+    names = [edge.name for edge in fabric.graph.edges]
+    gates = {name: torch.ones(len(images), 1, 1, 1, device=images.device, requires_grad=True) for name in names}
+    ignored = ignore if fabric.graph.head.task == "segmentation" else -100
+    total = images.new_zeros(())
+    for logits in fabric.forward_exits(images, gates=gates):
+        each = F.cross_entropy(logits, targets, ignore_index=ignored, reduction="none")
+        total = total + (each if each.ndim == 1 else each.mean((1, 2))).sum()
+    gradients = torch.autograd.grad(total, list(gates.values()))
     return {name: gradient.flatten() for name, gradient in zip(gates, gradients, strict=True)}
 
 
 def random_worth(fabric: Fabric, data: ImageSet, seed: int = 0) -> Worths:
     """Seeded numbers from 0 to 1: what every other measure has to beat."""
     dice = random.Random(seed)
-    return {name: dice.random() for name in fabric.edges}
+    return {edge.name: dice.random() for edge in fabric.graph.edges}
 
 
 WORTHS: Mapping[str, Callable[[Fabric, ImageSet], Worths]] = MappingProxyType(

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+Halo = tuple[float, float, float, float]
+"""Pixels read above, below, to the left and to the right of each pixel written."""
 
 
 class Operator(ABC):
     """What an edge does to a response; channels and sizes are those of the nodes at its ends.
 
-    A new operator is a frozen dataclass with these five answers and, where it is not composed of
+    A new operator is a frozen dataclass with these six answers and, where it is not composed of
     others, one row in :mod:`convfabric.layers`.
     """
 
@@ -21,15 +23,23 @@ class Operator(ABC):
     @property
     @abstractmethod
     def keeps_channels(self) -> bool:
-        """Whether output channel i is made of input channel i alone, so both counts are equal."""
+        """Whether there are as many channels after as before, each made of one alone."""
+
+    @property
+    @abstractmethod
+    def halo(self) -> Halo:
+        """Pixels read around each one written, counted on the finer of the two maps; infinite for a whole map."""
 
     @abstractmethod
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        """Number of trained values."""
+        """Number of trained values. Raises ValueError for channels that the operator cannot join."""
 
     @abstractmethod
     def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
-        """Multiply-accumulates for one image; additions alone, norms and activations count zero."""
+        """Multiply-accumulates with trained weights for one image.
+
+        Additions, norms, activations, pooling and resampling count zero.
+        """
 
     @abstractmethod
     def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
@@ -43,6 +53,15 @@ def area(size: Size) -> int:
     12
     """
     return size[0] * size[1]
+
+
+def around(before: float, after: float) -> Halo:
+    """The same halo along rows and columns.
+
+    >>> around(2, 1)
+    (2, 1, 2, 1)
+    """
+    return before, after, before, after
 
 
 def halved(size: Size) -> Size:

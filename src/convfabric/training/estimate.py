@@ -41,7 +41,7 @@ def estimate(
     run = Run(copy.deepcopy(fabric), data, recipe, teacher=teacher, device=device)
     began = time.monotonic()
     for step, (images, targets) in enumerate(run.batches(0, 0)):
-        run.take_step(run.fabric, images, targets)
+        run.take_step(run.model, images, targets)
         if step == 0:
             began = time.monotonic()
         if step == TIMED_STEPS - 1 or run.steps_an_epoch == step + 1:

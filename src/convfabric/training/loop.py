@@ -5,7 +5,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from convfabric.archive import write_atomically
 from convfabric.data.augmentation import Augmentation, augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
-from convfabric.fabric import Fabric
+from convfabric.fabric import EveryExit, Fabric
 from convfabric.notation import graph_to_json
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.interrupts import Interrupts
-from convfabric.training.losses import loss
+from convfabric.training.losses import summed_loss
 from convfabric.training.precision import takes_bfloat16
 from convfabric.training.recipe import Recipe
 
@@ -100,6 +100,7 @@ class Run:
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = EveryExit(self.fabric)
         recipe = recipe.fitted(len(data.splits["train"]), data.task)
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
         self.earlier = list(earlier)
@@ -131,7 +132,7 @@ class Run:
 
     def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
         """Every step that is left."""
-        model, self.optimiser = self.accelerator.prepare(self.fabric, self.optimiser)
+        model, self.optimiser = self.accelerator.prepare(self.model, self.optimiser)
         saved, began, first = time.monotonic(), time.monotonic(), self.progress.step
         while self.progress.step < self.steps:
             epoch, within = divmod(self.progress.step, self.steps_an_epoch)
@@ -184,7 +185,7 @@ class Run:
         total = 0.0
         for part, (batch, wanted) in enumerate(zip(images, targets, strict=True)):
             last = part == len(images) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with nullcontext() if last else self.accelerator.no_sync(model), self._seeded(part):
                 part_loss = self._loss(model, batch, wanted) / len(images)
                 total += self._finite(part_loss)
                 self.accelerator.backward(part_loss)
@@ -194,10 +195,18 @@ class Run:
 
     def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         with self._autocast():
-            logits = model(images)
+            exits = model(images)
             with torch.inference_mode():
                 taught = self.teacher(images) if self.teacher else None
-        return loss(logits.float(), targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
+        return summed_loss(exits, targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
+
+    @contextmanager
+    def _seeded(self, part: int) -> Iterator[None]:
+        """What dropout draws depends on the step alone; the generators of others are left as they were."""
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
+            torch.manual_seed(self._dice(self.progress.step, self.accelerator.process_index, part).initial_seed())
+            yield
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.half)

@@ -3,10 +3,23 @@
 Legend of the suffixes: B images, K classes; segmentation has a height and a width behind them.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.training.recipe import Recipe
+
+
+def summed_loss(
+    exits: Sequence[Tensor], targets: Tensor, recipe: Recipe, ignore: int, taught: Tensor | None = None
+) -> Tensor:
+    """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4)."""
+    losses = [loss(logits.float(), targets, recipe, ignore, taught) for logits in exits]
+    total = losses[0]
+    for other in losses[1:]:
+        total = total + other
+    return total
 
 
 def loss(logits: Tensor, targets: Tensor, recipe: Recipe, ignore: int, taught: Tensor | None = None) -> Tensor:

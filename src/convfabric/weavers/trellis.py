@@ -11,7 +11,16 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import Edge, Entry, Graph, Head, Node, Place, Task
 from convfabric.laws import check
-from convfabric.operators import Conv, Operator, UpConv, pointwise_up, residual, strided_stem
+from convfabric.operators import (
+    BandedConv,
+    BandedUpConv,
+    Conv,
+    Operator,
+    UpConv,
+    pointwise_up,
+    residual,
+    strided_stem,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +37,23 @@ class Trellis:
     """Whether each coarser scale has twice the channels; else all have the same."""
     finest: int = 0
     """Scale where the first row stands; images reach it by strided convolutions."""
-    operators: Literal["plain", "block"] = "plain"
-    """plain: the paper's 3×3 convolutions. block: same scale identity + two 3×3, down 3×3 stride 2,
-    up 1×1 and nearest."""
+    operators: Literal["plain", "banded", "block"] = "plain"
+    """plain: the paper's 3×3 convolutions. banded: the same between neighbouring channels only, the paper's
+    sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest."""
     head: Literal["corner", "all"] = "corner"
     """corner: the paper's, at the coarsest scale (classification) or the finest (segmentation).
     all: every scale of the last layer, which then needs no edges of its own."""
+    reach: int = 1
+    """Above 1, each node also reads its own scale so many layers before."""
+    shared: bool = False
+    """Whether the edges of a layer that move alike share their weights, which then see every scale."""
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0)):
+        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0), ("reach", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
+        if self.shared and self.doubling:
+            raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
 
 
 def weave_trellis(
@@ -57,24 +72,19 @@ def weave_trellis(
     rows, last = range(numbers.finest, numbers.finest + numbers.scales), numbers.layers - 1
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
     corner = rows[-1] if task == "classification" else rows[0]
-    plain = numbers.operators == "plain"
+    reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
+    within = () if numbers.head == "all" else _last_layer(rows, last, corner)
+    pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *within)
     graph = Graph(
         name=name,
         nodes=tuple(Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows),
-        edges=tuple(
-            Edge(source=a, target=b, operator=_operator(numbers.operators, b.scale - a.scale))
-            for a, b in (*_first_layer(rows), *_between_layers(rows, last), *_last_layer(rows, last, corner, numbers))
-        ),
+        edges=tuple(_edge(numbers, a, b) for a, b in pairs),
         entry=Entry(
             place=Place(0, numbers.finest),
-            operator=Conv() if plain and numbers.finest == 0 else strided_stem(numbers.finest),
+            operator=strided_stem(numbers.finest) if numbers.operators == "block" or numbers.finest else Conv(),
             image_channels=image_channels,
         ),
-        head=Head(
-            task=task,
-            classes=classes,
-            reads=tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,))),
-        ),
+        heads=(Head(task=task, classes=classes, reads=reads),),
     )
     return check(graph)
 
@@ -83,22 +93,30 @@ def _first_layer(rows: range) -> Iterator[tuple[Place, Place]]:
     yield from ((Place(0, s - 1), Place(0, s)) for s in rows[1:])
 
 
-def _between_layers(rows: range, last: int) -> Iterator[tuple[Place, Place]]:
-    for layer in range(1, last + 1):
+def _between_layers(rows: range, numbers: Trellis) -> Iterator[tuple[Place, Place]]:
+    for layer in range(1, numbers.layers):
         for s in rows:
             yield from ((Place(layer - 1, near), Place(layer, s)) for near in (s - 1, s, s + 1) if near in rows)
+            if 1 < numbers.reach <= layer:
+                yield Place(layer - numbers.reach, s), Place(layer, s)
 
 
-def _last_layer(rows: range, last: int, corner: int, numbers: Trellis) -> Iterator[tuple[Place, Place]]:
-    if numbers.head == "all":
-        return
+def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Place]]:
     if corner == rows[0]:
         yield from ((Place(last, s + 1), Place(last, s)) for s in rows[:-1])
     elif last > 0:
         yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])
 
 
+def _edge(numbers: Trellis, source: Place, target: Place) -> Edge:
+    far, step = target.layer - source.layer, target.scale - source.scale
+    shared = f"layer{target.layer}_{'up same down'.split()[step + 1]}_{far}" if numbers.shared else ""
+    return Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
+
+
 def _operator(kind: str, step: int) -> Operator:
     if kind == "plain":
         return UpConv() if step < 0 else Conv(stride=1 + step)
+    if kind == "banded":
+        return BandedUpConv() if step < 0 else BandedConv(stride=1 + step)
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]

@@ -1,0 +1,172 @@
+"""Weights that follow a graph: from the weights of a fabric, those of a part of it, by name and by channel.
+
+What is taken are views and slices that gradients run through.
+"""
+
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from convfabric.errors import GraphError
+from convfabric.graph import Graph, Place
+from convfabric.operators import (
+    BandedConv,
+    BandedUpConv,
+    Chain,
+    Concat,
+    Conv,
+    Depthwise,
+    Maxout,
+    Operator,
+    Shuffle,
+    Sum,
+)
+
+Weights = dict[str, Tensor]
+
+
+class Rows(NamedTuple):
+    """Channels that stay: their positions, int64 and in order, and of how many."""
+
+    positions: Tensor
+    of: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them stay."""
+        return len(self.positions) == self.of
+
+
+def every(count: int) -> Rows:
+    """All of so many channels."""
+    return Rows(torch.arange(count), count)
+
+
+def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> dict[Place, Rows]:
+    """For each place of a smaller graph the channels that stay.
+
+    Those of concatenations, and behind operators that keep channels, follow from what is joined; those of
+    other narrowed places are given by ``chosen``.
+    Raises GraphError where positions do not fit the two graphs.
+    """
+    rows: dict[Place, Rows] = {}
+    for place in smaller.order:
+        arriving = [edge for edge in smaller.arriving(place) if edge.operator.keeps_channels]
+        count, of = smaller.node(place).channels, whole.node(place).channels
+        if count == of:
+            rows[place] = every(of)
+        elif smaller.node(place).join == "concatenation":
+            starts = _starts(whole, place)
+            taken = [starts[edge.name] + rows[edge.source].positions for edge in arriving]
+            rows[place] = Rows(torch.cat(taken), of)
+        elif arriving and place not in chosen:
+            rows[place] = rows[arriving[0].source]
+        else:
+            rows[place] = Rows(chosen[place], of)
+        positions = rows[place].positions
+        if len(positions) != count or int(positions.max()) >= of:
+            raise GraphError(f"{place}: {len(positions)} positions given for {count} of {of} channels.")
+    return rows
+
+
+def _starts(graph: Graph, place: Place) -> dict[str, int]:
+    """Where in a concatenation the channels of each edge begin."""
+    starts, upto = {}, 0
+    for edge in graph.arriving(place):
+        starts[edge.name] = upto
+        upto += graph.node(edge.source).channels
+    return starts
+
+
+def inherited(weights: Mapping[str, Tensor], whole: Graph, smaller: Graph, rows: Mapping[Place, Rows]) -> Weights:
+    """The weights and statistics of a smaller graph, from those of the whole one's fabric.
+
+    Raises GraphError where an operator whose channels belong together would lose a part of them.
+    """
+    entry = smaller.entry
+    taken = _followed(weights, "entry", entry.operator, every(entry.image_channels), rows[entry.place])
+    for edge in {edge.weights: edge for edge in smaller.edges}.values():
+        before = rows[edge.source]
+        after = before if smaller.node(edge.target).join == "concatenation" else rows[edge.target]
+        taken |= _followed(weights, f"edges.{edge.weights}", edge.operator, before, after)
+    for node in smaller.nodes:
+        taken |= _followed(weights, f"nodes.{node.place}", node.then, rows[node.place], rows[node.place])
+    for head in smaller.heads:
+        name = f"heads.{head.name}"
+        taken |= {f"{name}.bias": weights[f"{name}.bias"]} if head.linear else {}
+        for place in head.reads if head.linear else ():
+            taken[f"{name}.reads.{place}.weight"] = _cut(weights[f"{name}.reads.{place}.weight"], None, rows[place])
+    return taken
+
+
+def _followed(weights: Mapping[str, Tensor], name: str, operator: Operator, before: Rows, after: Rows) -> Weights:
+    """The weights of one operator under a name, with the given input and output channels."""
+    if before.complete and after.complete:
+        return {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+    try:
+        inside = _inside(operator, before, after)
+    except ValueError as fault:
+        raise GraphError(f"{name}: {fault}.") from None
+    if inside is not None:
+        parts = (_followed(weights, f"{name}.{under}", *part) for under, part in inside.items())
+        return {key: value for part in parts for key, value in part.items()}
+    own = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+    reads = None if isinstance(operator, Depthwise) else before
+    return {key: _cut(value, after, reads if value.ndim > 3 else None) for key, value in own.items()}
+
+
+def _cut(value: Tensor, after: Rows | None, before: Rows | None) -> Tensor:
+    """A tensor with fewer output channels (first dimension) and input channels (second one)."""
+    if after is not None and not after.complete and value.ndim > 0:
+        value = value[after.positions.to(value.device)]
+    return value if before is None or before.complete else value[:, before.positions.to(value.device)]
+
+
+Inside = dict[str, tuple[Operator, Rows, Rows]]
+
+
+@singledispatch
+def _inside(operator: Operator, before: Rows, after: Rows) -> Inside | None:
+    """The operators inside one, by the name of their module, with the channels that stay; None for a primitive."""
+    grouped = isinstance(operator, Conv) and operator.groups > 1
+    if grouped or isinstance(operator, BandedConv | BandedUpConv | Shuffle | Maxout):
+        raise ValueError(f"channels of {operator} belong together, {len(after.positions)} of {after.of} would stay")
+    return None
+
+
+@_inside.register
+def _(operator: Chain, before: Rows, after: Rows) -> Inside:
+    whole = operator.parts(before.of, after.of)
+    smaller = operator.parts(len(before.positions), len(after.positions))
+    changing = [i for i, part in enumerate(operator.steps) if not part.keeps_channels]
+    inside: Inside = {}
+    for i, (part, less) in enumerate(zip(whole, smaller, strict=True)):
+        following = before
+        if i in changing:
+            last = i == changing[-1] or operator.inner is None
+            following = after if last else Rows(torch.arange(less.channels_out), part.channels_out)
+        inside[f"steps.{i}"] = (part.operator, before, following)
+        before = following
+    return inside
+
+
+@_inside.register
+def _(operator: Sum, before: Rows, after: Rows) -> Inside:
+    return {f"branches.{i}": (branch, before, after) for i, branch in enumerate(operator.branches)}
+
+
+@_inside.register
+def _(operator: Concat, before: Rows, after: Rows) -> Inside:
+    inside: Inside = {}
+    start = 0
+    smaller = operator.parts(len(before.positions), len(after.positions))
+    for i, (part, less) in enumerate(zip(operator.parts(before.of, after.of), smaller, strict=True)):
+        own = after.positions[(after.positions >= start) & (after.positions < start + part.channels_out)] - start
+        if len(own) != less.channels_out:
+            raise ValueError(f"branch {i} makes {less.channels_out} channels, {len(own)} of its own would stay")
+        inside[f"branches.{i}"] = (part.operator, before, Rows(own, part.channels_out))
+        start += part.channels_out
+    return inside

@@ -1,0 +1,135 @@
+"""The sparse fabric's convolutions: an output channel reads the few input channels next to it, and no others.
+
+Kernels that do not exist are not stored, counted or exported. Which exist follows from the channels at
+the two ends (Saxena & Verbeek 2016, section 3; the border rules are those of the authors' code).
+"""
+
+from dataclasses import dataclass
+
+from convfabric.operators.operator import Halo, Operator, Size, area, around
+
+
+Pair = tuple[int, int]
+"""An output channel and an input channel."""
+
+
+def taps(channels_in: int, channels_out: int) -> tuple[tuple[Pair, ...], ...]:
+    """The pairs of channels that have a kernel, grouped so that no output stands twice in a group.
+
+    Equal counts: each output reads its own channel and one on either side. From twice as many: its own two and
+    one on either side. To twice as many: two. All clipped to what exists; equal counts of at most three are dense.
+    Raises ValueError for counts of any other ratio.
+
+    >>> taps(4, 4)
+    (((1, 0), (2, 1), (3, 2)), ((0, 0), (1, 1), (2, 2), (3, 3)), ((0, 1), (1, 2), (2, 3)))
+    """
+    if channels_in == channels_out:
+        reach = 1 if channels_in > 3 else channels_in
+        starts, width = [i - reach for i in range(channels_out)], 2 * reach + 1
+    elif channels_in == 2 * channels_out:
+        starts, width = [2 * i - 1 for i in range(channels_out)], 4
+    elif channels_out == 2 * channels_in:
+        starts, width = [(i - 1) // 2 for i in range(channels_out)], 2
+    else:
+        raise ValueError(f"a band joins equal counts or one and its double, not {channels_in} and {channels_out}")
+    groups = (
+        tuple((i, start + tap) for i, start in enumerate(starts) if 0 <= start + tap < channels_in)
+        for tap in range(width)
+    )
+    return tuple(group for group in groups if group)
+
+
+def band(channels_in: int, channels_out: int) -> list[list[int]]:
+    """For each output channel the input channels it reads.
+
+    >>> band(4, 4), band(6, 3), band(2, 4)
+    ([[0, 1], [0, 1, 2], [1, 2, 3], [2, 3]], [[0, 1, 2], [1, 2, 3, 4], [3, 4, 5]], [[0], [0, 1], [0, 1], [1]])
+    """
+    found = sorted(pair for group in taps(channels_in, channels_out) for pair in group)
+    return [[before for after, before in found if after == i] for i in range(channels_out)]
+
+
+def pairs(channels_in: int, channels_out: int) -> int:
+    """How many pairs of an output and an input channel have a kernel.
+
+    >>> pairs(64, 64), pairs(32, 16), pairs(16, 32)
+    (190, 62, 62)
+    """
+    return sum(map(len, taps(channels_in, channels_out)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandedConv(Operator):
+    """A convolution over neighbouring channels, padded so that stride s gives ⌈n/s⌉.
+
+    >>> BandedConv().parameters(64, 64)
+    1774
+    """
+
+    kernel: int = 3
+    """Pixels on a side, odd."""
+    stride: int = 1
+    """1 or 2."""
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.kernel % 2 == 0 or self.stride not in (1, 2):
+            raise ValueError(f"kernel={self.kernel}, stride={self.stride}: an odd kernel, and stride 1 or 2.")
+
+    @property
+    def step(self) -> int:
+        return self.stride - 1
+
+    @property
+    def keeps_channels(self) -> bool:
+        return False
+
+    @property
+    def halo(self) -> Halo:
+        return around(self.kernel // 2, self.kernel // 2)
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return self.kernel**2 * pairs(channels_in, channels_out) + self.bias * channels_out
+
+    def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return self.kernel**2 * pairs(channels_in, channels_out) * area(size_out)
+
+    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return channels_out * area(size_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandedUpConv(Operator):
+    """Zeros inserted at odd positions, then a convolution over neighbouring channels: one scale finer.
+
+    >>> BandedUpConv(bias=False).macs(64, 32, (4, 4), (8, 8))
+    18144
+    """
+
+    kernel: int = 3
+    """Pixels on a side, odd."""
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        BandedConv(kernel=self.kernel)
+
+    @property
+    def step(self) -> int:
+        return -1
+
+    @property
+    def keeps_channels(self) -> bool:
+        return False
+
+    @property
+    def halo(self) -> Halo:
+        return around(self.kernel // 2, self.kernel // 2)
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return self.kernel**2 * pairs(channels_in, channels_out) + self.bias * channels_out
+
+    def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return self.kernel**2 * pairs(channels_in, channels_out) * area(size_in)
+
+    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return channels_out * area(size_out)
