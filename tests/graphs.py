@@ -4,7 +4,7 @@ import random
 
 from convfabric.errors import NoRouteError
 from convfabric.graph import Graph
-from convfabric.weavers import Trellis, weave_trellis
+from convfabric.weavers import Purpose, Trellis, weave_trellis
 
 
 def random_trellis(seed: int, most_channels: int = 6) -> tuple[Graph, tuple[int, int]]:
@@ -19,12 +19,13 @@ def random_trellis(seed: int, most_channels: int = 6) -> tuple[Graph, tuple[int,
         channels=dice.randint(1, most_channels),
         doubling=dice.random() < 0.5,
         finest=finest,
-        operators=dice.choice(("plain", "block")),
+        operators=dice.choice(("plain", "block", "banded")),
         head=dice.choice(("corner", "all")),
     )
     least = 2 ** (finest + scales - 1)
     size = (least + dice.randint(0, 9), least + dice.randint(0, 9))
-    graph = weave_trellis(numbers, image_channels=dice.randint(1, 4), classes=dice.randint(2, 5), task=task)
+    purpose = Purpose(image_channels=dice.randint(1, 4), classes=dice.randint(2, 5), task=task)
+    graph = weave_trellis(numbers, purpose)
     return graph, size
 
 

@@ -13,7 +13,7 @@ import convfabric
 SOURCE = Path(convfabric.__file__).parent
 
 ROOMS = (
-    ["errors", "operators", "graph", "laws", "weavers", "notation", "routes", "costs", "choice", "report"],
+    ["errors", "operators", "graph", "laws", "priors", "weavers", "notation", "routes", "costs", "choice", "report"],
     ["layers", "inheritance", "fabric", "data", "archive", "scores", "environment", "models"],
     ["training", "extraction", "latency", "exporting"],
     ["job", "describing", "cutting", "pictured", "runs", "pipeline", "evaluation", "cli", "__main__"],

@@ -3,7 +3,7 @@ import pytest
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.graph import Place, tied
 from convfabric.laws import broken_laws
-from convfabric.weavers import Trellis, weave, weave_trellis
+from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 
 
@@ -66,7 +66,7 @@ def test_tied_places_of_a_block_trellis_are_its_rows() -> None:
 
 def test_order_names_the_places_that_run_in_a_circle() -> None:
     with pytest.raises(GraphError, match=r"the edges among L0S0, L0S1 run in a circle"):
-        weave_trellis(Trellis(layers=1, scales=2, channels=4), task="segmentation")
+        weave_trellis(Trellis(layers=1, scales=2, channels=4), Purpose(task="segmentation"))
 
 
 def test_every_place_stands_after_all_that_feed_it() -> None:

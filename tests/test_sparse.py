@@ -11,7 +11,7 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.layers.banded import _BandedLayer
 from convfabric.operators import BandedConv, BandedUpConv, band
-from convfabric.weavers import Trellis, weave_trellis
+from convfabric.weavers import Purpose, Trellis, weave_trellis
 
 SHAPES = {
     "mnist 16×32": (Trellis(layers=16, scales=6, channels=32), (32, 32), 1, 10, 211_500, 226_294),
@@ -22,7 +22,7 @@ SHAPES = {
 
 
 def sparse(numbers: Trellis, image_channels: int = 3, classes: int = 10) -> Graph:
-    return weave_trellis(replace(numbers, operators="banded"), image_channels=image_channels, classes=classes)
+    return weave_trellis(replace(numbers, operators="banded"), Purpose(image_channels=image_channels, classes=classes))
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -51,7 +51,7 @@ def test_it_is_the_dense_fabric_with_off_band_weights_at_zero(doubling: bool, tr
     numbers = {"layers": 3, "scales": 3, "channels": 5, "doubling": doubling}
     torch.manual_seed(0)
     graphs = [
-        weave_trellis(Trellis(**numbers, operators=kind), task=task)  # type: ignore[arg-type]
+        weave_trellis(Trellis(**numbers, operators=kind), Purpose(task=task))  # type: ignore[arg-type]
         for kind in ("banded", "plain")
     ]
     thin, dense = (Fabric(graph).double().train(training) for graph in graphs)

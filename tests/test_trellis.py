@@ -6,7 +6,7 @@ from convfabric.costs import costs
 from convfabric.errors import SettingError
 from convfabric.graph import Place
 from convfabric.routes import cheapest_route, count_routes
-from convfabric.weavers import PRESETS, Trellis, weave, weave_trellis
+from convfabric.weavers import PRESETS, Purpose, Trellis, weave, weave_trellis
 
 
 @pytest.mark.parametrize(("layers", "scales", "edges"), [(8, 6, 122), (16, 6, 250), (9, 6, 138), (8, 9, 191)])
@@ -38,8 +38,8 @@ def test_nineteen_convolutions_and_five_poolings_give_42504_chains() -> None:
 
 def test_last_layer_runs_to_where_the_head_reads() -> None:
     numbers = Trellis(layers=3, scales=3, channels=2)
-    down = weave_trellis(numbers, task="classification")
-    up = weave_trellis(numbers, task="segmentation")
+    down = weave_trellis(numbers)
+    up = weave_trellis(numbers, Purpose(task="segmentation"))
     assert down.head.reads == (Place(2, 2),)
     assert {"L2S0_L2S1", "L2S1_L2S2"} <= down.edge_names
     assert up.head.reads == (Place(2, 0),)
@@ -62,7 +62,7 @@ def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
 
 
 def test_an_unknown_number_is_refused() -> None:
-    with pytest.raises(SettingError, match="depth: a trellis has layers, scales"):
+    with pytest.raises(SettingError, match="depth: fabric-small has layers, scales"):
         weave("fabric-small", depth=3)
 
 

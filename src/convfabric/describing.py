@@ -8,11 +8,10 @@ from typing import Any
 
 from convfabric.costs import costs, peak_bytes
 from convfabric.graph import Graph
-from convfabric.job import parsed_setting, parsed_size, trellis_numbers
+from convfabric.job import network_numbers, parsed_setting, parsed_size
 from convfabric.operators import Size
 from convfabric.routes import count_routes
-from convfabric.weavers import PRESETS, Preset, Trellis, weave, weave_trellis
-from convfabric.weavers.presets import check_scales, find_preset
+from convfabric.weavers import FAMILIES, PRESETS, find_preset, weave
 
 Facts = dict[str, Any]
 
@@ -23,18 +22,13 @@ def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -
     >>> described("paper-mnist-dense")["parameters"]
     4512650
     """
-    numbers = trellis_numbers(dict(parsed_setting(change) for change in changes))
     if Path(name).is_dir():
         from convfabric.archive import load_fabric
 
         papers = load_fabric(Path(name))[1]
         return facts_of(papers.graph, papers.preprocessing.size) | {"run": name}
-    if name == "trellis":
-        image = parsed_size(size) if size else Preset(about="", numbers=Trellis()).size
-        trellis = Trellis(**numbers)
-        check_scales(trellis, image)
-        return facts_of(weave_trellis(trellis), image)
     image = parsed_size(size) if size else find_preset(name).size
+    numbers = network_numbers(name, dict(parsed_setting(change) for change in changes))
     return facts_of(weave(name, size=image, **numbers), image)
 
 
@@ -59,7 +53,8 @@ def facts_of(graph: Graph, image: Size) -> Facts:
 def described_lines(facts: Facts) -> list[str]:
     """The facts for people, with units."""
     channels, height, width = facts["image"]
-    about = PRESETS[facts["name"]].about if facts["name"] in PRESETS else "a trellis"
+    known = [*PRESETS, *FAMILIES]
+    about = find_preset(facts["name"]).about if facts["name"] in known else "a network of yours"
     title = f"{facts['run']}: cut from {facts['name']}" if "run" in facts else f"{facts['name']}: {about}"
     return [
         title,
@@ -79,4 +74,4 @@ def described_lines(facts: Facts) -> list[str]:
 def _next(facts: Facts) -> str:
     if "run" in facts:
         return f"convfabric evaluate {shlex.quote(facts['run'])}"
-    return f"convfabric fit DATA --network {facts['name']}" if facts["name"] in PRESETS else "convfabric list"
+    return f"convfabric fit DATA --network {facts['name']}" if facts["name"] in (*PRESETS, *FAMILIES) else "convfabric list"

@@ -119,7 +119,8 @@ class Fabric(nn.Module):
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         weights = inherited(own, self.graph, graph, remaining(self.graph, graph, {}))
         runner = _skeleton(graph).to(images_BCHW.device).train(self.training)
-        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, weights, (images_BCHW,))
+        named = {f"fabric.{name}": weight for name, weight in weights.items()}
+        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, named, (images_BCHW,))
         return answers
 
 
@@ -203,7 +204,9 @@ class _HeadLayer(nn.Module):
     def _mapped_pixels(self, name: str, response_BCHW: Tensor) -> Tensor:
         if self.bias is None:
             return response_BCHW
-        return F.conv2d(response_BCHW, self.reads[name].get_parameter("weight")[:, :, None, None])
+        weight_KC = self.reads[name].weight
+        assert isinstance(weight_KC, Tensor)
+        return F.conv2d(response_BCHW, weight_KC[:, :, None, None])
 
 
 def _enlarged(maps_BKHW: Tensor, size: Size) -> Tensor:

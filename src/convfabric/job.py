@@ -13,7 +13,7 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
-from convfabric.weavers import DEFAULT, Trellis, find_preset
+from convfabric.weavers import DEFAULT, find_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Procedure:
     """What happens to the fabric between training and export."""
 
     network: str = DEFAULT
-    """A preset's name."""
+    """A preset's or a family's name."""
     worth: Literal["loss-change", "mean-squared-weight", "random"] = "loss-change"
     """By what edges are weighed."""
     rounds: int = 4
@@ -51,7 +51,7 @@ class Job:
     data: str
     """A folder, a CSV table or a name."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers of the trellis that replace the preset's."""
+    """Numbers of the network's family that replace the preset's."""
     options: DataOptions = DataOptions()
     recipe: Recipe = Recipe()
     budget: Budget = Budget()
@@ -62,14 +62,14 @@ LARGEST_SIDE = 4096
 SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
 
 
-def known_settings() -> list[str]:
-    """Every key that a configuration may have.
+def known_settings(network: str = DEFAULT) -> list[str]:
+    """Every key that a configuration may have, for a network.
 
-    >>> "epochs" in known_settings(), len(known_settings()) == len(set(known_settings()))
-    (True, True)
+    >>> "epochs" in known_settings(), "layers" in known_settings(), "layers" in known_settings("unet")
+    (True, True, False)
     """
-    sections = (name for kind in (Trellis, *SECTIONS.values()) for name in (f.name for f in fields(kind)))
-    return ["data", *sections]
+    sections = (field.name for kind in SECTIONS.values() for field in fields(kind))
+    return ["data", *_numbers_of(network), *sections]
 
 
 def job_from(settings: Mapping[str, Any]) -> Job:
@@ -78,27 +78,37 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     >>> job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"}).options.size
     (8, 16)
     """
-    if unknown := sorted(set(settings) - set(known_settings())):
-        raise SettingError(f"{', '.join(unknown)}: unknown. Known settings are {', '.join(known_settings())}.")
+    network = str(settings.get("network") or DEFAULT)
+    known = known_settings(network)
+    if unknown := sorted(set(settings) - set(known)):
+        raise SettingError(f"{', '.join(unknown)}: unknown for {network}. Known settings are {', '.join(known)}.")
     if not isinstance(settings.get("data"), str):
         raise SettingError("data: say which folder, CSV file or named set to use.")
     parts: dict[str, Any] = {
         name: kind(**_taken(kind, settings)) for name, kind in SECTIONS.items() if kind is not Budget
     }
     ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
-    return Job(data=settings["data"], numbers=_taken(Trellis, settings), budget=budget_from(ceilings), **parts)
+    numbers = {name: value for name, value in settings.items() if name in _numbers_of(network) and value is not None}
+    return Job(
+        data=settings["data"], numbers=network_numbers(network, numbers), budget=budget_from(ceilings), **parts
+    )
 
 
-def trellis_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked numbers of a trellis; SettingError for an unknown name or a value of another kind.
+def _numbers_of(network: str) -> list[str]:
+    return [*(field.name for field in fields(find_preset(network).numbers)), "prior"]
 
-    >>> trellis_numbers({"layers": 5})
-    {'layers': 5}
+
+def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked numbers of a network's family; SettingError for an unknown name or a value of another kind.
+
+    >>> network_numbers("trellis", {"layers": 5}), network_numbers("resnet", {"blocks": [1, 2]})
+    ({'layers': 5}, {'blocks': (1, 2)})
     """
-    names = [f.name for f in fields(Trellis)]
+    names = _numbers_of(network)
     if unknown := sorted(set(settings) - set(names)):
-        raise SettingError(f"{', '.join(unknown)}: a trellis has {', '.join(names)}.")
-    return _taken(Trellis, settings)
+        raise SettingError(f"{', '.join(unknown)}: {network} has {', '.join(names)}.")
+    prior = {"prior": _value("prior", str, settings["prior"])} if settings.get("prior") else {}
+    return _taken(type(find_preset(network).numbers), settings) | prior
 
 
 def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         f.name: _value(f.name, hints[f.name], settings[f.name])
         for f in fields(kind)
-        if f.name in settings and not (settings[f.name] is None and kind is Trellis)
+        if f.name in settings
     }
 
 
@@ -114,6 +124,8 @@ def _value(name: str, hint: Any, value: Any) -> Any:
     """The value if it is of the kind; whole numbers may stand for fractions, 240x180 for a size."""
     if hint == Size | None:
         return None if value is None else parsed_size(value)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_value(name, get_args(hint)[0], item) for item in value)
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for kind in kinds:
         if get_origin(kind) is Literal and value in get_args(kind):
@@ -122,8 +134,14 @@ def _value(name: str, hint: Any, value: Any) -> Any:
             return value
         if kind is float and type(value) is int:
             return float(value)
-    wanted = " or ".join(", ".join(get_args(k)) if get_origin(k) is Literal else k.__name__ for k in kinds)
+    wanted = " or ".join(_said_kind(k) for k in kinds)
     raise SettingError(f"{name}={value}: expected {wanted.replace('NoneType', 'null')}.")
+
+
+def _said_kind(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    return "a list such as [1, 2, 3]" if get_origin(kind) is tuple else str(kind.__name__)
 
 
 def parsed_size(said: Any) -> Size:
@@ -148,7 +166,8 @@ def settings_of(job: Job) -> dict[str, Any]:
     >>> job_from(settings_of(job)) == job
     True
     """
-    flat: dict[str, Any] = {"data": job.data, **job.numbers}
+    numbers = {name: list(value) if isinstance(value, tuple) else value for name, value in job.numbers.items()}
+    flat: dict[str, Any] = {"data": job.data, **numbers}
     for section in SECTIONS:
         part = getattr(job, section)
         flat |= {f.name: getattr(part, f.name) for f in fields(part)}

@@ -67,7 +67,7 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "banded down": BandedConv(stride=2),
         "banded up": BandedUpConv(),
         "locally connected": LocallyConnected(size=(7, 5)),
-        "fully connected": FullyConnected(size=(7, 5)),
+        "fully connected": FullyConnected(size=(7, 5), scales=3),
         "max pool": Pool(),
         "max pool 3×3": Pool(kernel=3),
         "average pool": Pool(kind="average", kernel=3),

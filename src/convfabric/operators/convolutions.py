@@ -208,12 +208,14 @@ class LocallyConnected(Operator):
 class FullyConnected(Operator):
     """Every value of a map of a fixed size to one pixel: a convolution as large as the map.
 
-    >>> FullyConnected(size=(7, 7)).parameters(512, 4096), FullyConnected(size=(7, 7)).step
-    (102764544, 3)
+    >>> FullyConnected(size=(7, 7), scales=3).parameters(512, 4096)
+    102764544
     """
 
     size: Size
     """Height and width of the map that is read, in pixels; no other can be run."""
+    scales: int
+    """From the scale of the map to one where maps have one pixel; see ``graph.POINT``."""
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -222,7 +224,7 @@ class FullyConnected(Operator):
 
     @property
     def step(self) -> int:
-        return (max(self.size) - 1).bit_length()
+        return self.scales
 
     @property
     def keeps_channels(self) -> bool:

@@ -1,6 +1,21 @@
 """Families of networks: each a short function from numbers to a graph."""
 
+from convfabric.weavers.draft import Draft, Purpose
+from convfabric.weavers.families import FAMILIES, Family, weave_numbers
 from convfabric.weavers.presets import DEFAULT, PRESETS, Preset, find_preset, weave
 from convfabric.weavers.trellis import Trellis, weave_trellis
 
-__all__ = ["DEFAULT", "PRESETS", "Preset", "Trellis", "find_preset", "weave", "weave_trellis"]
+__all__ = [
+    "DEFAULT",
+    "FAMILIES",
+    "PRESETS",
+    "Draft",
+    "Family",
+    "Preset",
+    "Purpose",
+    "Trellis",
+    "find_preset",
+    "weave",
+    "weave_numbers",
+    "weave_trellis",
+]

@@ -6,6 +6,7 @@ Each layer's new channels are a node of their own, in lane 1; lane 0 holds all c
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, Graph, Place
 from convfabric.operators import Chain, Conv, Norm, Pool, Relu, dense_block_layer, pointwise
 from convfabric.weavers.draft import PLAIN, Draft, Purpose
@@ -26,7 +27,7 @@ class Densenet:
 
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1 or self.growth < 1 or not 0 < self.compression <= 1:
-            raise ValueError(f"{self}: blocks and growth are at least 1, compression is above 0 and at most 1.")
+            raise SettingError(f"{self}: blocks and growth are at least 1, compression is above 0 and at most 1.")
 
 
 def weave_densenet(numbers: Densenet, purpose: Purpose, name: str = "densenet") -> Graph:

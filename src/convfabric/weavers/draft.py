@@ -64,15 +64,9 @@ class Draft:
         task, classes = self.purpose.task, self.purpose.classes
         self.heads.append(Head(task=task, classes=classes, reads=reads, linear=linear, name=name))
 
-    def finished(self) -> Graph:
-        """The graph, checked against every law."""
+    def finished(self, dead_ends: bool = False) -> Graph:
+        """The graph, checked against every law; where there may be dead ends, without them."""
         assert self.entry is not None, "images enter nowhere"
-        return check(
-            Graph(
-                name=self.name,
-                nodes=tuple(self.nodes),
-                edges=tuple(self.edges),
-                entry=self.entry,
-                heads=tuple(self.heads),
-            )
-        )
+        nodes, edges, heads = tuple(self.nodes), tuple(self.edges), tuple(self.heads)
+        graph = Graph(name=self.name, nodes=nodes, edges=edges, entry=self.entry, heads=heads)
+        return check(graph.restrict(graph.edge_names) if dead_ends else graph)

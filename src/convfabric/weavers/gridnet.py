@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Chain, Conv, Identity, Norm, Operator, Relu, TotalDropout, UpConv
 from convfabric.weavers.draft import PLAIN, Draft, Purpose
@@ -24,7 +25,7 @@ class Gridnet:
 
     def __post_init__(self) -> None:
         if min(self.streams, self.channels, self.down, self.up) < 1:
-            raise ValueError(f"{self}: streams, channels, down and up are at least 1.")
+            raise SettingError(f"{self}: streams, channels, down and up are at least 1.")
 
 
 def weave_gridnet(numbers: Gridnet, purpose: Purpose, name: str = "gridnet") -> Graph:

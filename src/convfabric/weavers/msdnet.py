@@ -8,6 +8,7 @@ scales below the coarsest.
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Chain, Conv, Operator, Pool, Width, normed, pointwise
 from convfabric.weavers.draft import PLAIN, Draft, Purpose
@@ -24,7 +25,7 @@ class Msdnet:
     step: int = 2
     """Layers of each further block."""
     grows: bool = False
-    """Whether each further block has ``step`` layers more than the one before, the second one more than step."""
+    """Whether block i + 1 has ``step`` · i + 1 layers."""
     channels: int = 16
     """Before the first layer, at the finest scale."""
     growth: int = 6
@@ -40,9 +41,9 @@ class Msdnet:
 
     def __post_init__(self) -> None:
         if min(self.exits, self.base, self.step, self.channels, self.growth, *self.factors) < 1:
-            raise ValueError(f"{self}: every number but hidden is at least 1.")
+            raise SettingError(f"{self}: every number but hidden is at least 1.")
         if any(self.growth * factor % 2 for factor in self.factors[1:]) or not 0 < self.reduction <= 1:
-            raise ValueError(f"growth={self.growth}, reduction={self.reduction}: coarser scales take halves of growth.")
+            raise SettingError(f"growth={self.growth}, reduction={self.reduction}: coarser scales take halves of growth.")
 
     @property
     def blocks(self) -> list[int]:
@@ -61,14 +62,12 @@ def weave_msdnet(numbers: Msdnet, purpose: Purpose, name: str = "msdnet") -> Gra
     ends = [sum(numbers.blocks[: i + 1]) for i in range(numbers.exits)]
     every = -(-ends[-1] // len(numbers.factors))
     for layer in range(1, ends[-1] + 1):
-        dropped = (layer - 1) // every
-        fewer = dropped > max(0, layer - 2) // every
-        finest = min(held) if not fewer else min(held) + 1
-        new = {s: _grown(draft, numbers, held, s, layer) for s in held if s >= finest}
+        fewer = layer > 1 and (layer - 1) % every == 0
+        new = {s: _grown(draft, numbers, held, s, layer) for s in held if s >= min(held) + fewer}
         held = {s: _passed(draft, numbers, place) if fewer else place for s, place in new.items()}
         if layer in ends:
             _exit(draft, numbers, held[max(held)], ends.index(layer) + 1)
-    return draft.finished()
+    return draft.finished(dead_ends=True)
 
 
 def _first_layer(draft: Draft, numbers: Msdnet) -> dict[int, Place]:
@@ -88,8 +87,7 @@ def _first_layer(draft: Draft, numbers: Msdnet) -> dict[int, Place]:
 
 def _grown(draft: Draft, numbers: Msdnet, held: dict[int, Place], scale: int, layer: int) -> Place:
     """The channels so far at a scale, and the new ones of a layer."""
-    factor = _factors(numbers)
-    finer = held.get(scale - 1)
+    factor, finer = _factors(numbers), held.get(scale - 1)
     width = numbers.growth * factor[scale] // (1 if finer is None else 2)
     own = draft.put(Place(layer, scale, 1), width, (held[scale], _bottleneck(factor[scale])))
     if finer is None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Chain, Conv, Pool
 from convfabric.weavers.draft import PLAIN, Draft, Purpose
@@ -18,7 +19,7 @@ class Nin:
 
     def __post_init__(self) -> None:
         if self.channels < 2:
-            raise ValueError(f"channels={self.channels}: a NiN has at least 2.")
+            raise SettingError(f"channels={self.channels}: a NiN has at least 2.")
 
 
 def weave_nin(numbers: Nin, purpose: Purpose, name: str = "nin") -> Graph:

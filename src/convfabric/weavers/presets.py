@@ -1,24 +1,32 @@
-"""Graphs by name: the paper's own, and the ones a user gets by default."""
+"""Graphs by name: the papers' own, and the ones a user gets by default."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from math import log2
 from types import MappingProxyType
 from typing import Any, Literal
 
 from convfabric.errors import SettingError
-from convfabric.graph import Graph, Task
+from convfabric.graph import POINT, Graph, Task
 from convfabric.operators import Size
-from convfabric.weavers.trellis import Trellis, weave_trellis
+from convfabric.priors import with_prior
+from convfabric.weavers.densenet import Densenet
+from convfabric.weavers.draft import Purpose
+from convfabric.weavers.families import FAMILIES, weave_numbers
+from convfabric.weavers.msdnet import Msdnet
+from convfabric.weavers.resnet import Resnet
+from convfabric.weavers.trellis import Trellis
+from convfabric.weavers.vgg import Vgg
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A trellis by name, with the images it is for unless told otherwise."""
+    """Numbers of a family by name, with the images they are for unless told otherwise."""
 
     about: str
-    numbers: Trellis
+    numbers: Any
+    """A record of one of the families."""
     size: Size = (32, 32)
     image_channels: int = 3
     classes: int = 10
@@ -35,6 +43,12 @@ def _paper(layers: int, channels: int, scales: int = 6, operators: Literal["plai
     return Trellis(layers=layers, scales=scales, channels=channels, operators=operators)
 
 
+def _photographs(about: str, numbers: Any) -> Preset:
+    return Preset(about=about, numbers=numbers, size=(224, 224), classes=1000)
+
+
+_MSDNET_LARGE = Msdnet(base=7, step=7, channels=32, growth=16, factors=(1, 2, 4, 4), stem="large", hidden=0)
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "fabric-tiny": Preset(
@@ -50,6 +64,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             about="NIPS 2016, MNIST 0.48 % error", numbers=_paper(16, 32, operators="banded"), image_channels=1
         ),
         "paper-cifar10-dense": Preset(about="NIPS 2016, CIFAR-10 7.43 % error", numbers=_paper(8, 128)),
+        "paper-cifar10-sparse": Preset(
+            about="NIPS 2016, the sparse fabric for CIFAR-10", numbers=_paper(16, 64, operators="banded")
+        ),
         "paper-part-labels-dense": Preset(
             about="NIPS 2016, Part Labels 95.63 % of super-pixels",
             numbers=_paper(8, 64, scales=9),
@@ -57,21 +74,45 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             classes=3,
             task="segmentation",
         ),
+        "paper-part-labels-sparse": Preset(
+            about="NIPS 2016, Part Labels 95.58 % of super-pixels",
+            numbers=_paper(8, 16, scales=9, operators="banded"),
+            size=(256, 256),
+            classes=3,
+            task="segmentation",
+        ),
+        "resnet-20": Preset(about="He et al. 2015, for 32×32 images", numbers=Resnet()),
+        "resnet-18": _photographs(
+            "He et al. 2015, for photographs", Resnet(blocks=(2, 2, 2, 2), channels=64, stem="large")
+        ),
+        "resnet-50": _photographs(
+            "He et al. 2015, for photographs",
+            Resnet(blocks=(3, 4, 6, 3), channels=64, block="bottleneck", stem="large"),
+        ),
+        "densenet-121": _photographs(
+            "Huang et al. 2017, for photographs", Densenet(blocks=(6, 12, 24, 16), growth=32, stem="large")
+        ),
+        "vgg-16": _photographs("Simonyan & Zisserman 2015", Vgg(depth=16, norm=False, top="full")),
+        "msdnet-small": Preset(about="five exits, for 32×32 images", numbers=Msdnet()),
+        "msdnet-large": _photographs("Huang et al. 2018, five exits, for photographs", _MSDNET_LARGE),
     }
 )
 DEFAULT = "fabric-small"
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name; SettingError names the nearest ones.
+    """The preset of a name, or a family with its default numbers; SettingError names the nearest ones.
 
-    >>> find_preset("fabric-small").numbers.layers
-    6
+    >>> find_preset("fabric-small").numbers.layers, find_preset("unet").numbers.scales
+    (6, 5)
     """
+    if name in FAMILIES:
+        return Preset(about=FAMILIES[name].about, numbers=FAMILIES[name].numbers())
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
+        known = [*PRESETS, *FAMILIES]
+        near = get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        raise SettingError(f"network={name}: known are {', '.join(PRESETS)}.{meant}")
+        raise SettingError(f"network={name}: known are {', '.join(known)}.{meant}")
     return PRESETS[name]
 
 
@@ -82,30 +123,36 @@ def weave(
     image_channels: int | None = None,
     classes: int | None = None,
     task: Task | None = None,
+    prior: str = "",
     **numbers: Any,
 ) -> Graph:
-    """The graph of a preset, fitted to images of a size (pixels) and to a task.
+    """The graph of a preset or a family, fitted to images of a size (pixels) and to a task.
 
-    Further keywords replace single numbers of the :class:`Trellis`. Raises SettingError for an
+    ``prior`` rewrites its kernels, see :func:`convfabric.priors.with_prior`. Further keywords replace
+    single numbers of the family's record. Raises SettingError for an
     unknown name or number, and for more scales than the images carry.
 
     >>> weave("fabric-small", size=(224, 224), classes=3).entry.place
     Place(layer=0, scale=2, lane=0)
+    >>> len(weave("unet", task="segmentation", scales=3).nodes)
+    14
     """
     preset = find_preset(name)
-    size = size or preset.size
-    trellis = fitted(preset.numbers, size) if preset.follows_size else preset.numbers
-    if unknown := sorted(set(numbers) - set(asdict(trellis))):
-        raise SettingError(f"{', '.join(unknown)}: a trellis has {', '.join(asdict(trellis))}.")
-    trellis = replace(trellis, **numbers)
-    check_scales(trellis, size)
-    return weave_trellis(
-        trellis,
-        image_channels=image_channels or preset.image_channels,
-        classes=classes or preset.classes,
+    purpose = Purpose(
         task=task or preset.task,
-        name=name,
+        classes=classes or preset.classes,
+        image_channels=image_channels or preset.image_channels,
+        size=size or preset.size,
     )
+    record = fitted(preset.numbers, purpose.size) if preset.follows_size else preset.numbers
+    known = [field.name for field in fields(record)]
+    if unknown := sorted(set(numbers) - set(known)):
+        raise SettingError(f"{', '.join(unknown)}: {name} has {', '.join(known)}.")
+    record = replace(record, **numbers)
+    if isinstance(record, Trellis):
+        check_scales(record, purpose.size)
+    graph = check_fits(weave_numbers(record, purpose, name), purpose.size)
+    return with_prior(graph, prior) if prior else graph
 
 
 def fitted(numbers: Trellis, size: Size) -> Trellis:
@@ -134,3 +181,14 @@ def check_scales(trellis: Trellis, size: Size) -> None:
             f"scales={trellis.scales} from scale {trellis.finest} would shrink {size[0]}×{size[1]} images below one "
             f"pixel. Images of {min(size)} pixels carry at most {most_scales(size)} scales."
         )
+
+
+def check_fits(graph: Graph, size: Size) -> Graph:
+    """The graph itself; SettingError where its coarsest maps would be smaller than one pixel."""
+    deepest = max(node.place.scale for node in graph.nodes if node.place.scale < POINT)
+    if deepest >= most_scales(size):
+        raise SettingError(
+            f"network={graph.name} halves images {deepest} times, which would shrink {size[0]}×{size[1]} below one "
+            f"pixel. It needs at least {2**deepest} pixels on a side."
+        )
+    return graph

@@ -6,6 +6,7 @@ So a block can be cut like any edge, and what remains is the shortcut.
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, Graph, Node, Place
 from convfabric.operators import (
     Chain,
@@ -41,7 +42,7 @@ class Resnet:
 
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
-            raise ValueError(f"blocks={self.blocks}: each stage has at least one block.")
+            raise SettingError(f"blocks={self.blocks}: each stage has at least one block.")
 
 
 def weave_resnet(numbers: Resnet, purpose: Purpose, name: str = "resnet") -> Graph:
@@ -55,7 +56,17 @@ def weave_resnet(numbers: Resnet, purpose: Purpose, name: str = "resnet") -> Gra
     raw = numbers.block in ("preactivated", "inverted")
     then: Operator = PLAIN if raw else Relu()
     place = _stem(draft, numbers, PLAIN if numbers.block == "preactivated" else NORM_AND_RELU)
-    start = place.scale
+    place = stages(draft, numbers, place, then)[-1]
+    if raw:
+        node: Node = draft.nodes[-1]
+        draft.nodes[-1] = Node(place=node.place, channels=node.channels, then=NORM_AND_RELU)
+    draft.answer(place)
+    return draft.finished()
+
+
+def stages(draft: Draft, numbers: Resnet, place: Place, then: Operator) -> list[Place]:
+    """The blocks of a residual network in a draft; the place of the last one of each stage."""
+    start, last = place.scale, []
     for stage, count in enumerate(numbers.blocks):
         channels = (numbers.channels << stage) * (4 if numbers.block.startswith("bottleneck") else 1)
         for i in range(count):
@@ -64,11 +75,8 @@ def weave_resnet(numbers: Resnet, purpose: Purpose, name: str = "resnet") -> Gra
             shortcut = Identity() if before == channels and stride == 1 else projection(stride)
             arriving = (place, shortcut), (place, _block(numbers, stride))
             place = draft.put(Place(place.layer + 1, start + stage), channels, *arriving, then=then)
-    if raw:
-        node: Node = draft.nodes[-1]
-        draft.nodes[-1] = Node(place=node.place, channels=node.channels, then=NORM_AND_RELU)
-    draft.answer(place)
-    return draft.finished()
+        last.append(place)
+    return last
 
 
 def _stem(draft: Draft, numbers: Resnet, then: Operator) -> Place:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convfabric.errors import SettingError
-from convfabric.graph import Edge, Entry, Graph, Head, Node, Place, Task
+from convfabric.graph import Edge, Entry, Graph, Head, Node, Place
 from convfabric.laws import check
 from convfabric.operators import (
     BandedConv,
@@ -21,6 +21,7 @@ from convfabric.operators import (
     residual,
     strided_stem,
 )
+from convfabric.weavers.draft import Purpose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +57,16 @@ class Trellis:
             raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
 
 
-def weave_trellis(
-    numbers: Trellis,
-    *,
-    image_channels: int = 3,
-    classes: int = 10,
-    task: Task = "classification",
-    name: str = "trellis",
-) -> Graph:
+def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = "trellis") -> Graph:
     """The trellis with these numbers.
 
     >>> len(weave_trellis(Trellis(layers=8, scales=6)).edges)
     122
     """
+    purpose = purpose or Purpose()
     rows, last = range(numbers.finest, numbers.finest + numbers.scales), numbers.layers - 1
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
-    corner = rows[-1] if task == "classification" else rows[0]
+    corner = rows[-1] if purpose.task == "classification" else rows[0]
     reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
     within = () if numbers.head == "all" else _last_layer(rows, last, corner)
     pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *within)
@@ -82,9 +77,9 @@ def weave_trellis(
         entry=Entry(
             place=Place(0, numbers.finest),
             operator=strided_stem(numbers.finest) if numbers.operators == "block" or numbers.finest else Conv(),
-            image_channels=image_channels,
+            image_channels=purpose.image_channels,
         ),
-        heads=(Head(task=task, classes=classes, reads=reads),),
+        heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
     return check(graph)
 

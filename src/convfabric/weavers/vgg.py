@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, POINT, Graph, Place
 from convfabric.operators import Chain, Conv, FullyConnected, GlobalPool, Operator, Pool, Relu, halved
 from convfabric.weavers.draft import Draft, Purpose
@@ -34,7 +35,7 @@ class Vgg:
 
     def __post_init__(self) -> None:
         if self.depth not in STAGES:
-            raise ValueError(f"depth={self.depth}: a VGG has {', '.join(map(str, STAGES))} layers.")
+            raise SettingError(f"depth={self.depth}: a VGG has {', '.join(map(str, STAGES))} layers.")
 
 
 def weave_vgg(numbers: Vgg, purpose: Purpose, name: str = "vgg") -> Graph:
@@ -45,20 +46,26 @@ def weave_vgg(numbers: Vgg, purpose: Purpose, name: str = "vgg") -> Graph:
     """
     draft = Draft(name, purpose)
     then: Operator = NORM_AND_RELU if numbers.norm else Relu()
-    place: Place | None = None
-    for scale, count in enumerate(STAGES[numbers.depth]):
-        width = numbers.channels << min(scale, 3)
-        for i in range(count):
-            if place is None:
-                place = draft.enter(Place(0, 0), Conv(), width, then=then)
-                continue
-            step = Chain((Pool(), Conv())) if i == 0 else Conv()
-            place = draft.put(Place(place.layer + 1, scale), width, (place, step), then=then)
-    assert place is not None
+    place = encoder(draft, numbers.depth, numbers.channels, then)[-1]
     if numbers.top != "linear" and purpose.task == "classification":
         place = _hidden(draft, numbers, purpose, place, then)
     draft.answer(place)
     return draft.finished()
+
+
+def encoder(draft: Draft, depth: int, channels: int, then: Operator) -> list[Place]:
+    """The convolutions of a VGG in a draft; the place of the last one at each scale."""
+    last: list[Place] = []
+    for scale, count in enumerate(STAGES[depth]):
+        width = channels << min(scale, 3)
+        for i in range(count):
+            if not draft.nodes:
+                place = draft.enter(Place(0, 0), Conv(), width, then=then)
+                continue
+            step = Chain((Pool(), Conv())) if i == 0 else Conv()
+            place = draft.put(Place(place.layer + 1, scale), width, (place, step), then=then)
+        last.append(place)
+    return last
 
 
 def _hidden(draft: Draft, numbers: Vgg, purpose: Purpose, last: Place, then: Operator) -> Place:
@@ -66,10 +73,9 @@ def _hidden(draft: Draft, numbers: Vgg, purpose: Purpose, last: Place, then: Ope
     size = purpose.size
     for _ in range(last.scale + 1):
         size = halved(size)
-    whole = FullyConnected(size=size)
     if numbers.top == "full":
-        first, point = Chain((Pool(), whole)), last.scale + 1 + whole.step
+        first = Chain((Pool(), FullyConnected(size=size, scales=POINT - last.scale - 1)))
     else:
-        first, point = Chain((GlobalPool(kind="max", scales=POINT - last.scale), Conv(kernel=1))), POINT
-    place = draft.put(Place(last.layer + 1, point), numbers.hidden, (last, first), then=then)
-    return draft.put(Place(last.layer + 2, point), numbers.hidden, (place, Conv(kernel=1)), then=then)
+        first = Chain((GlobalPool(kind="max", scales=POINT - last.scale), Conv(kernel=1)))
+    place = draft.put(Place(last.layer + 1, POINT), numbers.hidden, (last, first), then=then)
+    return draft.put(Place(last.layer + 2, POINT), numbers.hidden, (place, Conv(kernel=1)), then=then)

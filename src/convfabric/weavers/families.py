@@ -1,0 +1,64 @@
+"""The families of networks: for each the numbers it takes and the function that weaves it. One row a family."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from convfabric.graph import Graph
+from convfabric.weavers.bsn import BudgetedTrellis, ResnetFabric, weave_budgeted_trellis, weave_resnet_fabric
+from convfabric.weavers.densenet import Densenet, weave_densenet
+from convfabric.weavers.draft import Purpose
+from convfabric.weavers.enet import Enet, weave_enet
+from convfabric.weavers.fcn import Fcn, weave_fcn
+from convfabric.weavers.googlenet import Googlenet, weave_googlenet
+from convfabric.weavers.gridnet import Gridnet, weave_gridnet
+from convfabric.weavers.linknet import Linknet, weave_linknet
+from convfabric.weavers.msdnet import Msdnet, weave_msdnet
+from convfabric.weavers.nin import Nin, weave_nin
+from convfabric.weavers.resnet import Resnet, weave_resnet
+from convfabric.weavers.segnet import Segnet, weave_segnet
+from convfabric.weavers.trellis import Trellis, weave_trellis
+from convfabric.weavers.unet import Unet, weave_unet
+from convfabric.weavers.vgg import Vgg, weave_vgg
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks that one weaver makes."""
+
+    about: str
+    numbers: type
+    """A frozen record with a default for every number."""
+    weave: Callable[[Any, Purpose, str], Graph]
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "trellis": Family("every scale in every layer: the fabric of NIPS 2016", Trellis, weave_trellis),
+        "gridnet": Family("streams of several sizes, columns down, then up", Gridnet, weave_gridnet),
+        "msdnet": Family("dense at several scales, a classifier after each block", Msdnet, weave_msdnet),
+        "unet": Family("down, up, and side by side at each scale", Unet, weave_unet),
+        "fcn": Family("a VGG over the whole image, scores raised and added", Fcn, weave_fcn),
+        "segnet": Family("a VGG and its mirror image", Segnet, weave_segnet),
+        "linknet": Family("a ResNet down, narrow blocks up, added", Linknet, weave_linknet),
+        "enet": Family("early halving, dilated blocks, a small decoder", Enet, weave_enet),
+        "vgg": Family("3×3 convolutions, half the size, double the width", Vgg, weave_vgg),
+        "nin": Family("5×5 and 3×3 convolutions, each followed by 1×1", Nin, weave_nin),
+        "googlenet": Family("1×1, 3×3, 5×5 and a pool side by side", Googlenet, weave_googlenet),
+        "resnet": Family("shortcuts beside blocks, each its own edge", Resnet, weave_resnet),
+        "densenet": Family("every layer reads all before it", Densenet, weave_densenet),
+        "resnet-fabric": Family("residual blocks along and across three stages", ResnetFabric, weave_resnet_fabric),
+        "b-cnf": Family("the trellis with each edge normalised by itself", BudgetedTrellis, weave_budgeted_trellis),
+    }
+)
+
+
+def weave_numbers(numbers: Any, purpose: Purpose, name: str | None = None) -> Graph:
+    """The graph of any family's numbers.
+
+    >>> weave_numbers(Unet(scales=2), Purpose(task="segmentation")).name
+    'unet'
+    """
+    family = next(key for key, row in FAMILIES.items() if row.numbers is type(numbers))
+    return FAMILIES[family].weave(numbers, purpose, name or family)
