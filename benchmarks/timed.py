@@ -10,7 +10,7 @@ from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.data.imageset import ImageSet
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.training.loop import Moment, train
+from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe
 
 SIZE = (32, 32)
@@ -45,6 +45,21 @@ def timed_fabric(graph: Graph, data: ImageSet, recipe: Recipe, work: Path, devic
     times.write_text(json.dumps(spent))
     save_fabric(work, fabric.cpu(), passport(fabric, data))
     return fabric, spent
+
+
+def epochs_for(graph: Graph, data: ImageSet, recipe: Recipe, minutes: float, device: str) -> int:
+    """Epochs that take so many minutes of processor time, from a few steps of a fabric that is thrown away."""
+    run = Run(Fabric(graph), data, recipe.changed(epochs=1), device=device)
+    began, taken = time.process_time(), 0
+    for step, (images, targets) in enumerate(run.batches(0, 0)):
+        if step == 2:
+            began = time.process_time()
+        run.take_step(run.model, images, targets)
+        taken = max(0, step - 1)
+        if taken == 6:
+            break
+    seconds = (time.process_time() - began) / max(1, taken)
+    return max(1, int(minutes * 60 / (seconds * run.steps_an_epoch)))
 
 
 def said_epoch(moment: Moment) -> None:

@@ -13,8 +13,21 @@ import convfabric
 SOURCE = Path(convfabric.__file__).parent
 
 ROOMS = (
-    ["errors", "operators", "graph", "laws", "priors", "weavers", "notation", "routes", "costs", "choice", "report"],
-    ["layers", "inheritance", "fabric", "data", "archive", "scores", "environment", "models"],
+    [
+        "errors",
+        "operators",
+        "graph",
+        "laws",
+        "priors",
+        "weavers",
+        "notation",
+        "routes",
+        "costs",
+        "choice",
+        "stopping",
+        "report",
+    ],
+    ["layers", "inheritance", "fabric", "data", "archive", "scores", "anytime", "environment", "models"],
     ["training", "extraction", "latency", "exporting"],
     ["job", "describing", "cutting", "pictured", "runs", "pipeline", "evaluation", "cli", "__main__"],
 )

@@ -21,11 +21,14 @@ def test_a_row_that_is_off_ends_non_zero(monkeypatch: pytest.MonkeyPatch, capsys
     assert "OFF" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("published", "counted", "equal"), [(0.42, 0.4249, True), (0.42, 0.426, False), (7, 7.0, True)])
+@pytest.mark.parametrize(
+    ("published", "counted", "equal"), [(0.42, 0.4249, True), (0.42, 0.426, False), (7, 7.0, True)]
+)
 def test_figures_are_compared_to_the_digits_that_were_published(published: float, counted: float, equal: bool) -> None:
     assert paper_tables.Row("t", "r", published, counted, "rule").equal == equal
 
 
 def test_rows_that_may_differ_say_why_and_are_few() -> None:
     excused = [row for row in paper_tables.rows() if row.why_not]
-    assert {row.name.split(",")[0] for row in excused} == {"root", "gmp-lr-join-wfull", "nin-c3"}
+    assert all("parameters" not in row.name for row in excused if row.table == "GoogLeNet")
+    assert {row.name.split(",")[0] for row in excused} == {"base", "lr", "lr-conv1", "gmp-lr-join-wfull", "nin-c3"}

@@ -74,4 +74,8 @@ def described_lines(facts: Facts) -> list[str]:
 def _next(facts: Facts) -> str:
     if "run" in facts:
         return f"convfabric evaluate {shlex.quote(facts['run'])}"
-    return f"convfabric fit DATA --network {facts['name']}" if facts["name"] in (*PRESETS, *FAMILIES) else "convfabric list"
+    return (
+        f"convfabric fit DATA --network {facts['name']}"
+        if facts["name"] in (*PRESETS, *FAMILIES)
+        else "convfabric list"
+    )

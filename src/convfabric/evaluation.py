@@ -1,13 +1,14 @@
 """A finished run on other images: scored on a data set, or answering for single files."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from convfabric.anytime import anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
@@ -17,8 +18,18 @@ from convfabric.runs import job_of
 from convfabric.scores import Score, score
 
 
-def evaluate(run: Path, source: str | None = None, split: str | None = None) -> tuple[str, Score]:
-    """The split that was scored, and the score of a run's network on it.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a network answers on one split."""
+
+    split: str
+    score: Score
+    anytime: dict[str, Any] | None
+    """Of several exits the score and cost of each, see :func:`convfabric.anytime.anytime_facts`; needs a val split."""
+
+
+def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
+    """How a run's network answers on a split.
 
     Without a source the run's own data are used. Classes are matched by name; raises DataError for
     a class the network does not know, or a split that is not there.
@@ -32,7 +43,9 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     name = split or next(name for name in ("test", "all", "val") if name in data.splits)
     if name not in data.splits:
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
-    return name, score(network, matched(data, papers, name), name)
+    found = score(network, matched(data, papers, name), name)
+    several = len(network.graph.heads) > 1 and source is None
+    return Evaluation(split=name, score=found, anytime=anytime_facts(network, data, name) if several else None)
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:

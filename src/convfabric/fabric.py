@@ -3,7 +3,7 @@
 Legend of the suffixes: B images, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -77,16 +77,17 @@ class Fabric(nn.Module):
                 del responses[place]
         return tuple(logits)
 
-    def forward_features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """The responses that the last head reads, by the name of their place."""
+    def forward_features(self, images_BCHW: Tensor, places: Collection[Place] = ()) -> dict[str, Tensor]:
+        """The responses at some places, or of those that the last head reads, by the name of the place."""
+        wanted = places or self.graph.head.reads
         sizes = map_sizes(images_BCHW, self.walk)
         responses: dict[Place, Tensor] = {}
         for step in self.walk:
             responses[step.place] = self.respond(step, responses, images_BCHW, sizes)
             for place in step.done:
-                if place not in self.graph.head.reads:
+                if place not in wanted:
                     del responses[place]
-        return {str(place): responses[place] for place in self.graph.head.reads}
+        return {str(place): responses[place] for place in wanted}
 
     def respond(
         self,
@@ -164,7 +165,12 @@ def map_sizes(images_BCHW: Tensor, walk: tuple[Step, ...]) -> dict[int, Size]:
     >>> map_sizes(torch.zeros(1, 3, 9, 8), weave("fabric-tiny", size=(9, 8)).walk)
     {0: (9, 8), 1: (5, 4), 2: (3, 2), 16: (1, 1)}
     """
-    sizes: dict[int, Size] = {0: (images_BCHW.shape[-2], images_BCHW.shape[-1])}
+    return sizes_from((images_BCHW.shape[-2], images_BCHW.shape[-1]), walk)
+
+
+def sizes_from(image: Size, walk: tuple[Step, ...]) -> dict[int, Size]:
+    """The same for images of a height and width."""
+    sizes: dict[int, Size] = {0: image}
     for scale in range(max(step.place.scale for step in walk if step.place.scale < POINT)):
         sizes[scale + 1] = (_half(sizes[scale][0]), _half(sizes[scale][1]))
     return sizes | {POINT: (1, 1)}

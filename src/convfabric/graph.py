@@ -304,7 +304,7 @@ def _recounted(graph: Graph, asked: Mapping[Place, int]) -> Graph:
             counts[place] = sum(kept)
         elif kept:
             counts[place] = kept[0]
-        if len({*kept}) > 1 and graph.node(place).join == "sum" or counts[place] != asked.get(place, counts[place]):
+        if (len({*kept}) > 1 and graph.node(place).join == "sum") or counts[place] != asked.get(place, counts[place]):
             raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be joined.")
     changed = {place for place, count in counts.items() if count != before[place]}
     for edge in graph.edges:

@@ -89,9 +89,7 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     }
     ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
     numbers = {name: value for name, value in settings.items() if name in _numbers_of(network) and value is not None}
-    return Job(
-        data=settings["data"], numbers=network_numbers(network, numbers), budget=budget_from(ceilings), **parts
-    )
+    return Job(data=settings["data"], numbers=network_numbers(network, numbers), budget=budget_from(ceilings), **parts)
 
 
 def _numbers_of(network: str) -> list[str]:
@@ -113,11 +111,7 @@ def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]
 
 def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return {
-        f.name: _value(f.name, hints[f.name], settings[f.name])
-        for f in fields(kind)
-        if f.name in settings
-    }
+    return {f.name: _value(f.name, hints[f.name], settings[f.name]) for f in fields(kind) if f.name in settings}
 
 
 def _value(name: str, hint: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ from convfabric.data.imageset import ImageSet, in_order
 from convfabric.environment import machine, versions
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.report.curves import curves
+from convfabric.report.curves import curves, exit_curve
 from convfabric.report.drawing import draw
 from convfabric.report.page import Picture, page
 from convfabric.scores import answers
@@ -36,7 +36,9 @@ def write_report(
     facts = {**machine(), **versions()}
     conditions = [f"{name}: {value}" for name, value in facts.items()]
     drawing = draw(whole, papers.graph, record["worth"])
-    write_atomically(folder / "report.html", page(record, drawing, curves(rows), list(taken), conditions))
+    exits = exit_curve(record["anytime"]) if (record.get("anytime") or {}).get("budgeted") else ""
+    content = page(record, drawing, curves(rows), list(taken), conditions, exits)
+    write_atomically(folder / "report.html", content)
     write_atomically(folder / "network.svg", drawing)
     return folder / "report.html"
 

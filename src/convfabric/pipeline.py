@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from convfabric.anytime import anytime_facts
 from convfabric.archive import (
     GRAPH_FILE,
     Passport,
@@ -26,6 +27,7 @@ from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import ArchiveError, BudgetError, SettingError
 from convfabric.exporting.deployable import export
+from convfabric.exporting.stages import export_stages
 from convfabric.exporting.standalone import write_predictor
 from convfabric.extraction.statistics import refresh
 from convfabric.fabric import Fabric
@@ -33,7 +35,7 @@ from convfabric.graph import Graph
 from convfabric.job import Job, job_from
 from convfabric.latency.measurement import measure
 from convfabric.pictured import write_report
-from convfabric.runs import EXPORTED, Facts, begin, default_folder, note, noted
+from convfabric.runs import Facts, begin, default_folder, note, noted, remove_exported
 from convfabric.scores import Score, score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Watch, train
@@ -99,8 +101,7 @@ def extract_step(
     """
     fabric, _ = load_fabric(folder / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        for name in EXPORTED:
-            (folder / name).unlink(missing_ok=True)
+        remove_exported(folder)
         _cut_anew(folder, job, data, fabric, listener, found or surveyed(fabric.graph, job, data, listener))
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
@@ -127,7 +128,7 @@ def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: 
     save_fabric(folder / "cut", small.network, passport(small.network, data))
     facts = {"predicted_ms": small.predicted_ms, "prediction_error": found.prediction.median_error}
     ceilings = found.budget.ceilings
-    note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None)
+    note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None, anytime=None)
 
 
 def _finetune(
@@ -169,6 +170,8 @@ def export_step(folder: Path, job: Job, data: ImageSet) -> None:
     """
     network, papers = load_fabric(folder)
     apart = export(network, papers, data, folder)
+    if len(network.graph.heads) > 1:
+        apart = max(apart, _export_exits(folder, network, papers, data))
     write_predictor(folder)
     image = (papers.preprocessing.channels, *papers.preprocessing.size)
     found = measure(folder / "model.onnx", image, job.procedure.threads)
@@ -184,6 +187,15 @@ def export_step(folder: Path, job: Job, data: ImageSet) -> None:
     wanted = noted(folder).get("budget", {}).get("latency_ms")
     if wanted is not None and found.median_ms > wanted:
         raise BudgetError(f"{folder / 'model.onnx'}: {found.median_ms:.3f} ms measured, {wanted:.3f} ms allowed.")
+
+
+def _export_exits(folder: Path, network: Fabric, papers: Passport, data: ImageSet) -> float:
+    """What each exit gives, noted, and for classification a file of each; the largest difference of logits."""
+    facts = anytime_facts(network, data, data.verdict)
+    note(folder, anytime=facts)
+    if data.task == "segmentation":
+        return 0.0
+    return export_stages(network, papers, data, folder, facts["recommended"]["limits"])
 
 
 def report_step(folder: Path, data: ImageSet) -> Path:

@@ -47,9 +47,7 @@ def column(graph: Graph, groups: int) -> Graph:
     return _grouped(graph, lambda stage: groups)
 
 
-def low_rank(
-    graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: bool = False, finest: int = 0
-) -> Graph:
+def low_rank(graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: bool = False, finest: int = 0) -> Graph:
     """Square kernels as k×k, k×1 and 1×k side by side, in these shares of the channels (Ioannou et al. 2016).
 
     ``mixed`` adds a 1×1 over them; kernels at scales finer than ``finest`` stay as they are.

@@ -7,6 +7,7 @@
     RUN/cut/         graph.json  model.safetensors            the network just cut from it
     RUN/             graph.json  model.safetensors            the same, fine-tuned
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
+    RUN/             exit-1.onnx  exit-2.onnx  ...            the same, parted behind each exit if there are several
 """
 
 import json
@@ -61,8 +62,15 @@ def _check_unchanged(folder: Path, job: Job) -> None:
 
 def _remove_run(folder: Path) -> None:
     """Removes what a run writes, and leaves whatever else lies in its folder."""
+    remove_exported(folder)
     for name in WRITTEN:
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_exported(folder: Path) -> None:
+    """Removes what an earlier network of the run was exported to."""
+    for file in (*(folder / name for name in EXPORTED), *folder.glob("exit-*.onnx")):
+        file.unlink(missing_ok=True)
 
 
 def job_of(folder: Path) -> Job:

@@ -36,6 +36,14 @@ class Score:
 
 def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
     """float32 logits and targets of a split in order, by batches, in evaluation mode."""
+    for (logits,), targets in each_answer(network, data, split, batch):
+        yield logits, targets
+
+
+def each_answer(
+    network: nn.Module, data: ImageSet, split: Split, batch: int = 256
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """The same for a network that gives the logits of several exits at once, or of one."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -43,8 +51,9 @@ def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) 
         for images, targets in split.batches(in_order(len(split), batch)):
             prepared = data.preprocessing.normalised(images.to(device)).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
-                logits = network(prepared).float()
-            yield logits, targets.to(device).long()
+                found = network(prepared)
+            exits = found if isinstance(found, tuple) else (found,)
+            yield tuple(logits.float() for logits in exits), targets.to(device).long()
     finally:
         network.train(was_training)
 

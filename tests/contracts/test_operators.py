@@ -131,4 +131,6 @@ def test_every_operator_answers_alike_in_onnx_and_at_any_batch(tmp_path: Path) -
     with torch.no_grad():
         wanted = module(*others)
     for name, one, other in zip(CATALOGUE, found, wanted, strict=True):
-        torch.testing.assert_close(torch.from_numpy(one), other, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            torch.from_numpy(one), other, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )

@@ -26,7 +26,7 @@ RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_def
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
 Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
-Network = Annotated[str | None, typer.Option(help="A preset: see convfabric list.")]
+Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.  [default: fit for their number]")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
@@ -237,13 +237,14 @@ def evaluate(
     from dataclasses import asdict
 
     from convfabric.evaluation import evaluate as run_evaluate
-    from convfabric.report.page import said_share
+    from convfabric.report.page import exit_lines, said_share
 
     with refusals():
-        name, score = run_evaluate(run, data, split)
-    facts = asdict(score) | {"split": name}
-    line = f"{said_share(facts)} on {score.images} images of {name}, loss {score.loss:.4f} nats"
-    answer(as_json, facts, [line, f"next: convfabric predict {quote(str(run))} IMAGE..."])
+        found = run_evaluate(run, data, split)
+    score, facts = asdict(found.score), asdict(found.score) | {"split": found.split, "anytime": found.anytime}
+    line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
+    exits = exit_lines(found.anytime) if found.anytime else []
+    answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 
 
 @app.command()
@@ -278,12 +279,27 @@ def describe(
 
 @app.command(name="list")
 def list_(as_json: AsJson = False) -> None:
-    """The presets that --network takes."""
-    from convfabric.weavers import PRESETS
+    """The presets and families that --network takes, and the priors that --set prior= takes."""
+    from dataclasses import fields
 
-    lines = [f"{name:26}{preset.about}" for name, preset in PRESETS.items()]
-    facts = {name: preset.about for name, preset in PRESETS.items()}
-    answer(as_json, facts, [*lines, "next: convfabric describe NAME"])
+    from convfabric.priors import PRIORS
+    from convfabric.weavers import FAMILIES, PRESETS
+
+    facts = {
+        "presets": {name: preset.about for name, preset in PRESETS.items()},
+        "families": {
+            name: {"about": row.about, "numbers": [f.name for f in fields(row.numbers)]}
+            for name, row in FAMILIES.items()
+        },
+        "priors": list(PRIORS),
+    }
+    presets = [f"  {name:26}{preset.about}" for name, preset in PRESETS.items()]
+    families = [
+        f"  {name:26}{row.about}\n{'':28}--set {', '.join(f.name for f in fields(row.numbers))}"
+        for name, row in FAMILIES.items()
+    ]
+    priors = f"priors, --set prior=: {', '.join(PRIORS)}; the first three with a number of groups, such as root-8"
+    answer(as_json, facts, ["presets", *presets, "families", *families, priors, "next: convfabric describe NAME"])
 
 
 @app.command()

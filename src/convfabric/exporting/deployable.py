@@ -41,9 +41,13 @@ class Deployable(nn.Module):
         self.mean = nn.Buffer(255 * torch.tensor(papers.preprocessing.mean).view(shape))
         self.scale = nn.Buffer(1 / (255 * torch.tensor(papers.preprocessing.std).view(shape)))
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network sees of float32 pixels from 0 to 255."""
+        return (images - self.mean) * self.scale
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of float32 pixels (B, C, H, W) from 0 to 255."""
-        logits: Tensor = self.fabric((images - self.mean) * self.scale)
+        logits: Tensor = self.fabric(self.normalised(images))
         return logits
 
 
@@ -66,13 +70,13 @@ def program(fabric: Fabric, papers: Passport) -> torch.export.ExportedProgram:
         dynamic[2] = multiple * Dim("rows", min=1, max=MOST_MULTIPLES)
         dynamic[3] = multiple * Dim("columns", min=1, max=MOST_MULTIPLES)
     example = torch.zeros(2, papers.preprocessing.channels, height, width)
-    with _quiet():
+    with quiet():
         return torch.export.export(deployable, (example,), dynamic_shapes={"images": dynamic})
 
 
 def write_onnx(exported: torch.export.ExportedProgram, papers: Passport, file: Path) -> None:
     """The program as an ONNX file that carries its classes and preprocessing as metadata."""
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(exported, (), dynamo=True, input_names=["images"], output_names=["logits"])
     assert made is not None
     made.model.metadata_props["convfabric"] = json.dumps(carried_facts(papers))
@@ -108,7 +112,7 @@ def export(fabric: Fabric, papers: Passport, data: ImageSet, folder: Path, split
         session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
         apart = compared(lambda pixels: session.run(None, {"images": pixels})[0], fabric, data, split, "model.onnx")
         pt2 = folder / ".draft.pt2"
-        with _quiet():
+        with quiet():
             torch.export.save(exported, pt2)
             again: Any = torch.export.load(pt2).module()
         other = compared(
@@ -146,7 +150,7 @@ def compared(
 
 
 @contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Silences what the exporter says to developers of torch."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -8,6 +8,8 @@ from convfabric.data.pictures import fitted_array, upright_array
 
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE... prints one JSON object a line.
 
+Where files exit-1.onnx and so on lie beside it, they are run instead, one after another, until one is confident.
+
 Masks are written into the present folder, over no file that is there.
 
 Needs numpy, pillow and onnxruntime. Written by convfabric; the functions in the middle are those the
@@ -27,17 +29,36 @@ from PIL import Image, ImageOps
 
 CLOSING = '''
 
-def answers(session, facts, path):
+def softmax(logits):
+    """Probabilities of one image's logits."""
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
+
+
+def first_confident(sessions, facts, pixels):
+    """Logits of the first exit that is confident enough, and its number, from 1; later exits are not run."""
+    carried = {"images": pixels}
+    limits = facts.get("limits", [-1.0])
+    for number, (session, limit) in enumerate(zip(sessions, limits), 1):
+        named = dict(zip([output.name for output in session.get_outputs()], session.run(None, carried)))
+        logits = named.pop("logits")[0]
+        if facts["task"] == "segmentation" or number == len(limits) or softmax(logits).max() >= limit:
+            return logits, number
+        carried = {name.removesuffix("_on"): value for name, value in named.items()}
+
+
+def answers(sessions, facts, path):
     """The answer for one image file: a class with its probability, or the mask that was written."""
     with Image.open(path) as image:
         array, _ = upright_array(image, facts["channels"])
     pixels = fitted_array(array, facts["size"], facts["fitting"]).astype(np.float32).transpose(2, 0, 1)[None]
-    logits = session.run(["logits"], {"images": pixels})[0][0]
+    logits, number = first_confident(sessions, facts, pixels)
     if facts["task"] == "classification":
-        odds = np.exp(logits - logits.max())
-        odds /= odds.sum()
+        odds = softmax(logits)
         best = int(odds.argmax())
-        return {"image": str(path), "class": facts["classes"][best], "probability": round(float(odds[best]), 6)}
+        left = {"exit": number} if len(sessions) > 1 else {}
+        named = {"image": str(path), "class": facts["classes"][best], "probability": round(float(odds[best]), 6)}
+        return named | left
     mask = Image.fromarray(logits.argmax(0).astype(np.uint8))
     if facts["fitting"] == "stretch":
         mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
@@ -53,15 +74,17 @@ def main():
     """Every image named on the command line; 1 where one could not be read."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
-    model = str(Path(__file__).with_name("model.onnx"))
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    facts = json.loads(session.get_modelmeta().custom_metadata_map["convfabric"])
+    here = Path(__file__).parent
+    exits = sorted(here.glob("exit-*.onnx"), key=lambda file: int(file.stem.partition("-")[2]))
+    files = exits or [here / "model.onnx"]
+    sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
+    facts = json.loads(sessions[0].get_modelmeta().custom_metadata_map["convfabric"])
     if facts["channels"] not in (1, 3):
         sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
     failed = False
     for name in sys.argv[1:]:
         try:
-            print(json.dumps(answers(session, facts, Path(name)), ensure_ascii=False), flush=True)
+            print(json.dumps(answers(sessions, facts, Path(name)), ensure_ascii=False), flush=True)
         except (OSError, ValueError, SyntaxError) as fault:
             failed = True
             print(f"{name}: {fault}", file=sys.stderr)

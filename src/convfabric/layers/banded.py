@@ -5,6 +5,8 @@ counts that are trained; in evaluation, and so in exported files, as a few depth
 and weights are those that exist.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,9 +60,7 @@ class _BandedLayer(nn.Module):
         if not self.rises:
             return F.conv2d(x_BCHW, weight, None, self.stride, self.padding, groups=groups)
         turned = (weight.transpose(0, 1) if groups == 1 else weight).flip(2, 3)
-        return F.conv_transpose2d(
-            x_BCHW, turned, None, stride=2, padding=self.padding, output_padding=1, groups=groups
-        )
+        return F.conv_transpose2d(x_BCHW, turned, None, stride=2, padding=self.padding, output_padding=1, groups=groups)
 
 
 class _Tap:
@@ -69,7 +69,7 @@ class _Tap:
     def __init__(self, pairs: tuple[tuple[int, int], ...], channels_out: int) -> None:
         outputs, inputs = [after for after, _ in pairs], [before for _, before in pairs]
         self.before, self.after = outputs[0], channels_out - outputs[-1] - 1
-        steps = {b - a for a, b in zip(inputs, inputs[1:], strict=False)} or {1}
+        steps = {b - a for a, b in pairwise(inputs)} or {1}
         even = len(steps) == 1 and 0 not in steps
         self.inputs: slice | list[int] = slice(inputs[0], inputs[-1] + 1, min(steps)) if even else inputs
 

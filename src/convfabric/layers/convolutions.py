@@ -18,9 +18,7 @@ class _ConvLayer(nn.Module):
         wide = [operator.dilation * (side - 1) for side in sides(operator.kernel)]
         self.padding, self.odd = [w // 2 for w in wide], [w % 2 for w in wide]
         fan_out = max(1, operator.taps * channels_out // operator.groups)
-        self.weight = kernels(
-            channels_out, channels_in // operator.groups, *sides(operator.kernel), fan_out=fan_out
-        )
+        self.weight = kernels(channels_out, channels_in // operator.groups, *sides(operator.kernel), fan_out=fan_out)
         self.bias = constants(channels_out, operator.bias)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
@@ -46,9 +44,7 @@ class _UpConvLayer(nn.Module):
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         weight = self.weight.transpose(0, 1).flip(2, 3)
-        doubled = F.conv_transpose2d(
-            x_BCHW, weight, self.bias, stride=2, padding=self.padding, output_padding=self.odd
-        )
+        doubled = F.conv_transpose2d(x_BCHW, weight, self.bias, stride=2, padding=self.padding, output_padding=self.odd)
         return cropped(doubled, size)
 
 
@@ -63,10 +59,9 @@ class _LocallyConnectedLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out, *operator.size)) if operator.bias else None
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        height, width = self.size
         patches_BKP = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2)
         weight_OKP = self.weight.flatten(4).flatten(1, 3)
-        out = torch.einsum("bkp,okp->bop", patches_BKP, weight_OKP).unflatten(2, (height, width))
+        out = torch.einsum("bkp,okp->bop", patches_BKP, weight_OKP).reshape(-1, len(weight_OKP), *self.size)
         return out if self.bias is None else out + self.bias
 
 

@@ -84,7 +84,8 @@ class _ShuffleLayer(nn.Module):
         self.groups = groups
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        return x_BCHW.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        batch, channels, height, width = x_BCHW.shape
+        return x_BCHW.reshape(batch, self.groups, channels // self.groups, height, width).transpose(1, 2).flatten(1, 2)
 
 
 class _MaxoutLayer(nn.Module):
@@ -95,7 +96,8 @@ class _MaxoutLayer(nn.Module):
         self.pieces = pieces
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        return x_BCHW.unflatten(1, (-1, self.pieces)).amax(2)
+        batch, channels, height, width = x_BCHW.shape
+        return x_BCHW.reshape(batch, channels // self.pieces, self.pieces, height, width).amax(2)
 
 
 class _PoolLayer(nn.Module):

@@ -1,4 +1,4 @@
-"""Training curves as SVG."""
+"""Curves as SVG: of training, and of exits."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,28 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     for axes in (losses, figures):
         for end in (i + 1.5 for i, (a, b) in enumerate(pairwise(rows)) if a["stage"] != b["stage"]):
             axes.axvline(end, color="#a9b4bd", linestyle=":")
+    return _drawn(figure)
+
+
+def exit_curve(anytime: Mapping[str, Any]) -> str:
+    """Accuracy against multiply-accumulates: of each exit, and of batches that stop early within a budget."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    stops = sorted(anytime["budgeted"], key=lambda stop: stop["macs"])
+    points = [(row["macs"] / 1e6, 100 * row["accuracy"]) for row in stops]
+    axes.plot(*zip(*points, strict=True), label="stopping by confidence", color="#5fa8d3")
+    points = [(row["macs"] / 1e6, 100 * row["accuracy"]) for row in anytime["exits"]]
+    axes.plot(*zip(*points, strict=True), "o--", label="always the same exit", color="#1b4965")
+    axes.set(xlabel="M MACs per image, mean", ylabel=f"{anytime['split']} accuracy (%)")
+    axes.legend(frameon=False)
+    return _drawn(figure)
+
+
+def _drawn(figure: Any) -> str:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue().partition("<svg")[1] + drawn.getvalue().partition("<svg")[2]

@@ -1,18 +1,40 @@
-"""A graph drawn on its grid, as SVG: layers from left to right, the finest scale on top."""
+"""A graph drawn on its grid, as SVG: layers from left to right, the finest scale on top.
+
+Responses that stand at one place are drawn in the order in which they feed one another, or one below another.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 
-from convfabric.graph import Edge, Graph, Place
+from convfabric.graph import POINT, Edge, Graph, Place
 
-STEP_X, STEP_Y, MARGIN = 96, 72, 48
+MARGIN, ROOM, STACK = 56, 62, 27
 RADIUS = 11
-DARK, PALE, LIVE, DEAD = "#1b4965", "#d7dee4", "#5fa8d3", "#eef2f5"
+WIDEST, NARROWEST = 96, 32
+WIDTH = 1040
+DARK, PALE, LIVE, DEAD, JOINED = "#1b4965", "#d7dee4", "#5fa8d3", "#eef2f5", "#e09f3e"
 THINNEST, THICKEST = 1.5, 8.0
+Spots = Mapping[Place, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything stands, in pixels."""
+
+    spots: Spots
+    rows: Mapping[int, float]
+    """The height of each scale."""
+    step: float
+    """Between columns."""
+    width: float
+    height: float
 
 
 def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | None = None) -> str:
     """The whole graph, the edges of ``kept`` dark and as wide as their worth, all others pale.
+
+    Concatenations are orange. Numbers are channels.
 
     >>> from convfabric.weavers import weave
     >>> graph = weave("fabric-tiny", size=(8, 8))
@@ -20,28 +42,69 @@ def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | N
     True
     """
     kept = kept or whole
-    scales = sorted({node.place.scale for node in whole.nodes})
-    layers = max(node.place.layer for node in whole.nodes) + 1
+    layout = _laid_out(whole)
     alive = {node.place for node in kept.nodes}
-    width, height = 2 * MARGIN + STEP_X * layers, 2 * MARGIN + STEP_Y * (len(scales) - 1)
     widths = _widths(kept, worth or {})
     cut = [edge for edge in whole.edges if edge.name not in kept.edge_names]
+    reads = {place for head in kept.heads for place in head.reads}
     shapes = [
-        *(_edge(edge, scales[0], PALE, 1.0) for edge in cut),
-        *(_edge(edge, scales[0], DARK, widths[edge.name]) for edge in kept.edges),
-        *(_node(node.place, scales[0], node.channels, node.place in alive) for node in whole.nodes),
-        _entry(whole.entry.place, scales[0]),
-        *(_read(place, scales[0], place in kept.head.reads) for place in whole.head.reads),
+        *(_row(scale, y, layout.width) for scale, y in layout.rows.items()),
+        *(_edge(edge, layout, PALE, 1.0) for edge in cut),
+        *(_edge(edge, layout, DARK, widths[edge.name]) for edge in kept.edges),
+        *(
+            _node(layout.spots[node.place], node.place, node.channels, node.place in alive, node.join == "sum")
+            for node in whole.nodes
+        ),
+        _entry(layout.spots[whole.entry.place]),
+        *(_read(layout.spots[place], head.name, place in reads) for head in whole.heads for place in head.reads),
     ]
     title = f"{whole.name}: {len(kept.edges)} of {len(whole.edges)} edges kept"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="sans-serif" font-size="11"><title>{escape(title)}</title>' + "".join(shapes) + "</svg>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" '
+        f'width="{layout.width:.0f}" role="img" font-family="sans-serif" font-size="11">'
+        f"<title>{escape(title)}</title>" + "".join(shapes) + "</svg>"
     )
 
 
-def _spot(place: Place, finest: int) -> tuple[int, int]:
-    return MARGIN + STEP_X // 2 + STEP_X * place.layer, MARGIN + STEP_Y * (place.scale - finest)
+def _laid_out(graph: Graph) -> _Layout:
+    """Columns for the layers and for what feeds what within one; rows for the scales and for what stands beside."""
+    within = _ranks_within(graph)
+    keys = sorted({(place.layer, rank) for place, rank in within.items()})
+    column = {key: i for i, key in enumerate(keys)}
+    cells: dict[tuple[int, int], list[Place]] = {}
+    for place in sorted(within):
+        cells.setdefault((place.scale, column[place.layer, within[place]]), []).append(place)
+    scales = sorted({node.place.scale for node in graph.nodes})
+    rows, y = {}, float(MARGIN)
+    for scale in scales:
+        most = max(len(places) for (at, _), places in cells.items() if at == scale)
+        rows[scale] = y + STACK * (most - 1) / 2
+        y += ROOM + STACK * (most - 1)
+    step = min(WIDEST, max(NARROWEST, (WIDTH - 2 * MARGIN) / max(1, len(keys))))
+    spots = {
+        place: (MARGIN + step * (at + 0.5), rows[scale] + STACK * (i - (len(places) - 1) / 2))
+        for (scale, at), places in cells.items()
+        for i, place in enumerate(places)
+    }
+    return _Layout(spots=spots, rows=rows, step=step, width=2 * MARGIN + step * len(keys), height=y + MARGIN - ROOM)
+
+
+def _ranks_within(graph: Graph) -> dict[Place, int]:
+    """For each place how many others of the same layer and scale lead to it, one after another."""
+    ranks: dict[Place, int] = {}
+    for place in graph.order:
+        alike = [e.source for e in graph.arriving(place) if (e.source.layer, e.source.scale) == place_of(place)]
+        ranks[place] = max((ranks[source] + 1 for source in alike), default=0)
+    return ranks
+
+
+def place_of(place: Place) -> tuple[int, int]:
+    """Layer and scale, whatever the lane.
+
+    >>> place_of(Place(1, 2, 3))
+    (1, 2)
+    """
+    return place.layer, place.scale
 
 
 def _widths(kept: Graph, worth: Mapping[str, float]) -> dict[str, float]:
@@ -53,29 +116,41 @@ def _widths(kept: Graph, worth: Mapping[str, float]) -> dict[str, float]:
     return {name: THINNEST + step * rank for rank, name in enumerate(names)}
 
 
-def _edge(edge: Edge, finest: int, colour: str, width: float) -> str:
-    (x, y), (u, v) = _spot(edge.source, finest), _spot(edge.target, finest)
-    bend = STEP_X // 4 if edge.source.layer == edge.target.layer else 0
-    line = f"M{x} {y} Q{(x + u) / 2 - bend:.0f} {(y + v) / 2:.0f} {u} {v}"
+def _edge(edge: Edge, layout: _Layout, colour: str, width: float) -> str:
+    (x, y), (u, v) = layout.spots[edge.source], layout.spots[edge.target]
+    side = -26 if x == u else 0
+    bow = -18 * (edge.lane % 2) - (20 if y == v and u - x > 1.5 * layout.step else 0)
+    line = f"M{x:.0f} {y:.0f} Q{(x + u) / 2 + side:.0f} {(y + v) / 2 + 2 * bow:.0f} {u:.0f} {v:.0f}"
     return (
         f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="{width:.1f}" stroke-linecap="round" '
         f'opacity="0.85"><title>{edge.name}</title></path>'
     )
 
 
-def _node(place: Place, finest: int, channels: int, alive: bool) -> str:
-    x, y = _spot(place, finest)
+def _node(spot: tuple[float, float], place: Place, channels: int, alive: bool, summed: bool) -> str:
+    x, y = spot
+    fill = (LIVE if summed else JOINED) if alive else DEAD
     return (
-        f'<circle cx="{x}" cy="{y}" r="{RADIUS}" fill="{LIVE if alive else DEAD}" stroke="{DARK if alive else PALE}"/>'
-        f'<text x="{x}" y="{y + 4}" text-anchor="middle" fill="{"#fff" if alive else "#a9b4bd"}">{channels}</text>'
+        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{RADIUS}" fill="{fill}" stroke="{DARK if alive else PALE}">'
+        f"<title>{place}</title></circle>"
+        f'<text x="{x:.0f}" y="{y + 3.5:.0f}" text-anchor="middle" font-size="{11 if channels < 1000 else 8}" '
+        f'fill="{"#fff" if alive else "#a9b4bd"}">{channels}</text>'
     )
 
 
-def _entry(place: Place, finest: int) -> str:
-    x, y = _spot(place, finest)
-    return f'<text x="{x - RADIUS - 6}" y="{y + 4}" text-anchor="end" fill="{DARK}">images →</text>'
+def _row(scale: int, y: float, width: float) -> str:
+    said = "1 pixel" if scale >= POINT else f"1/{2**scale}" if scale else "full size"
+    return (
+        f'<line x1="{MARGIN}" x2="{width - MARGIN:.0f}" y1="{y:.0f}" y2="{y:.0f}" stroke="#f3f6f8"/>'
+        f'<text x="4" y="{y + 4:.0f}" font-size="9" fill="#8a97a1">{said}</text>'
+    )
 
 
-def _read(place: Place, finest: int, alive: bool) -> str:
-    x, y = _spot(place, finest)
-    return f'<text x="{x + RADIUS + 6}" y="{y + 4}" fill="{DARK if alive else PALE}">→ head</text>'
+def _entry(spot: tuple[float, float]) -> str:
+    x, y = spot
+    return f'<text x="{x:.0f}" y="{y - RADIUS - 7:.0f}" text-anchor="middle" fill="{DARK}">images ↓</text>'
+
+
+def _read(spot: tuple[float, float], name: str, alive: bool) -> str:
+    x, y = spot
+    return f'<text x="{x:.0f}" y="{y + RADIUS + 13:.0f}" text-anchor="middle" fill="{DARK if alive else PALE}">↓ {name}</text>'

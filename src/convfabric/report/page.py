@@ -26,16 +26,24 @@ class Picture:
     """Pixels on the screen."""
 
 
-def page(record: Facts, drawing: str, curves: str, pictures: Sequence[Picture], conditions: Sequence[str]) -> str:
+def page(
+    record: Facts,
+    drawing: str,
+    curves: str,
+    pictures: Sequence[Picture],
+    conditions: Sequence[str],
+    exits: str = "",
+) -> str:
     """The whole page, from the record of a run and what was drawn of it."""
     data = record["data"]
     sections = (
         _headline(record),
         _section("Answers", _answers(record)),
+        _exits(record, exits),
         _section("Costs", _costs(record)),
         _section("The fabric, and what is left of it", drawing + _DRAWING_NOTE),
         _section("Training", curves),
-        _section(_pictures_title(record, len(pictures)), _class_table(record) + "".join(map(_figure, pictures))),
+        _section(_pictures_title(record, len(pictures)), _class_table(record) + "".join(map(figure, pictures))),
         _section("Conditions", _list([*data["notes"], *conditions])),
     )
     title = escape(f"{data['name']}: convfabric")
@@ -117,6 +125,28 @@ def said_macs(macs: int) -> str:
     return f"{macs / 1e6:.2f} M MACs"
 
 
+def exit_lines(anytime: Facts) -> list[str]:
+    """Score and cost of each exit, and of stopping where the recommended thresholds say."""
+    name = "accuracy" if "accuracy" in anytime["exits"][0] else "miou"
+    lines = [f"{row['name']:8}{100 * row[name]:6.2f} %  {said_macs(row['macs'])}" for row in anytime["exits"]]
+    if "recommended" not in anytime:
+        return lines
+    best = anytime["recommended"]
+    left = ", ".join(f"{share:.0%}" for share in best["shares"])
+    return [*lines, f"early   {100 * best['accuracy']:6.2f} %  {said_macs(best['macs'])} on average ({left} leave)"]
+
+
+def _exits(record: Facts, drawn: str) -> str:
+    if not record.get("anytime"):
+        return ""
+    rows = [[line[:8].strip(), line[8:]] for line in exit_lines(record["anytime"])]
+    note = (
+        '<p class="note">Costs are of an image that leaves there, all work before it included. Early: each image leaves '
+        "at the first exit confident enough; thresholds were chosen on val.</p>"
+    )
+    return _section("Exits", table(["exit", record["anytime"]["split"]], rows) + note + drawn)
+
+
 def _costs(record: Facts) -> str:
     fabric, network = record["fabric"], record["network"]
     rows = [
@@ -163,7 +193,8 @@ def _pictures_title(record: Facts, shown: int) -> str:
     return f"{listed} on {record['data']['verdict']}: prediction (truth)"
 
 
-def _figure(picture: Picture) -> str:
+def figure(picture: Picture) -> str:
+    """A picture and its caption as HTML."""
     return (
         f'<figure><img width="{picture.width}" alt="{escape(picture.caption)}" '
         f'src="data:image/png;base64,{picture.png_base64}"><figcaption>{escape(picture.caption)}</figcaption></figure>'

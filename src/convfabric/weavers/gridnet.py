@@ -69,4 +69,6 @@ def _end(draft: Draft, numbers: Gridnet, columns: int, purpose: Purpose) -> None
         draft.answer(Place(columns - 1, numbers.streams - 1))
         return
     last = Chain((Conv(), Norm(), Relu(), Conv()))
-    draft.answer(draft.put(Place(columns, 0), purpose.classes, (Place(columns - 1, 0), last), then=Norm()), linear=False)
+    draft.answer(
+        draft.put(Place(columns, 0), purpose.classes, (Place(columns - 1, 0), last), then=Norm()), linear=False
+    )

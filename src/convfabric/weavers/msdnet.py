@@ -43,7 +43,9 @@ class Msdnet:
         if min(self.exits, self.base, self.step, self.channels, self.growth, *self.factors) < 1:
             raise SettingError(f"{self}: every number but hidden is at least 1.")
         if any(self.growth * factor % 2 for factor in self.factors[1:]) or not 0 < self.reduction <= 1:
-            raise SettingError(f"growth={self.growth}, reduction={self.reduction}: coarser scales take halves of growth.")
+            raise SettingError(
+                f"growth={self.growth}, reduction={self.reduction}: coarser scales take halves of growth."
+            )
 
     @property
     def blocks(self) -> list[int]:

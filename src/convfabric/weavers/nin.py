@@ -34,7 +34,7 @@ def weave_nin(numbers: Nin, purpose: Purpose, name: str = "nin") -> Graph:
     first, second = (3, [3, 3]) if numbers.all_three else (5, [5])
     place = draft.enter(Place(0, 0), Conv(kernel=first), wide)
     pool = Pool(kernel=3), Pool(kind="average", kernel=3)
-    stages = (
+    stages: tuple[tuple[int, list[int], tuple[int, ...]], ...] = (
         (0, [], (max(1, wide * 5 // 6), wide // 2)),
         (1, second, (wide, wide)),
         (2, [3], (wide,)),

@@ -105,7 +105,7 @@ def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Pl
 
 def _edge(numbers: Trellis, source: Place, target: Place) -> Edge:
     far, step = target.layer - source.layer, target.scale - source.scale
-    shared = f"layer{target.layer}_{'up same down'.split()[step + 1]}_{far}" if numbers.shared else ""
+    shared = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if numbers.shared else ""
     return Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
 
 

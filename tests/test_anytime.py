@@ -1,0 +1,207 @@
+"""Networks with several exits: thresholds, stopping for real, files for each exit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convfabric.anytime import answer_early, anytime_facts, confidences, exit_macs
+from convfabric.archive import load_fabric
+from convfabric.costs import costs
+from convfabric.data.opening import open_data
+from convfabric.errors import ExportError, GraphError
+from convfabric.evaluation import evaluate
+from convfabric.exporting import stages as exporting_stages
+from convfabric.exporting.stages import export_stages, stages
+from convfabric.extraction.surgery import extract
+from convfabric.fabric import Fabric
+from convfabric.pipeline import fit
+from convfabric.runs import noted
+from convfabric.stopping import ALWAYS, NEVER, Confidences, budgeted, exit_shares, stop_at, taken_exits, thresholds
+from convfabric.training.losses import loss, summed_loss
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+
+SMALL = {"exits": 3, "base": 2, "step": 1, "channels": 4, "growth": 4, "hidden": 6, "factors": (1, 2)}
+
+
+def small_fabric() -> Fabric:
+    torch.manual_seed(0)
+    return Fabric(weave("msdnet", **SMALL)).eval()  # type: ignore[arg-type]
+
+
+def thresholds_by_hand(confidences_kn: np.ndarray, shares: tuple[float, ...]) -> list[float]:
+    """The same rule, image by image, as the paper's authors walk it."""
+    count = confidences_kn.shape[1]
+    out, found = np.zeros(count, bool), []
+    for row, share in zip(confidences_kn[:-1], shares[:-1], strict=True):
+        limit, seen = 1e8, 0
+        for image in np.argsort(-row, kind="stable"):
+            if not out[image]:
+                seen += 1
+                if seen == int(np.floor(count * share)):
+                    limit = row[image]
+                    break
+        found.append(limit)
+        out |= row >= limit
+    return [*found, -1e8]
+
+
+@pytest.mark.parametrize("p", [0.05, 0.6, 1.0, 1.95])
+def test_thresholds_are_those_of_the_rule_walked_by_hand(p: float) -> None:
+    dice = np.random.default_rng(0)
+    seen = dice.uniform(0.1, 1.0, (5, 203))
+    shares = exit_shares(p, 5)
+    wanted = [{1e8: NEVER, -1e8: ALWAYS}.get(limit, limit) for limit in thresholds_by_hand(seen, shares)]
+    assert thresholds(seen, shares) == pytest.approx(wanted)
+    taken = taken_exits(seen, thresholds(seen, shares))
+    for exit_, share in enumerate(shares[:-1]):
+        assert (taken == exit_).sum() == int(203 * share)
+
+
+def test_an_exit_that_is_to_take_no_one_takes_no_one() -> None:
+    limits = thresholds(np.full((3, 10), 0.9), (0.0, 0.5, 0.5))
+    assert limits[0] == NEVER
+    assert not (taken_exits(np.full((3, 10), 0.99), limits) == 0).any()
+
+
+def test_what_stopping_costs_is_the_mean_of_where_images_left() -> None:
+    seen = Confidences(
+        largest_KN=np.array([[0.9, 0.2, 0.3], [0.9, 0.9, 0.9]]), right_KN=np.array([[1, 0, 0], [0, 1, 0]], bool)
+    )
+    stop = stop_at(seen, (0.8, ALWAYS), (10, 40))
+    assert stop.macs == pytest.approx((10 + 40 + 40) / 3)
+    assert stop.accuracy == pytest.approx(2 / 3)
+    assert len(budgeted(seen, seen, (10, 40))) == 39
+
+
+def test_each_image_gets_the_logits_of_the_exit_it_leaves_at() -> None:
+    fabric = small_fabric()
+    images = torch.randn(16, 3, 32, 32)
+    with torch.no_grad():
+        every = fabric.forward_exits(images)
+    limits = [float(logits.softmax(1).amax(1).median()) for logits in every]
+    found = answer_early(fabric, images, limits)
+    sure = np.stack([logits.softmax(1).amax(1).numpy() for logits in every])
+    wanted = taken_exits(sure, (*limits[:-1], ALWAYS))
+    assert found.exits_B.tolist() == wanted.tolist()
+    assert len(set(wanted.tolist())) == 3
+    for image, exit_ in enumerate(wanted):
+        torch.testing.assert_close(found.logits_BK[image], every[exit_][image], atol=1e-5, rtol=1e-4)
+
+
+def test_work_behind_the_exit_taken_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric = small_fabric()
+    seen: list[tuple[str, int]] = []
+    usual = Fabric.respond
+
+    def counted(self: Fabric, step, responses, images, *others):  # type: ignore[no-untyped-def]
+        seen.append((str(step.place), len(images)))
+        return usual(self, step, responses, images, *others)
+
+    monkeypatch.setattr(Fabric, "respond", counted)
+    images = torch.randn(4, 3, 32, 32)
+    answer_early(fabric, images, (-1.0, 2.0, 2.0))
+    first = {str(node.place) for node in fabric.graph.until(1).nodes}
+    assert {place for place, _ in seen} == first
+    seen.clear()
+    sure = fabric.forward_exits(images)[0].detach().softmax(1).amax(1)
+    seen.clear()
+    answer_early(fabric, images, (float(sure.max()), 2.0, 2.0))
+    assert {count for place, count in seen if place not in first} == {3}, "who left is taken out of the batch"
+
+
+def test_the_network_cut_at_an_exit_is_what_stopping_there_runs() -> None:
+    fabric, image = small_fabric(), (32, 32)
+    macs = exit_macs(fabric.graph, image)
+    assert macs == sorted(macs)
+    assert macs[-1] == costs(fabric.graph, image).macs
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        cut = extract(fabric, fabric.graph.until(1))
+        torch.testing.assert_close(cut(images), fabric.forward_exits(images)[0])
+    with pytest.raises(GraphError, match="has 3 exits; 4 were asked for"):
+        fabric.graph.until(4)
+
+
+def test_training_adds_the_losses_of_all_exits() -> None:
+    logits, targets = [torch.randn(4, 5) for _ in range(3)], torch.arange(4)
+    recipe = Recipe()
+    wanted = sum(loss(each, targets, recipe, 255) for each in logits)
+    torch.testing.assert_close(summed_loss(logits, targets, recipe, 255), wanted)
+
+
+def test_stages_part_the_walk_behind_each_exit() -> None:
+    fabric = small_fabric()
+    parts = stages(fabric.graph)
+    assert [step.place for steps, _, _ in parts for step in steps] == list(fabric.graph.order)
+    assert all(left == taken for (_, _, left), (_, taken, _) in zip(parts, parts[1:], strict=False))
+    assert parts[0][1] == parts[-1][2] == ()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    numbers = {**SMALL, "exits": 2}
+    fit("digits", folder, network="msdnet", size="16x16", epochs=4, finetune=0, device="cpu", **numbers)
+    return folder
+
+
+def test_a_run_with_exits_has_a_file_for_each_and_says_what_each_gives(run: Path) -> None:
+    facts = noted(run)["anytime"]
+    assert [row["name"] for row in facts["exits"]] == ["exit1", "exit2"]
+    assert {file.name for file in run.glob("exit-*.onnx")} == {"exit-1.onnx", "exit-2.onnx"}
+    assert "Exits" in (run / "report.html").read_text()
+    found = evaluate(run)
+    assert found.anytime is not None
+    assert found.anytime["exits"][-1]["accuracy"] == pytest.approx(found.score.accuracy)
+
+
+def test_predict_py_stops_by_confidence_and_answers_like_the_network(run: Path, tmp_path: Path) -> None:
+    fabric, papers = load_fabric(run)
+    data = open_data("digits", size_options())
+    images, _ = next(data.splits["test"].batches([list(range(24))]))
+    names = []
+    for number, image in enumerate(images):
+        names.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(image[0].numpy()).save(names[-1])
+    found = subprocess.run(
+        [sys.executable, str(run / "predict.py"), *names], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    said = [json.loads(line) for line in found.stdout.splitlines()]
+    limits = noted(run)["anytime"]["recommended"]["limits"]
+    wanted = answer_early(fabric, papers.preprocessing.normalised(images), limits)
+    assert [line["exit"] - 1 for line in said] == wanted.exits_B.tolist()
+    guesses = [papers.classes[guess] for guess in wanted.logits_BK.argmax(1).tolist()]
+    assert [line["class"] for line in said] == guesses
+
+
+def size_options():  # type: ignore[no-untyped-def]
+    from convfabric.data.opening import DataOptions
+
+    return DataOptions(size=(16, 16))
+
+
+def test_exit_files_that_answer_otherwise_are_not_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabric, papers = load_fabric(run)
+    data = open_data("digits", size_options())
+    monkeypatch.setattr(exporting_stages, "TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match=r"exit-1\.onnx answers unlike the network"):
+        export_stages(fabric, papers, data, tmp_path, (0.5, 0.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_confidences_are_those_of_the_exits(run: Path) -> None:
+    fabric, _ = load_fabric(run)
+    data = open_data("digits", size_options())
+    seen = confidences(fabric, data, "test")
+    assert seen.largest_KN.shape == seen.right_KN.shape == (2, len(data.splits["test"]))
+    facts = anytime_facts(fabric, data, "test")
+    assert facts["exits"][0]["accuracy"] == pytest.approx(float(seen.right_KN[0].mean()))
