@@ -182,7 +182,7 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
     sentences = [
         f"{NAME}, {len(data.splits['train']):,} training images, {said.epochs} epochs; 10,000 test images. MSDNet with "
         f"5 exits, base {said.base}, step {said.step}; thresholds were chosen on the validation images.",
-        "Stopping at an exit is the stepping run with thresholds that every image meets there; cut there is the network "
+        "Stopping at an exit is the stepping run with thresholds that every image meets there; cut there is the net "
         f"extracted up to that exit. Torch, one thread, in turns, median of {ROUNDS}; batches of 1 and 64.",
         f"The cheapest thresholds that on val are no worse than the last exit: {early['test error %']} % test error at "
         f"{early['M MACs, mean']} M MACs on average. The curve of budgeted batches is in the other record.",

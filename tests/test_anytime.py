@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ from PIL import Image
 from convfabric.anytime import answer_early, anytime_facts, confidences, exit_macs
 from convfabric.archive import load_fabric
 from convfabric.costs import costs
-from convfabric.data.opening import open_data
+from convfabric.data.opening import DataOptions, open_data
 from convfabric.errors import ExportError, GraphError
 from convfabric.evaluation import evaluate
 from convfabric.exporting import stages as exporting_stages
 from convfabric.exporting.stages import export_stages, stages
 from convfabric.extraction.surgery import extract
 from convfabric.fabric import Fabric
+from convfabric.graph import Step
 from convfabric.pipeline import fit
 from convfabric.runs import noted
 from convfabric.stopping import ALWAYS, NEVER, Confidences, budgeted, exit_shares, stop_at, taken_exits, thresholds
@@ -100,7 +103,7 @@ def test_work_behind_the_exit_taken_is_not_done(monkeypatch: pytest.MonkeyPatch)
     seen: list[tuple[str, int]] = []
     usual = Fabric.respond
 
-    def counted(self: Fabric, step, responses, images, *others):  # type: ignore[no-untyped-def]
+    def counted(self: Fabric, step: Step, responses: Any, images: torch.Tensor, *others: Any) -> torch.Tensor:
         seen.append((str(step.place), len(images)))
         return usual(self, step, responses, images, *others)
 
@@ -140,7 +143,7 @@ def test_stages_part_the_walk_behind_each_exit() -> None:
     fabric = small_fabric()
     parts = stages(fabric.graph)
     assert [step.place for steps, _, _ in parts for step in steps] == list(fabric.graph.order)
-    assert all(left == taken for (_, _, left), (_, taken, _) in zip(parts, parts[1:], strict=False))
+    assert all(left == taken for (_, _, left), (_, taken, _) in pairwise(parts))
     assert parts[0][1] == parts[-1][2] == ()
 
 
@@ -164,7 +167,7 @@ def test_a_run_with_exits_has_a_file_for_each_and_says_what_each_gives(run: Path
 
 def test_predict_py_stops_by_confidence_and_answers_like_the_network(run: Path, tmp_path: Path) -> None:
     fabric, papers = load_fabric(run)
-    data = open_data("digits", size_options())
+    data = open_data("digits", DataOptions(size=(16, 16)))
     images, _ = next(data.splits["test"].batches([list(range(24))]))
     names = []
     for number, image in enumerate(images):
@@ -181,17 +184,11 @@ def test_predict_py_stops_by_confidence_and_answers_like_the_network(run: Path, 
     assert [line["class"] for line in said] == guesses
 
 
-def size_options():  # type: ignore[no-untyped-def]
-    from convfabric.data.opening import DataOptions
-
-    return DataOptions(size=(16, 16))
-
-
 def test_exit_files_that_answer_otherwise_are_not_kept(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fabric, papers = load_fabric(run)
-    data = open_data("digits", size_options())
+    data = open_data("digits", DataOptions(size=(16, 16)))
     monkeypatch.setattr(exporting_stages, "TOLERANCE", -1.0)
     with pytest.raises(ExportError, match=r"exit-1\.onnx answers unlike the network"):
         export_stages(fabric, papers, data, tmp_path, (0.5, 0.0))
@@ -200,7 +197,7 @@ def test_exit_files_that_answer_otherwise_are_not_kept(
 
 def test_confidences_are_those_of_the_exits(run: Path) -> None:
     fabric, _ = load_fabric(run)
-    data = open_data("digits", size_options())
+    data = open_data("digits", DataOptions(size=(16, 16)))
     seen = confidences(fabric, data, "test")
     assert seen.largest_KN.shape == seen.right_KN.shape == (2, len(data.splits["test"]))
     facts = anytime_facts(fabric, data, "test")

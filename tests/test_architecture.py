@@ -22,14 +22,15 @@ ROOMS = (
         "weavers",
         "notation",
         "routes",
+        "receptive",
         "costs",
         "choice",
         "stopping",
         "report",
     ],
     ["layers", "inheritance", "fabric", "data", "archive", "scores", "anytime", "environment", "models"],
-    ["training", "extraction", "latency", "exporting"],
-    ["job", "describing", "cutting", "pictured", "runs", "pipeline", "evaluation", "cli", "__main__"],
+    ["training", "extraction", "latency", "exporting", "understanding"],
+    ["job", "describing", "cutting", "pictured", "understood", "runs", "pipeline", "evaluation", "cli", "__main__"],
 )
 """Four floors. A room may know the rooms before it on its own floor and all on floors above; the working
 rooms of the third floor know none of each other."""

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from convfabric.costs import costs, peak_bytes
 from convfabric.graph import Graph
 from convfabric.job import network_numbers, parsed_setting, parsed_size
 from convfabric.operators import Size
+from convfabric.report.drawing import draw
+from convfabric.report.gallery import Section
 from convfabric.routes import count_routes
 from convfabric.weavers import FAMILIES, PRESETS, find_preset, weave
 
 Facts = dict[str, Any]
+GALLERY_SIZE = (32, 32)
 
 
 def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -> Facts:
@@ -48,6 +51,18 @@ def facts_of(graph: Graph, image: Size) -> Facts:
         "peak_bytes": peak_bytes(graph, image),
         "architectures": count_routes(graph),
     }
+
+
+def family_sections() -> Iterator[Section]:
+    """For each family, with its default numbers, a drawing and what it costs."""
+    for name, family in FAMILIES.items():
+        graph = weave(name)
+        facts = facts_of(graph, GALLERY_SIZE)
+        line = (
+            f"{family.about}. {facts['nodes']} nodes, {facts['edges']} edges, {facts['parameters'] / 1e6:.2f} M "
+            f"parameters, {facts['macs'] / 1e6:.1f} M MACs for 3×32×32 images."
+        )
+        yield name, line, draw(graph)
 
 
 def described_lines(facts: Facts) -> list[str]:

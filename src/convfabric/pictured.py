@@ -1,15 +1,12 @@
 """The pictures of a report, taken from what a network answers, and the page around them."""
 
-import base64
 import csv
-import io
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from convfabric.archive import Passport, write_atomically
@@ -20,6 +17,7 @@ from convfabric.graph import Graph
 from convfabric.report.curves import curves, exit_curve
 from convfabric.report.drawing import draw
 from convfabric.report.page import Picture, page
+from convfabric.report.pictures import as_colours, as_picture
 from convfabric.scores import answers
 
 MOST_ERRORS, MOST_MASKS = 2000, 12
@@ -59,7 +57,7 @@ def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
         guesses = logits.argmax(1)
         for wrong in (guesses != targets).nonzero().flatten().tolist():
             guess, truth = data.classes[int(guesses[wrong])], data.classes[int(targets[wrong])]
-            yield _picture(_shown(images[wrong]), f"{guess} ({truth})", 64)
+            yield as_picture(_shown(images[wrong]), f"{guess} ({truth})", 64)
 
 
 def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
@@ -74,13 +72,12 @@ def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
         truth, guess = targets[0].numpy(), logits[0].argmax(0).numpy()
         void = (truth == data.ignore)[..., None]
         maps = [np.where(void, 0, palette[np.minimum(m, len(palette) - 1)]).astype(np.uint8) for m in (truth, guess)]
-        yield _picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
+        yield as_picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
 
 
 def _shown(image_CHW: Tensor) -> Any:
     """uint8 (height, width, 3) of an image with any number of channels."""
-    array = image_CHW.permute(1, 2, 0).numpy()
-    return np.repeat(array[..., :1], 3, axis=2) if array.shape[2] < 3 else array[..., :3]
+    return as_colours(image_CHW.permute(1, 2, 0).numpy())
 
 
 def _palette(classes: int) -> Any:
@@ -89,9 +86,3 @@ def _palette(classes: int) -> Any:
 
     shades = colormaps["turbo"](np.linspace(0.05, 0.95, classes))[:, :3]
     return (255 * shades).astype(np.uint8)
-
-
-def _picture(array: Any, caption: str, width: int) -> Picture:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG", optimize=True)
-    return Picture(png_base64=base64.b64encode(file.getvalue()).decode(), caption=caption, width=width)

@@ -303,6 +303,34 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def gallery(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run, whose network is shown as well.  [default: families alone]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("gallery.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the page that is there.")] = False,
+) -> None:
+    """A page that draws every family; with a RUN also what its network responds to."""
+    from convfabric.describing import family_sections
+    from convfabric.report.gallery import gallery as page_of
+
+    with refusals():
+        if out.exists() and not force:
+            raise typer.BadParameter(f"{out} is there already; --force replaces it.")
+        sections = list(family_sections())
+        if run:
+            from convfabric.archive import load_fabric
+            from convfabric.pipeline import opened
+            from convfabric.runs import job_of
+            from convfabric.understood import understood
+
+            sections = [*understood(load_fabric(run)[0], opened(job_of(run))), *sections]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page_of(sections), "utf-8")
+    typer.echo(f"{out}\nnext: open it in a browser")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Versions, machine, and what is missing."""
     from convfabric.environment import machine, versions

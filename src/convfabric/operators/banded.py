@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from convfabric.operators.operator import Halo, Operator, Size, area, around
 
-
 Pair = tuple[int, int]
 """An output channel and an input channel."""
 

@@ -153,4 +153,5 @@ def _entry(spot: tuple[float, float]) -> str:
 
 def _read(spot: tuple[float, float], name: str, alive: bool) -> str:
     x, y = spot
-    return f'<text x="{x:.0f}" y="{y + RADIUS + 13:.0f}" text-anchor="middle" fill="{DARK if alive else PALE}">↓ {name}</text>'
+    colour = DARK if alive else PALE
+    return f'<text x="{x:.0f}" y="{y + RADIUS + 13:.0f}" text-anchor="middle" fill="{colour}">↓ {name}</text>'

@@ -141,7 +141,7 @@ def _exits(record: Facts, drawn: str) -> str:
         return ""
     rows = [[line[:8].strip(), line[8:]] for line in exit_lines(record["anytime"])]
     note = (
-        '<p class="note">Costs are of an image that leaves there, all work before it included. Early: each image leaves '
+        '<p class="note">Costs are of an image that leaves there, all work before it included. Early: an image leaves '
         "at the first exit confident enough; thresholds were chosen on val.</p>"
     )
     return _section("Exits", table(["exit", record["anytime"]["split"]], rows) + note + drawn)

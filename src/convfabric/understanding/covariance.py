@@ -39,9 +39,7 @@ def inter_layer_covariance(
     return whiten[0] @ covariance[:one, one:] @ whiten[1]
 
 
-def _samples(
-    fabric: Fabric, data: ImageSet, first: Place, second: Place, split: str, images: int
-) -> Iterator[Tensor]:
+def _samples(fabric: Fabric, data: ImageSet, first: Place, second: Place, split: str, images: int) -> Iterator[Tensor]:
     """Both responses at every pixel, (C of both, P), float64, batch by batch."""
     part, batch = data.splits[split], 64 if data.task == "classification" else 4
     fabric.eval()
@@ -60,4 +58,5 @@ def _inverse_root(covariance_CC: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance_CC)
     live = values > SMALLEST * values.max()
     scaled = torch.where(live, values.clamp_min(1e-300).rsqrt(), torch.zeros_like(values))
-    return (vectors * scaled) @ vectors.T
+    root: Tensor = (vectors * scaled) @ vectors.T
+    return root

@@ -52,8 +52,15 @@ def strongest_patches(
     top = values_NC.topk(min(count, len(values_NC)), dim=0).indices
     return [
         [
-            _patch(fabric, data, place, int(image), int(spots_NC[image, c]) // width, int(spots_NC[image, c]) % width,
-                   float(values_NC[image, c]))
+            _patch(
+                fabric,
+                data,
+                place,
+                int(image),
+                int(spots_NC[image, c]) // width,
+                int(spots_NC[image, c]) % width,
+                float(values_NC[image, c]),
+            )
             for image in top[:, c]
         ]
         for c in range(values_NC.shape[1])
@@ -105,5 +112,5 @@ class _RectifiedBackward(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is F.relu:
-            return _BackwardRelu.apply(args[0])  # type: ignore[no-untyped-call]
+            return _BackwardRelu.apply(args[0])
         return func(*args, **(kwargs or {}))
