@@ -6,13 +6,9 @@ Resumable: started again with the same --work folder it goes on where it stopped
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
-import torch
-
-from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.choice import Budget, choose
 from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
@@ -22,12 +18,12 @@ from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS
 from convfabric.fabric import Fabric
 from convfabric.scores import score
-from convfabric.training.loop import Moment, train
+from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record
+from timed import SIZE, said_epoch, timed_fabric
 
-SIZE = (32, 32)
 KEPT_EDGES = 40
 
 
@@ -44,7 +40,8 @@ def main() -> None:
     said = words.parse_args()
     data = open_data("mnist", DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad"))
     recipe = Recipe(epochs=said.epochs, seed=said.seed)
-    fabric, minutes = trained(data, recipe, said.network, said.work, said.device)
+    graph = weave(said.network, size=SIZE)
+    fabric, minutes = timed_fabric(graph, data, recipe, said.work, said.device)
     whole = score(fabric, data, "test").accuracy
     rows = [row("fabric", fabric, whole, whole, whole, minutes)]
     tuning = recipe.changed(epochs=said.finetune_epochs, lr=0.03)
@@ -60,24 +57,6 @@ def main() -> None:
         "on which other work ran beside.",
     ]
     print(write_record(f"mnist-{said.network}-seed{said.seed}", sentences, rows, said.results))
-
-
-def trained(
-    data: ImageSet, recipe: Recipe, network: str, work: Path, device: str
-) -> tuple[Fabric, tuple[float, float]]:
-    """The fabric, trained or found trained, and the CPU and wall minutes that training took."""
-    times = work / "minutes.json"
-    if times.is_file():
-        spent = json.loads(times.read_text())
-        return load_fabric(work)[0], (spent[0], spent[1])
-    torch.manual_seed(recipe.seed)
-    fabric = Fabric(weave(network, size=SIZE))
-    cpu, wall = time.process_time(), time.time()
-    train(fabric, data, recipe, folder=work, resume=True, device=device, watch=said_epoch)
-    spent = (time.process_time() - cpu) / 60, (time.time() - wall) / 60
-    save_fabric(work, fabric, passport(fabric, data))
-    times.write_text(json.dumps(spent))
-    return fabric, spent
 
 
 def cut_and_tuned(
@@ -112,13 +91,6 @@ def row(
         "CPU minutes": round(minutes[0], 1),
         "wall minutes": round(minutes[1], 1),
     }
-
-
-def said_epoch(moment: Moment) -> None:
-    if moment.row:
-        print(moment.row, f"{moment.images_per_second:.0f} images/s", flush=True)
-    elif moment.step % 50 == 0:
-        print(f"{moment.stage} step {moment.step}/{moment.steps} loss {moment.loss:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from convfabric.choice import Budget, choose
 from convfabric.costs import Costs, costs
 from convfabric.errors import ConvfabricError
 from convfabric.graph import Edge, Graph, Node, Place
-from convfabric.weavers import Trellis, weave, weave_trellis
+from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_numbers, weave_trellis
 
 _WITH_TORCH = {
     "Fabric": "convfabric.fabric",
     "Job": "convfabric.job",
     "Recipe": "convfabric.training.recipe",
+    "answer_early": "convfabric.anytime",
     "create_model": "convfabric.models",
     "export": "convfabric.exporting.deployable",
     "extract": "convfabric.extraction.surgery",
@@ -32,14 +33,17 @@ __all__ = [
     "Budget",
     "ConvfabricError",
     "Costs",
+    "Draft",
     "Edge",
     "Fabric",
     "Graph",
     "Job",
     "Node",
     "Place",
+    "Purpose",
     "Recipe",
     "Trellis",
+    "answer_early",
     "choose",
     "costs",
     "create_model",
@@ -53,6 +57,7 @@ __all__ = [
     "score",
     "train",
     "weave",
+    "weave_numbers",
     "weave_trellis",
 ]
 __version__ = "0.1.0"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from convfabric.costs import costs, peak_bytes
-from convfabric.errors import BudgetError, NoRouteError, SettingError
+from convfabric.errors import BudgetError, GraphError, SettingError
 from convfabric.graph import Edge, Graph
 from convfabric.operators import Size
 from convfabric.routes import cheapest_route
@@ -123,7 +123,8 @@ def choose(
 ) -> Graph:
     """The sub-graph that keeps the edges of most worth for what they cost, within the budget.
 
-    Edges go one by one, least worth per share of the budget first, unless no route would be left;
+    Edges go one by one, least worth per share of the budget first, unless no route would be left or what
+    remains could not be joined;
     then those that still fit come back, most worth first. Where that ends above the budget the
     cheapest route is protected and the rest goes. ``latency_ms`` predicts a graph's milliseconds.
     Raises BudgetError where even the cheapest route is above a ceiling.
@@ -168,7 +169,7 @@ def _cut(
         if name in graph.edge_names and name not in protected:
             try:
                 graph = graph.restrict(graph.edge_names - {name})
-            except NoRouteError:
+            except GraphError:
                 continue
     return graph
 
@@ -178,7 +179,10 @@ def _refilled(
 ) -> Graph:
     for name in sorted(scores, key=lambda name: (-scores[name], name)):
         if name not in chosen.edge_names:
-            fuller = whole.restrict(chosen.edge_names | {name})
+            try:
+                fuller = whole.restrict(chosen.edge_names | {name})
+            except GraphError:
+                continue
             if name in fuller.edge_names and _fits(fuller, budget, asked):
                 chosen = fuller
     return chosen

@@ -1,14 +1,15 @@
 """Fabrics by name, under the names that users of timm know."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convfabric.errors import SettingError
 from convfabric.fabric import Fabric
+from convfabric.graph import POINT, Graph
 from convfabric.operators import Size
-from convfabric.weavers import DEFAULT, weave
+from convfabric.weavers import DEFAULT, Trellis, find_preset, weave
 
 
 def create_model(
@@ -21,7 +22,7 @@ def create_model(
     seed: int | None = None,
     **numbers: Any,
 ) -> nn.Module:
-    """A fabric with fresh weights, or with ``features_only`` its responses from the finest scale to the coarsest.
+    """A fabric with fresh weights, or with ``features_only`` its last response at each scale, the finest first.
 
     Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels, or one number for
     both, that the number of scales is fitted to; other sizes run as well.
@@ -36,10 +37,22 @@ def create_model(
         size = (size, size)
     if seed is not None:
         torch.manual_seed(seed)
-    if features_only:
+    if features_only and isinstance(find_preset(name).numbers, Trellis):
         numbers = {"head": "all"} | numbers
-    fabric = Fabric(weave(name, size=size, image_channels=in_chans, classes=num_classes, **numbers))
-    return FeatureFabric(fabric) if features_only else fabric
+    graph = weave(name, size=size, image_channels=in_chans, classes=num_classes, **numbers)
+    return FeatureFabric(Fabric(with_features(graph))) if features_only else Fabric(graph)
+
+
+def with_features(graph: Graph) -> Graph:
+    """The graph with one head that reads the last response at each scale, less what only other heads needed.
+
+    >>> [str(place) for place in with_features(weave("vgg", size=(32, 32))).head.reads]
+    ['L0S0', 'L1S1', 'L3S2', 'L5S3', 'L7S4']
+    """
+    last = {place.scale: place for place in sorted(graph.order) if place.scale < POINT}
+    reads = tuple(last[scale] for scale in sorted(last))
+    head = replace(graph.head, reads=reads, linear=True, name="head")
+    return replace(graph, heads=(head,)).restrict(graph.edge_names)
 
 
 class FeatureInfo:
@@ -68,8 +81,6 @@ class FeatureFabric(nn.Module):
         super().__init__()
         self.fabric = fabric
         self.places = sorted(fabric.graph.head.reads, key=lambda place: place.scale)
-        if len({place.scale for place in self.places}) < len(self.places):
-            raise SettingError(f"{fabric.graph.name}: several reads at one scale; features are one a scale.")
         self.feature_info = FeatureInfo(
             [
                 {

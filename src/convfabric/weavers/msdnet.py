@@ -1,8 +1,7 @@
 """MSDNet (Huang et al. 2018): dense connections at several scales, and a classifier at the end of each block.
 
-Lane 0 of a place holds all channels so far, lane 1 what a layer makes from its own scale, lane 2 from the
-finer one, lane 3 the channels a transition lets pass. The two convolutions of a classifier stand at the
-scales below the coarsest.
+Lane 0 of a place holds all channels so far, lane 1 what a layer makes from its own scale, lane 2 from the finer
+one, lane 3 what a transition lets pass. The convolutions of a classifier stand below the coarsest scale.
 """
 
 from dataclasses import dataclass
@@ -25,13 +24,13 @@ class Msdnet:
     step: int = 2
     """Layers of each further block."""
     grows: bool = False
-    """Whether block i + 1 has ``step`` · i + 1 layers."""
+    """Whether the i-th further block has i · ``step`` + 1 layers instead."""
     channels: int = 16
     """Before the first layer, at the finest scale."""
     growth: int = 6
     """New channels of each layer at the finest scale."""
     factors: tuple[int, ...] = (1, 2, 4)
-    """What growth and channels are multiplied by at each scale, and the most that a bottleneck may widen."""
+    """Of growth and channels at each scale, and the most that a bottleneck widens."""
     reduction: float = 0.5
     """Share of the channels that is left where the finest scale is given up."""
     stem: Literal["small", "large"] = "small"
@@ -43,9 +42,7 @@ class Msdnet:
         if min(self.exits, self.base, self.step, self.channels, self.growth, *self.factors) < 1:
             raise SettingError(f"{self}: every number but hidden is at least 1.")
         if any(self.growth * factor % 2 for factor in self.factors[1:]) or not 0 < self.reduction <= 1:
-            raise SettingError(
-                f"growth={self.growth}, reduction={self.reduction}: coarser scales take halves of growth."
-            )
+            raise SettingError(f"growth={self.growth}, reduction={self.reduction}: even, and above 0 up to 1.")
 
     @property
     def blocks(self) -> list[int]:
@@ -81,8 +78,8 @@ def _first_layer(draft: Draft, numbers: Msdnet) -> dict[int, Place]:
         place = draft.put(Place(0, 2), draft.channels(first), (first, Pool(kernel=3)), then=PLAIN)
     held = {place.scale: place}
     for factor in numbers.factors[1:]:
-        down = Conv(stride=2, bias=False)
-        place = draft.put(Place(0, place.scale + 1), numbers.channels * factor, (place, down))
+        width, down = numbers.channels * factor, Conv(stride=2, bias=False)
+        place = draft.put(Place(0, place.scale + 1), width, (place, down))
         held[place.scale] = place
     return held
 
