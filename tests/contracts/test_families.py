@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.archive import Passport, load_fabric, save_fabric
 from convfabric.costs import costs
-from convfabric.data.imageset import Preprocessing
+from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
 from convfabric.errors import GraphError
 from convfabric.exporting.deployable import program, variable_size, write_onnx
 from convfabric.extraction.surgery import extract
@@ -19,6 +19,9 @@ from convfabric.graph import Graph, Task
 from convfabric.notation import graph_from_json, graph_to_json
 from convfabric.report.drawing import draw
 from convfabric.routes import count_routes
+from convfabric.scores import score
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
 from convfabric.weavers import FAMILIES, weave
 
 SIZES = ((32, 32), (37, 45))
@@ -127,6 +130,18 @@ def test_a_part_of_it_answers_as_the_whole_does_when_it_runs_that_part(name: str
 
 
 @every_family
+def test_a_step_of_training_and_an_evaluation_run(name: str, task: Task) -> None:
+    data = noise(task)
+    fabric = fabric_of(small(name, task))
+    before = {key: tensor.clone() for key, tensor in fabric.state_dict().items()}
+    rows = train(fabric, data, Recipe(epochs=1, batch=8), device="cpu")
+    assert len(rows) == 1
+    assert score(fabric, data, "val").images == 16
+    still = [key for key, tensor in fabric.state_dict().items() if torch.equal(before[key], tensor)]
+    assert name == "gridnet" or not [key for key in still if before[key].ndim > 1]
+
+
+@every_family
 def test_json_and_archive_round_trip(name: str, task: Task, tmp_path: Path) -> None:
     graph = small(name, task)
     assert graph_from_json(graph_to_json(graph)) == graph
@@ -166,6 +181,20 @@ def test_compiled_fabric_answers_like_itself(name: str) -> None:
     compiled = torch.compile(fabric, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(images), fabric(images))
+
+
+def noise(task: Task) -> ImageSet:
+    """Sixteen images of noise, to train on and to score."""
+    dice = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16, 3, *SIZES[0]), dtype=torch.uint8, generator=dice)
+    labels = torch.arange(16) % 3
+    masks = labels.to(torch.uint8)[:, None, None].expand(16, *SIZES[0])
+    split = HeldSplit(images, labels if task == "classification" else masks)
+    papers = papers_of(weave("nin", channels=4))
+    splits = {"train": split, "val": split}
+    return ImageSet(
+        name="noise", task=task, classes=("a", "b", "c"), preprocessing=papers.preprocessing, splits=splits
+    )
 
 
 def papers_of(graph: Graph) -> Passport:
