@@ -19,7 +19,7 @@ from convfabric.report.pictures import as_colours, as_picture
 from convfabric.understanding.covariance import inter_layer_covariance
 from convfabric.understanding.strongest import Patch, deconvolved, strongest_patches
 
-SHOWN_PLACES, SHOWN_CHANNELS, SHOWN_PATCHES = 4, 8, 6
+SHOWN_PLACES, SHOWN_CHANNELS, SHOWN_PATCHES = 4, 9, 6
 PATCH_SIDE, GAP = 40, 2
 
 
@@ -29,7 +29,7 @@ def understood(fabric: Fabric, data: ImageSet) -> Iterator[Section]:
     yield graph.name, f"{len(graph.nodes)} nodes, {len(graph.edges)} edges", draw(graph)
     fields = receptive_fields(graph)
     for place in shown_places(fabric):
-        yield f"What {place} responds to", _about(fields[place]), figures([_patches(fabric, data, place)])
+        yield f"What {place} responds to", _about(fields[place]), figures(list(_patches(fabric, data, place)))
     said = (
         "Brightness is the size of the covariance after whitening: rows are channels of the first, columns of the next."
     )
@@ -47,30 +47,25 @@ def shown_places(fabric: Fabric) -> list[Place]:
 
 def _about(field: Field) -> str:
     return (
-        f"One channel a row: the patches of strongest response, {field.height:g}×{field.width:g} pixels of the image "
+        f"The patches of strongest response, {field.height:g}×{field.width:g} pixels of the image "
         "at most, and below each what in it the response comes from, led back by transposed convolutions."
     )
 
 
-def _patches(fabric: Fabric, data: ImageSet, place: Place) -> Picture:
-    """Rows of patches, each channel above its deconvolution."""
-    split = "val"
+def _patches(fabric: Fabric, data: ImageSet, place: Place, split: str = "val") -> Iterator[Picture]:
+    """For each of a few channels its patches, above what in them it responds to."""
     found = strongest_patches(fabric, data, place, SHOWN_PATCHES, split)
     lively = sorted(range(len(found)), key=lambda c: -found[c][0].response)[:SHOWN_CHANNELS]
-    rows = []
-    for channel in lively:
-        images = [next(data.splits[split].batches([[patch.image]]))[0][0] for patch in found[channel]]
-        shown = [
-            _cropped(as_colours(image.permute(1, 2, 0).numpy()), patch)
-            for image, patch in zip(images, found[channel], strict=True)
-        ]
-        device = next(fabric.parameters()).device
-        normal = [data.preprocessing.normalised(image[None].to(device))[0] for image in images]
-        back = [deconvolved(fabric, x, place, channel, p) for x, p in zip(normal, found[channel], strict=True)]
-        led = [_cropped(_stretched(part), patch) for part, patch in zip(back, found[channel], strict=True)]
-        rows += [np.concatenate(shown, 1), np.concatenate(led, 1)]
-    channels = ", ".join(map(str, lively))
-    return as_picture(np.concatenate(rows, 0), f"channels {channels}", rows[0].shape[1])
+    device = next(fabric.parameters()).device
+    for channel in sorted(lively):
+        columns = []
+        for patch in found[channel]:
+            image = next(data.splits[split].batches([[patch.image]]))[0]
+            back = deconvolved(fabric, data.preprocessing.normalised(image.to(device))[0], place, channel, patch)
+            shown = as_colours(image[0].permute(1, 2, 0).numpy()), _stretched(back)
+            columns.append(np.concatenate([_cropped(part, patch) for part in shown], 0))
+        row = np.concatenate(columns, 1)
+        yield as_picture(row, f"channel {channel}", row.shape[1])
 
 
 def _stretched(part_CHW: Tensor) -> Any:
@@ -95,13 +90,14 @@ def _cropped(image: Any, patch: Patch) -> Any:
 
 
 def _neighbours(fabric: Fabric) -> list[Edge]:
-    """Edges with kernels between nodes of few hundred channels, evenly over the network."""
+    """Edges with spatial kernels between nodes of at most some hundred channels, evenly over the network."""
     graph = fabric.graph
     edges = [
         edge
         for edge in graph.edges
         if edge.target.scale < POINT
         and not edge.operator.keeps_channels
+        and max(edge.operator.halo) > 0
         and max(graph.node(place).channels for place in (edge.source, edge.target)) <= 512
     ]
     count = min(SHOWN_PLACES, len(edges))
@@ -110,5 +106,5 @@ def _neighbours(fabric: Fabric) -> list[Edge]:
 
 def _covariance(fabric: Fabric, data: ImageSet, edge: Edge) -> Picture:
     found = inter_layer_covariance(fabric, data, edge.source, edge.target).abs()
-    shades = (255 * found / found.max().clamp_min(1e-12)).to(torch.uint8).numpy()
+    shades = (255 * found / found.quantile(0.995).clamp_min(1e-12)).clamp_max(255).to(torch.uint8).numpy()
     return as_picture(shades, f"{edge.source} → {edge.target}, largest {float(found.max()):.2f}", 220)
