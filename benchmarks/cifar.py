@@ -25,6 +25,7 @@ from convfabric.exporting.deployable import program, write_onnx
 from convfabric.extraction.surgery import extract
 from convfabric.fabric import Fabric
 from convfabric.latency.measurement import measure
+from convfabric.report.curves import exit_curve
 from convfabric.scores import score
 from convfabric.stopping import ALWAYS, NEVER
 from convfabric.training.recipe import Recipe
@@ -188,7 +189,9 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
         f"{early['M MACs, mean']} M MACs on average. The curve of budgeted batches is in the other record.",
         f"Recipe: {Recipe(epochs=said.epochs)}.",
     ]
-    print(write_record("cifar10-jpeg-exits", sentences, rows, said.results))
+    written = write_record("cifar10-jpeg-exits", sentences, rows, said.results)
+    written.with_suffix(".svg").write_text(exit_curve(facts))
+    print(written)
     sentences = [sentences[0], "One row for each p of MSDNet's grid; the last row is the recommended one."]
     print(write_record("cifar10-jpeg-budgeted", sentences, curve, said.results))
 

@@ -192,9 +192,7 @@ def noise(task: Task) -> ImageSet:
     split = HeldSplit(images, labels if task == "classification" else masks)
     papers = papers_of(weave("nin", channels=4))
     splits = {"train": split, "val": split}
-    return ImageSet(
-        name="noise", task=task, classes=("a", "b", "c"), preprocessing=papers.preprocessing, splits=splits
-    )
+    return ImageSet(name="noise", task=task, classes=("a", "b", "c"), preprocessing=papers.preprocessing, splits=splits)
 
 
 def papers_of(graph: Graph) -> Passport:

@@ -9,9 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from convfabric.archive import Passport, load_fabric, save_fabric
+from convfabric.data.imageset import Preprocessing
+from convfabric.extraction.surgery import extract
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph, Place
 from convfabric.layers import layer
 from convfabric.notation import read, written
-from convfabric.operators import CATALOGUE, FullyConnected, LocallyConnected, Operator, Size, halved
+from convfabric.operators import (
+    CATALOGUE,
+    Chain,
+    Conv,
+    FullyConnected,
+    LocallyConnected,
+    Nearest,
+    Operator,
+    Pool,
+    Size,
+    halved,
+)
+from convfabric.weavers import Draft, Purpose
 
 SIZES: tuple[Size, ...] = ((8, 8), (7, 5))
 
@@ -79,6 +96,35 @@ def test_the_input_is_left_as_it_was(operator: Operator) -> None:
 @every_operator
 def test_json_round_trip(operator: Operator) -> None:
     assert read(Operator, written(operator), "operator") == operator
+
+
+def on_an_edge(operator: Operator) -> Graph:
+    """Two nodes that the operator joins, beside a second way from one to the other."""
+    channels_in, channels_out, before, _ = ends(operator, (8, 8))
+    first = Place(0, max(0, -operator.step))
+    last = Place(1, first.scale + operator.step)
+    pooled = Chain((*(Pool() for _ in range(operator.step)), *(Nearest() for _ in range(-operator.step)), Conv()))
+    draft = Draft("pair", Purpose(size=(8, 8) if before == (8, 8) or operator.step < 0 else before))
+    draft.enter(first, Conv(stride=2**first.scale), channels_in)
+    draft.put(last, channels_out, (first, operator), (first, pooled))
+    draft.answer(last)
+    return draft.finished()
+
+
+@every_operator
+def test_an_edge_with_it_is_archived_and_cut_like_any_other(operator: Operator, tmp_path: Path) -> None:
+    graph = on_an_edge(operator)
+    fabric = Fabric(graph).eval()
+    preprocessing = Preprocessing(size=(8, 8), channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)
+    save_fabric(tmp_path, fabric, Passport(graph=graph, classes=tuple("abcdefghij"), preprocessing=preprocessing))
+    again, papers = load_fabric(tmp_path)
+    assert papers.graph == graph
+    height, width = operator.size if isinstance(operator, LocallyConnected | FullyConnected) else (8, 8)
+    images, name = torch.randn(2, 3, height, width), f"{graph.edges[0].source}_{graph.edges[0].target}"
+    alone = graph.restrict({name})
+    with torch.no_grad():
+        assert torch.equal(again(images), fabric(images))
+        assert torch.equal(extract(fabric, alone)(images), fabric(images, alone))
 
 
 @every_operator
