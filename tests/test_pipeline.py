@@ -230,7 +230,7 @@ def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_m
 
 def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epoch=3"])
-    assert "epoch: unknown. Known settings are data, layers" in said
+    assert "epoch: unknown for fabric-small. Known settings are data, layers" in said
     assert not (tmp_path / "r").exists()
 
 
@@ -288,7 +288,7 @@ def test_list_and_doctor_answer() -> None:
     ("words", "said"),
     [
         (["describe", "trellis", "--set", "channels=abc"], "channels=abc: expected int"),
-        (["describe", "trellis", "--set", "chanels=4"], "chanels: a trellis has layers, scales, channels"),
+        (["describe", "trellis", "--set", "chanels=4"], "chanels: trellis has layers, scales, channels"),
         (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
         (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),
         (["fit", "digits", "--macs", "150%"], "macs=150%: give a positive number or a share"),

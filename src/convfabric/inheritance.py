@@ -14,7 +14,6 @@ from convfabric.errors import GraphError
 from convfabric.graph import Graph, Place
 from convfabric.operators import (
     BandedConv,
-    BandedUpConv,
     Chain,
     Concat,
     Conv,
@@ -132,7 +131,7 @@ Inside = dict[str, tuple[Operator, Rows, Rows]]
 def _inside(operator: Operator, before: Rows, after: Rows) -> Inside | None:
     """The operators inside one, by the name of their module, with the channels that stay; None for a primitive."""
     grouped = isinstance(operator, Conv) and operator.groups > 1
-    if grouped or isinstance(operator, BandedConv | BandedUpConv | Shuffle | Maxout):
+    if grouped or isinstance(operator, BandedConv | Shuffle | Maxout):
         raise ValueError(f"channels of {operator} belong together, {len(after.positions)} of {after.of} would stay")
     return None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convfabric.layers.dispatch import constants, cropped, kernels, layer
-from convfabric.operators import BandedConv, BandedUpConv, Size, taps
+from convfabric.operators import BandedConv, Size, taps
 
 DENSE_CHANNELS = 256
 """Above so many input channels training, too, runs as depthwise convolutions."""
@@ -21,7 +21,7 @@ DENSE_CHANNELS = 256
 class _BandedLayer(nn.Module):
     """Kernels for pairs of channels, in the order of outputs, then inputs."""
 
-    def __init__(self, operator: BandedConv | BandedUpConv, channels_in: int, channels_out: int) -> None:
+    def __init__(self, operator: BandedConv, channels_in: int, channels_out: int) -> None:
         super().__init__()
         groups = taps(channels_in, channels_out)
         existing = sorted(pair for group in groups for pair in group)
@@ -83,9 +83,4 @@ def _added(parts: list[Tensor]) -> Tensor:
 
 @layer.register
 def _(operator: BandedConv, channels_in: int, channels_out: int) -> nn.Module:
-    return _BandedLayer(operator, channels_in, channels_out)
-
-
-@layer.register
-def _(operator: BandedUpConv, channels_in: int, channels_out: int) -> nn.Module:
     return _BandedLayer(operator, channels_in, channels_out)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from convfabric.operators.banded import BandedConv, BandedUpConv, band, taps
+from convfabric.operators.banded import BandedConv, band, taps
 from convfabric.operators.blocks import (
     basic_block,
     bottleneck,
@@ -64,8 +64,8 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "upconv 2×2": UpConv(kernel=2),
         "upconv 4×4": UpConv(kernel=4, bias=False),
         "banded": BandedConv(),
-        "banded down": BandedConv(stride=2),
-        "banded up": BandedUpConv(),
+        "banded down": BandedConv(scales=1),
+        "banded up": BandedConv(scales=-1),
         "locally connected": LocallyConnected(size=(7, 5)),
         "fully connected": FullyConnected(size=(7, 5), scales=3),
         "max pool": Pool(),
@@ -110,7 +110,6 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
 __all__ = [
     "CATALOGUE",
     "BandedConv",
-    "BandedUpConv",
     "Bilinear",
     "Chain",
     "Composite",

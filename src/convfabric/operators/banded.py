@@ -5,6 +5,7 @@ the two ends (Saxena & Verbeek 2016, section 3; the border rules are those of th
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from convfabric.operators.operator import Halo, Operator, Size, area, around
 
@@ -59,25 +60,25 @@ def pairs(channels_in: int, channels_out: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class BandedConv(Operator):
-    """A convolution over neighbouring channels, padded so that stride s gives ⌈n/s⌉.
+    """A convolution over neighbouring channels; of stride 2, or behind zeros inserted at odd positions, too.
 
-    >>> BandedConv().parameters(64, 64)
-    1774
+    >>> BandedConv().parameters(64, 64), BandedConv(scales=-1, bias=False).macs(64, 32, (4, 4), (8, 8))
+    (1774, 18144)
     """
 
     kernel: int = 3
     """Pixels on a side, odd."""
-    stride: int = 1
-    """1 or 2."""
+    scales: Literal[-1, 0, 1] = 0
+    """Scales moved: 1 is a stride of 2, padded so that it gives ⌈n/2⌉; -1 is one scale finer."""
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0 or self.stride not in (1, 2):
-            raise ValueError(f"kernel={self.kernel}, stride={self.stride}: an odd kernel, and stride 1 or 2.")
+        if self.kernel < 1 or self.kernel % 2 == 0 or self.scales not in (-1, 0, 1):
+            raise ValueError(f"kernel={self.kernel}, scales={self.scales}: an odd kernel, and -1, 0 or 1.")
 
     @property
     def step(self) -> int:
-        return self.stride - 1
+        return self.scales
 
     @property
     def keeps_channels(self) -> bool:
@@ -91,44 +92,7 @@ class BandedConv(Operator):
         return self.kernel**2 * pairs(channels_in, channels_out) + self.bias * channels_out
 
     def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
-        return self.kernel**2 * pairs(channels_in, channels_out) * area(size_out)
-
-    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
-        return channels_out * area(size_out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandedUpConv(Operator):
-    """Zeros inserted at odd positions, then a convolution over neighbouring channels: one scale finer.
-
-    >>> BandedUpConv(bias=False).macs(64, 32, (4, 4), (8, 8))
-    18144
-    """
-
-    kernel: int = 3
-    """Pixels on a side, odd."""
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        BandedConv(kernel=self.kernel)
-
-    @property
-    def step(self) -> int:
-        return -1
-
-    @property
-    def keeps_channels(self) -> bool:
-        return False
-
-    @property
-    def halo(self) -> Halo:
-        return around(self.kernel // 2, self.kernel // 2)
-
-    def parameters(self, channels_in: int, channels_out: int) -> int:
-        return self.kernel**2 * pairs(channels_in, channels_out) + self.bias * channels_out
-
-    def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
-        return self.kernel**2 * pairs(channels_in, channels_out) * area(size_in)
+        return self.kernel**2 * pairs(channels_in, channels_out) * min(area(size_in), area(size_out))
 
     def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return channels_out * area(size_out)

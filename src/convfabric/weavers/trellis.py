@@ -13,7 +13,6 @@ from convfabric.graph import Edge, Entry, Graph, Head, Node, Place
 from convfabric.laws import check
 from convfabric.operators import (
     BandedConv,
-    BandedUpConv,
     Conv,
     Operator,
     UpConv,
@@ -113,5 +112,5 @@ def _operator(kind: str, step: int) -> Operator:
     if kind == "plain":
         return UpConv() if step < 0 else Conv(stride=1 + step)
     if kind == "banded":
-        return BandedUpConv() if step < 0 else BandedConv(stride=1 + step)
+        return BandedConv(scales=(-1, 0, 1)[step + 1])
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
