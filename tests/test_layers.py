@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from convfabric.errors import GraphError
+from convfabric.fabric import Fabric
 from convfabric.layers import layer
 from convfabric.operators import Conv, Nearest, Operator, UpConv
+from convfabric.weavers import weave
 
 
 def zeros_inserted(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -40,6 +43,12 @@ def test_down_is_the_adjoint_of_up_with_the_transposed_flipped_kernel() -> None:
 def test_nearest_repeats_each_pixel_and_crops() -> None:
     x = torch.tensor([[[[1.0, 2.0]]]])
     assert layer(Nearest(), 1, 1)(x, (1, 3)).tolist() == [[[[1.0, 1.0, 2.0]]]]
+
+
+def test_a_layer_for_one_size_says_which_it_met() -> None:
+    vgg = Fabric(weave("vgg", channels=2, top="full", hidden=4, size=(32, 32))).eval()
+    with pytest.raises(GraphError, match="for maps of 1×1 pixels met one of 2×2: networks with fully"):
+        vgg(torch.zeros(1, 3, 64, 64))
 
 
 def test_an_operator_without_a_layer_is_named() -> None:

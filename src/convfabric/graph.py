@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal
 
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.operators import Chain, Norm, Operator, Relu
+from convfabric.operators import Chain, Norm, Operator, Relu, check_not_torn
 
 Task = Literal["classification", "segmentation"]
 Join = Literal["sum", "concatenation"]
@@ -261,7 +261,7 @@ class Graph:
                 said = ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
                 raise GraphError(f"places tied by identities need equal channels; asked for {said}.")
         nodes = (replace(node, channels=channels.get(node.place, node.channels)) for node in self.nodes)
-        return _recounted(replace(self, nodes=tuple(nodes)), channels)
+        return _recounted(replace(self, nodes=tuple(nodes)), self)
 
 
 def _without_dead_ends(graph: Graph, of: int) -> Graph:
@@ -284,33 +284,33 @@ def _without_dead_ends(graph: Graph, of: int) -> Graph:
             edges=tuple(edge for edge in edges if edge.source in alive and edge.target in alive),
             heads=tuple(heads),
         ),
-        {},
+        graph,
     )
 
 
-def _recounted(graph: Graph, asked: Mapping[Place, int]) -> Graph:
+def _recounted(graph: Graph, whole: Graph) -> Graph:
     """The graph with the channels that follow from others: of concatenations, and behind operators that keep them.
 
-    Raises GraphError where those that meet, or that were asked for, are not equal, or no operator can join them.
+    Raises GraphError where those that meet are not equal, where a count that was changed is not what follows, or
+    where an operator could not do with what is left of the whole graph's channels.
     """
-    before = {node.place: node.channels for node in graph.nodes}
-    counts = dict(before)
-    if all(node.join == "sum" for node in graph.nodes):
+    counts = {node.place: node.channels for node in graph.nodes}
+    before = {place: whole.node(place).channels for place in counts}
+    if counts == before and all(node.join == "sum" for node in graph.nodes):
         return graph
     for place in graph.order:
-        arriving = graph.arriving(place)
-        kept = [counts[edge.source] for edge in arriving if edge.operator.keeps_channels]
-        if graph.node(place).join == "concatenation":
-            counts[place] = sum(kept)
-        elif kept:
-            counts[place] = kept[0]
-        if (len({*kept}) > 1 and graph.node(place).join == "sum") or counts[place] != asked.get(place, counts[place]):
+        kept = [counts[edge.source] for edge in graph.arriving(place) if edge.operator.keeps_channels]
+        joined = graph.node(place).join == "concatenation"
+        follows = sum(kept) if joined else kept[0] if kept else counts[place]
+        asked = counts[place] != before[place]
+        if (len({*kept}) > 1 and not joined) or (asked and follows != counts[place]):
             raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be joined.")
-    changed = {place for place, count in counts.items() if count != before[place]}
+        counts[place] = follows
     for edge in graph.edges:
-        if {edge.source, edge.target} & changed:
+        ends = [(those[edge.source], those[edge.target]) for those in (before, counts)]
+        if ends[0] != ends[1] and graph.node(edge.target).join == "sum":
             try:
-                edge.operator.parameters(counts[edge.source], counts[edge.target])
+                check_not_torn(edge.operator, *ends)
             except ValueError as fault:
                 raise GraphError(f"{edge.name}: {fault}.") from None
     return replace(graph, nodes=tuple(replace(node, channels=counts[node.place]) for node in graph.nodes))

@@ -12,17 +12,7 @@ from torch import Tensor
 
 from convfabric.errors import GraphError
 from convfabric.graph import Graph, Place
-from convfabric.operators import (
-    BandedConv,
-    Chain,
-    Concat,
-    Conv,
-    Depthwise,
-    Maxout,
-    Operator,
-    Shuffle,
-    Sum,
-)
+from convfabric.operators import Chain, Concat, Depthwise, Operator, Sum, belong_together
 
 Weights = dict[str, Tensor]
 
@@ -130,9 +120,8 @@ Inside = dict[str, tuple[Operator, Rows, Rows]]
 @singledispatch
 def _inside(operator: Operator, before: Rows, after: Rows) -> Inside | None:
     """The operators inside one, by the name of their module, with the channels that stay; None for a primitive."""
-    grouped = isinstance(operator, Conv) and operator.groups > 1
-    if grouped or isinstance(operator, BandedConv | Shuffle | Maxout):
-        raise ValueError(f"channels of {operator} belong together, {len(after.positions)} of {after.of} would stay")
+    if belong_together(operator):
+        raise ValueError(f"channels of {operator} belong together and cannot be taken out alone")
     return None
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.layers.dispatch import constants, cropped, kernels, layer
+from convfabric.layers.dispatch import check_size, constants, cropped, kernels, layer
 from convfabric.operators import Conv, Depthwise, FullyConnected, LocallyConnected, Size, UpConv, sides
 
 
@@ -59,6 +59,7 @@ class _LocallyConnectedLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out, *operator.size)) if operator.bias else None
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        check_size(x_BCHW, self.size)
         patches_BKP = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2)
         weight_OKP = self.weight.flatten(4).flatten(1, 3)
         out = torch.einsum("bkp,okp->bop", patches_BKP, weight_OKP).reshape(-1, len(weight_OKP), *self.size)
@@ -70,10 +71,12 @@ class _FullyConnectedLayer(nn.Module):
 
     def __init__(self, operator: FullyConnected, channels_in: int, channels_out: int) -> None:
         super().__init__()
+        self.size = operator.size
         self.weight = kernels(channels_out, channels_in, *operator.size, fan_out=channels_out)
         self.bias = constants(channels_out, operator.bias)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        check_size(x_BCHW, self.size)
         return F.linear(x_BCHW.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convfabric.errors import GraphError
 from convfabric.operators import Halo, Operator, Size
 
 
@@ -40,6 +41,16 @@ def constants(channels: int, wanted: bool) -> nn.Parameter | None:
 def cropped(x_BCHW: Tensor, size: Size) -> Tensor:
     """The top left part of a map; the map itself where it has the size."""
     return x_BCHW if x_BCHW.shape[-2:] == size else x_BCHW[..., : size[0], : size[1]]
+
+
+def check_size(x_BCHW: Tensor, size: Size) -> None:
+    """Raises GraphError where a map has another size than the only one an operator runs at."""
+    found = (x_BCHW.shape[-2], x_BCHW.shape[-1])
+    if found != size:
+        raise GraphError(
+            f"an operator for maps of {size[0]}×{size[1]} pixels met one of {found[0]}×{found[1]}: networks with fully "
+            "or locally connected layers run at the size they were woven for."
+        )
 
 
 def framed(x_BCHW: Tensor, halo: Halo, value: float = 0.0) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from convfabric.operators.banded import BandedConv, band, taps
+from convfabric.operators.belonging import belong_together, check_not_torn
 from convfabric.operators.blocks import (
     basic_block,
     bottleneck,
@@ -143,7 +144,9 @@ __all__ = [
     "around",
     "band",
     "basic_block",
+    "belong_together",
     "bottleneck",
+    "check_not_torn",
     "dense_block_layer",
     "halved",
     "in_two",

@@ -1,0 +1,156 @@
+"""Concatenations, exits, parallel edges and shared weights: what follows when something is cut."""
+
+import pytest
+import torch
+
+from convfabric.costs import costs
+from convfabric.errors import GraphError, NoRouteError
+from convfabric.extraction.surgery import extract
+from convfabric.extraction.worth import _gate_gradients
+from convfabric.graph import Graph, Place
+from convfabric.operators import Conv, Identity
+from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
+from convfabric.weavers.draft import PLAIN
+from test_extraction import lively_fabric
+
+START, LEFT, RIGHT, BOTH, END = Place(0, 0), Place(1, 0, 1), Place(1, 0, 2), Place(1, 0), Place(2, 0)
+
+
+def branched(groups: int = 1, added: bool = False) -> Graph:
+    """Two convolutions of 4 and 6 channels side by side, and a convolution that reads both."""
+    draft = Draft("branched", Purpose(classes=3))
+    draft.enter(START, Conv(), 5)
+    draft.put(LEFT, 4, (START, Conv()), then=PLAIN)
+    draft.put(RIGHT, 6, (START, Conv()), then=PLAIN)
+    draft.concat(BOTH, LEFT, RIGHT)
+    other = draft.put(Place(1, 0, 3), 10, (START, Conv())) if added else None
+    arriving = [(BOTH, Identity()), (other, Identity())] if other else [(BOTH, Conv(groups=groups))]
+    draft.put(END, 10 if added else 8, *arriving)  # type: ignore[arg-type]
+    draft.answer(END)
+    return draft.finished()
+
+
+def without(graph: Graph, *names: str) -> Graph:
+    return graph.restrict(graph.edge_names - set(names))
+
+
+def test_cutting_a_branch_takes_its_channels() -> None:
+    small = without(branched(), "L0S0_L1S0B1")
+    assert small.node(BOTH).channels == 6
+    assert {str(node.place) for node in small.nodes} == {"L0S0", "L1S0B2", "L1S0", "L2S0"}
+
+
+@pytest.mark.parametrize("cut", ["L0S0_L1S0B1", "L0S0_L1S0B2"])
+def test_what_is_left_answers_as_the_whole_with_zeros_in_place_of_the_branch(cut: str) -> None:
+    graph = branched()
+    fabric, images = lively_fabric(graph, 0), torch.randn(2, 3, 8, 8)
+    smaller = without(graph, cut)
+    for parameter in fabric.edges[cut].parameters():
+        parameter.data.zero_()
+    torch.testing.assert_close(extract(fabric, smaller)(images), fabric(images))
+
+
+def test_a_sliced_run_reaches_the_weights_it_was_sliced_from() -> None:
+    graph = branched()
+    fabric, smaller = lively_fabric(graph, 0), without(graph, "L0S0_L1S0B1")
+    fabric(torch.randn(2, 3, 8, 8), smaller).square().sum().backward()
+    grad = fabric.edges["L1S0_L2S0"].get_parameter("weight").grad
+    assert grad is not None
+    assert grad[:, :4].abs().sum() == 0
+    assert grad[:, 4:].abs().sum() > 0
+
+
+def test_channels_that_can_no_longer_be_added_are_refused() -> None:
+    with pytest.raises(GraphError, match=r"L2S0: 6, 10 channels arrive, which cannot be joined"):
+        without(branched(added=True), "L0S0_L1S0B1")
+
+
+def test_groups_that_no_longer_divide_are_refused_with_the_edge() -> None:
+    with pytest.raises(GraphError, match=r"L1S0_L2S0: groups=5 does not divide 6 and 10 channels"):
+        without(wide_groups(), "L0S0_L1S0B1")
+
+
+def wide_groups() -> Graph:
+    draft = Draft("wide", Purpose(classes=3))
+    draft.enter(START, Conv(), 5)
+    draft.put(LEFT, 4, (START, Conv()), then=PLAIN)
+    draft.put(RIGHT, 6, (START, Conv()), then=PLAIN)
+    draft.concat(BOTH, LEFT, RIGHT)
+    draft.put(END, 10, (BOTH, Conv(groups=5)))
+    draft.answer(END)
+    return draft.finished()
+
+
+def test_a_grouped_kernel_is_not_torn_apart() -> None:
+    with pytest.raises(
+        GraphError, match="channels of Conv in 2 groups belong together: of 10 it reads and 8 it makes, 6"
+    ):
+        without(branched(groups=2), "L0S0_L1S0B1")
+    graph = weave_trellis(Trellis(layers=3, scales=1, channels=8, operators="banded"))
+    with pytest.raises(GraphError, match="L0S0_L1S0: channels of BandedConv belong together"):
+        graph.narrow({Place(1, 0): 4})
+
+
+def test_narrowing_a_branch_narrows_the_concatenation() -> None:
+    graph = branched()
+    small = graph.narrow({LEFT: 2})
+    assert small.node(BOTH).channels == 8
+    fabric = lively_fabric(graph, 0)
+    network = extract(fabric, small, {LEFT: torch.tensor([1, 3])})
+    weight = network.edges["L1S0_L2S0"].get_parameter("weight")
+    assert torch.equal(weight, fabric.edges["L1S0_L2S0"].get_parameter("weight")[:, [1, 3, 4, 5, 6, 7, 8, 9]])
+    with pytest.raises(GraphError, match="L1S0: 4, 6 channels arrive"):
+        graph.narrow({BOTH: 9})
+
+
+def test_exits_are_answered_in_order_and_what_the_first_needs_comes_first() -> None:
+    graph = weave("msdnet", exits=3, base=1, step=1, channels=2, growth=2)
+    done = [exit_ for step in graph.walk for exit_ in step.exits]
+    assert done == [0, 1, 2]
+    upto = next(i for i, step in enumerate(graph.walk) if step.exits)
+    assert {step.place for step in graph.walk[: upto + 1]} == {node.place for node in graph.until(1).nodes}
+
+
+def test_a_cut_may_take_an_exit_but_not_all() -> None:
+    graph = weave("msdnet", exits=2, base=1, step=1, channels=2, growth=2)
+    first, last = (head.reads[0] for head in graph.heads)
+    gone = {edge.name for edge in graph.arriving(first)}
+    assert [head.name for head in graph.restrict(graph.edge_names - gone).heads] == ["exit2"]
+    with pytest.raises(NoRouteError):
+        graph.restrict(graph.edge_names - gone - {edge.name for edge in graph.arriving(last)})
+
+
+def test_two_edges_between_the_same_places_are_cut_one_by_one() -> None:
+    graph = weave("resnet", channels=4, blocks=(2,))
+    assert {"L0S0_L1S0", "L0S0_L1S0_1"} <= graph.edge_names
+    small = without(graph, "L0S0_L1S0_1", "L1S0_L2S0_1")
+    assert all(isinstance(edge.operator, Identity) for edge in small.edges)
+
+
+def test_shared_weights_are_stored_and_counted_once_and_cut_where_they_are_no_longer_used() -> None:
+    numbers = {"layers": 3, "scales": 3, "channels": 4}
+    shared, own = (weave_trellis(Trellis(**numbers, shared=yes)) for yes in (True, False))
+    assert shared.edge_names == own.edge_names
+    fabric = lively_fabric(shared, 0)
+    assert costs(shared, (8, 8)).parameters == sum(p.numel() for p in fabric.parameters())
+    assert costs(shared, (8, 8)).parameters < costs(own, (8, 8)).parameters
+    assert costs(shared, (8, 8)).macs == costs(own, (8, 8)).macs
+    ups = {edge.name for edge in shared.edges if edge.operator.step < 0}
+    small = shared.restrict(shared.edge_names - ups)
+    images = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(extract(fabric, small)(images), fabric(images, small))
+    assert not [name for name in extract(fabric, small).state_dict() if "_up_" in name]
+
+
+def test_edges_that_share_weights_are_weighed_each_by_itself() -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=2, channels=4, shared=True))
+    gradients = _gate_gradients(lively_fabric(graph, 0), torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), 255)
+    assert set(gradients) == graph.edge_names
+    assert not torch.equal(gradients["L0S0_L1S0"], gradients["L0S1_L1S1"])
+
+
+def test_long_reach_adds_an_edge_from_so_many_layers_before() -> None:
+    graph = weave_trellis(Trellis(layers=5, scales=2, channels=4, reach=3))
+    far = {edge.name for edge in graph.edges if edge.target.layer - edge.source.layer == 3}
+    assert far == {"L0S0_L3S0", "L0S1_L3S1", "L1S0_L4S0", "L1S1_L4S1"}
