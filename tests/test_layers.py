@@ -7,7 +7,23 @@ from torch.nn import functional as F
 from convfabric.errors import GraphError
 from convfabric.fabric import Fabric
 from convfabric.layers import layer
-from convfabric.operators import Conv, Nearest, Operator, UpConv
+from convfabric.operators import (
+    Bilinear,
+    Conv,
+    Depthwise,
+    Dropout,
+    FullyConnected,
+    GlobalPool,
+    LocallyConnected,
+    Maxout,
+    Nearest,
+    Operator,
+    Pool,
+    Shuffle,
+    TotalDropout,
+    UpConv,
+    ZeroInsertion,
+)
 from convfabric.weavers import weave
 
 
@@ -64,3 +80,119 @@ def test_an_operator_without_a_layer_is_named() -> None:
     assert layer(Strange(), 1, 1) is not None
     with pytest.raises(TypeError, match=r"Unknown has no layer: register one"):
         layer(Unknown(), 1, 1)
+
+
+def windowed(x: torch.Tensor, kernel: int, stride: int, kind: str) -> torch.Tensor:
+    """A pool, window by window: what lies outside the map does not count."""
+    before, after = (kernel - 1) // 2, kernel // 2
+    rows, columns = (range(0, side, stride) for side in x.shape[-2:])
+    how = {"max": torch.amax, "average": torch.mean, "sum": torch.sum}[kind]
+    out = [
+        [
+            how(x[..., max(0, i - before) : i + after + 1, max(0, j - before) : j + after + 1], dim=(-2, -1))
+            for j in columns
+        ]
+        for i in rows
+    ]
+    return torch.stack([torch.stack(row, -1) for row in out], -2)
+
+
+@pytest.mark.parametrize("kind", ["max", "average", "sum"])
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 2)])
+def test_pools_are_their_windows(kind: str, kernel: int, stride: int, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    found = layer(Pool(kind=kind, kernel=kernel, stride=stride), 3, 3)(x, size)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, windowed(x, kernel, stride, kind))
+
+
+@pytest.mark.parametrize(("kind", "how"), [("max", torch.amax), ("average", torch.mean), ("sum", torch.sum)])
+def test_global_pools_are_over_all_pixels(kind: str, how) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    x = torch.randn(2, 3, 5, 4)
+    found = layer(GlobalPool(kind=kind, scales=3), 3, 3)(x, (1, 1))  # type: ignore[arg-type]
+    torch.testing.assert_close(found[..., 0, 0], how(x, dim=(2, 3)))
+
+
+@pytest.mark.parametrize("kernel", [2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_even_upconvs_are_zero_insertion_then_a_convolution(kernel: int, size: tuple[int, int]) -> None:
+    coarse = tuple((side + 1) // 2 for side in size)
+    x, module = torch.randn(2, 3, *coarse, dtype=torch.float64), layer(UpConv(kernel=kernel), 3, 4).double()
+    before, after = kernel // 2, (kernel - 1) // 2
+    wide = F.pad(zeros_inserted(x, (2 * coarse[0], 2 * coarse[1])), (before, after, before, after))
+    expected = F.conv2d(wide, module.weight, module.bias)[..., : size[0], : size[1]]
+    torch.testing.assert_close(module(x, size), expected, rtol=0, atol=1e-12)
+
+
+def test_groups_are_a_dense_kernel_with_zeros_between_them() -> None:
+    module = layer(Conv(groups=3, bias=False), 6, 9)
+    dense = torch.zeros(9, 6, 3, 3)
+    for group in range(3):
+        dense[3 * group : 3 * group + 3, 2 * group : 2 * group + 2] = module.weight.detach()[3 * group : 3 * group + 3]
+    x = torch.randn(2, 6, 5, 5)
+    torch.testing.assert_close(module(x, (5, 5)), F.conv2d(x, dense, padding=1), atol=1e-5, rtol=1e-5)
+
+
+def test_depthwise_is_a_dense_kernel_with_zeros_off_the_diagonal() -> None:
+    module = layer(Depthwise(stride=2), 4, 4)
+    dense = torch.diag_embed(module.weight.detach()[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
+    x = torch.randn(2, 4, 7, 6)
+    torch.testing.assert_close(module(x, (4, 3)), F.conv2d(x, dense, module.bias, 2, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_dilation_is_a_kernel_with_zeros_between_its_taps() -> None:
+    module = layer(Conv(dilation=2, bias=False), 2, 3)
+    wide = torch.zeros(3, 2, 5, 5)
+    wide[..., ::2, ::2] = module.weight.detach()
+    x = torch.randn(1, 2, 9, 8)
+    torch.testing.assert_close(module(x, (9, 8)), F.conv2d(x, wide, padding=2), atol=1e-5, rtol=1e-5)
+
+
+def test_untied_kernels_are_one_convolution_for_each_pixel() -> None:
+    module = layer(LocallyConnected(size=(3, 4)), 2, 5)
+    x = torch.randn(2, 2, 3, 4)
+    found = module(x, (3, 4))
+    for i in range(3):
+        for j in range(4):
+            alone = F.conv2d(x, module.weight[..., i, j], padding=1)[..., i, j] + module.bias[:, i, j]
+            torch.testing.assert_close(found[..., i, j], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_fully_connected_is_one_product_with_all_values() -> None:
+    module, x = layer(FullyConnected(size=(3, 4), scales=2), 2, 5), torch.randn(2, 2, 3, 4)
+    expected = torch.einsum("bchw,ochw->bo", x, module.weight) + module.bias
+    torch.testing.assert_close(module(x, (1, 1))[..., 0, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_maxout_takes_the_largest_of_each_run_and_shuffle_deals_channels_out() -> None:
+    x = torch.arange(6.0).view(1, 6, 1, 1).expand(1, 6, 2, 2)
+    assert layer(Maxout(pieces=3), 6, 2)(x, (2, 2))[0, :, 0, 0].tolist() == [2, 5]
+    assert layer(Shuffle(groups=2), 6, 6)(x, (2, 2))[0, :, 0, 0].tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_zero_insertion_puts_each_value_to_the_top_left_of_its_cell() -> None:
+    x = torch.randn(1, 2, 3, 2)
+    found = layer(ZeroInsertion(), 2, 2)(x, (5, 4))
+    assert torch.equal(found, zeros_inserted(x, (5, 4)))
+
+
+def test_bilinear_is_linear_between_pixel_centres() -> None:
+    x = torch.arange(6.0).view(1, 1, 1, 6).expand(1, 1, 3, 6)
+    found = layer(Bilinear(), 1, 1)(x, (6, 12))[0, 0, 2]
+    torch.testing.assert_close(found[1:-1], (torch.arange(1, 11) + 0.5) / 2 - 0.5)
+
+
+def test_total_dropout_leaves_a_whole_batch_out_or_as_it_is() -> None:
+    torch.manual_seed(0)
+    module, x = layer(TotalDropout(p=0.3), 2, 2), torch.ones(4, 2, 3, 3)
+    seen = [module(x, (3, 3)) for _ in range(400)]
+    assert all(out.unique().numel() == 1 for out in seen)
+    assert 0.62 < sum(float(out.mean()) for out in seen) / 400 < 0.78
+    assert torch.equal(module.eval()(x, (3, 3)), x)
+
+
+def test_dropout_is_off_in_evaluation() -> None:
+    module, x = layer(Dropout(p=0.5), 2, 2), torch.ones(4, 2, 8, 8)
+    assert set(module(x, (8, 8)).unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(module.eval()(x, (8, 8)), x)
