@@ -1,0 +1,117 @@
+"""Families against independent implementations: torchvision's, with the same weights and the same answers."""
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from convfabric.costs import costs
+from convfabric.errors import SettingError
+from convfabric.fabric import Fabric
+from convfabric.graph import Place
+from convfabric.weavers import FAMILIES, PRESETS, weave
+
+LARGE = {"size": (224, 224), "classes": 1000}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "theirs"),
+    [
+        ("resnet-18", {}, torchvision.models.resnet18),
+        ("resnet-50", {}, torchvision.models.resnet50),
+        ("densenet-121", {}, torchvision.models.densenet121),
+        ("vgg-16", {}, torchvision.models.vgg16),
+        ("vgg", {"depth": 19, "norm": False, "top": "full"}, torchvision.models.vgg19),
+    ],
+)
+def test_parameters_are_as_many_as_torchvision_has(name: str, numbers: dict[str, object], theirs) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    with torch.device("meta"):
+        wanted = sum(p.numel() for p in theirs().parameters())
+    assert costs(weave(name, **LARGE, **numbers), (224, 224)).parameters == wanted  # type: ignore[arg-type]
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, its norms' statistics and scales random."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network.eval()
+
+
+def test_vgg_answers_like_torchvision_s_with_the_same_weights() -> None:
+    theirs = shaken(torchvision.models.vgg11(num_classes=7))
+    ours = Fabric(weave("vgg", norm=False, top="full", size=(224, 224), classes=7)).eval()
+    tensors = list(theirs.parameters())
+    names = ["entry", *(f"edges.{edge.name}" for edge in ours.graph.edges)]
+    state = ours.state_dict()
+    for name, (weight, bias) in zip([*names, "head"], zip(tensors[::2], tensors[1::2], strict=True), strict=True):
+        if name == "head":
+            read = str(ours.graph.head.reads[0])
+            state[f"heads.head.reads.{read}.weight"], state["heads.head.bias"] = weight, bias
+            continue
+        key = next(key for key in state if key.startswith(f"{name}.") and key.endswith("weight"))
+        state[key] = weight.view_as(state[key])
+        state[key.replace("weight", "bias")] = bias
+    ours.load_state_dict(state)
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), atol=1e-4, rtol=1e-4)
+
+
+def normed_conv(state: dict[str, Tensor], ours: str, steps: tuple[int, int], conv: nn.Conv2d, norm: nn.Module) -> None:
+    state[f"{ours}.steps.{steps[0]}.weight"] = conv.weight
+    state |= {f"{ours}.steps.{steps[1]}.{key}": value for key, value in norm.state_dict().items()}
+
+
+def test_resnet_18_answers_like_torchvision_s_with_the_same_weights() -> None:
+    theirs = shaken(torchvision.models.resnet18(num_classes=7))
+    ours = Fabric(weave("resnet-18", classes=7)).eval()
+    state = ours.state_dict()
+    state["entry.weight"] = theirs.conv1.weight
+    state |= {f"nodes.L0S1.steps.0.{key}": value for key, value in theirs.bn1.state_dict().items()}
+    at = Place(1, 2)
+    for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+        for block in stage:
+            after = Place(at.layer + 1, at.scale + (block.stride == 2))
+            normed_conv(state, f"edges.{at}_{after}_1", (0, 1), block.conv1, block.bn1)
+            normed_conv(state, f"edges.{at}_{after}_1", (3, 4), block.conv2, block.bn2)
+            if block.downsample is not None:
+                normed_conv(state, f"edges.{at}_{after}", (0, 1), *block.downsample)
+            at = after
+    state[f"heads.head.reads.{at}.weight"], state["heads.head.bias"] = theirs.fc.weight, theirs.fc.bias
+    ours.load_state_dict(state)
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("vgg", {"depth": 12}, "depth=12: a VGG has 11, 13, 16, 19 layers"),
+        ("resnet", {"blocks": ()}, r"blocks=\(\): each stage has at least one block"),
+        ("nin", {"channels": 1}, "channels=1: a NiN has at least 2"),
+        ("msdnet", {"growth": 3, "factors": (1, 1)}, "growth=3"),
+        ("trellis", {"shared": True, "doubling": True}, "weights are shared among scales of equal channels"),
+        ("googlenet", {"over": 32}, "over=32: the narrowest layer has 16 channels"),
+        ("unet", {"width": 3}, "width: unet has scales, channels, up"),
+        ("densenet", {"size": (2, 2)}, "densenet halves images 2 times, which would shrink 2×2 below one pixel"),
+    ],
+)
+def test_numbers_that_make_no_network_are_refused(name: str, numbers: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        weave(name, **numbers)  # type: ignore[arg-type]
+
+
+def test_every_number_of_a_family_has_a_default_and_every_name_is_free() -> None:
+    for family in FAMILIES.values():
+        assert family.numbers() == family.numbers()
+    assert not set(FAMILIES) & set(PRESETS)
+
+
+def test_segmentation_and_classification_share_their_weights_where_they_share_edges() -> None:
+    one, other = (weave("gridnet", channels=2, streams=2, task=task) for task in ("classification", "segmentation"))  # type: ignore[arg-type]
+    assert one.edge_names < other.edge_names
