@@ -237,13 +237,13 @@ def evaluate(
     from dataclasses import asdict
 
     from convfabric.evaluation import evaluate as run_evaluate
-    from convfabric.report.page import exit_lines, said_share
+    from convfabric.report.page import exit_rows, said_share
 
     with refusals():
         found = run_evaluate(run, data, split)
     score, facts = asdict(found.score), asdict(found.score) | {"split": found.split, "anytime": found.anytime}
     line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
-    exits = exit_lines(found.anytime) if found.anytime else []
+    exits = ["  ".join(row).rstrip() for row in exit_rows(found.anytime)] if found.anytime else []
     answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from convfabric.graph import POINT, Edge, Graph, Place
+from convfabric.graph import POINT, Edge, Graph, Node, Place
 
 MARGIN, ROOM, STACK = 56, 62, 27
 RADIUS = 11
@@ -43,7 +43,7 @@ def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | N
     """
     kept = kept or whole
     layout = _laid_out(whole)
-    alive = {node.place for node in kept.nodes}
+    alive = {node.place: node for node in kept.nodes}
     widths = _widths(kept, worth or {})
     cut = [edge for edge in whole.edges if edge.name not in kept.edge_names]
     reads = {place for head in kept.heads for place in head.reads}
@@ -51,10 +51,7 @@ def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | N
         *(_row(scale, y, layout.width) for scale, y in layout.rows.items()),
         *(_edge(edge, layout, PALE, 1.0) for edge in cut),
         *(_edge(edge, layout, DARK, widths[edge.name]) for edge in kept.edges),
-        *(
-            _node(layout.spots[node.place], node.place, node.channels, node.place in alive, node.join == "sum")
-            for node in whole.nodes
-        ),
+        *(_node(layout.spots[node.place], alive.get(node.place, node), node.place in alive) for node in whole.nodes),
         _entry(layout.spots[whole.entry.place]),
         *(_read(layout.spots[place], head.name, place in reads) for head in whole.heads for place in head.reads),
     ]
@@ -127,14 +124,14 @@ def _edge(edge: Edge, layout: _Layout, colour: str, width: float) -> str:
     )
 
 
-def _node(spot: tuple[float, float], place: Place, channels: int, alive: bool, summed: bool) -> str:
+def _node(spot: tuple[float, float], node: Node, alive: bool) -> str:
     x, y = spot
-    fill = (LIVE if summed else JOINED) if alive else DEAD
+    fill = (LIVE if node.join == "sum" else JOINED) if alive else DEAD
     return (
         f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{RADIUS}" fill="{fill}" stroke="{DARK if alive else PALE}">'
-        f"<title>{place}</title></circle>"
-        f'<text x="{x:.0f}" y="{y + 3.5:.0f}" text-anchor="middle" font-size="{11 if channels < 1000 else 8}" '
-        f'fill="{"#fff" if alive else "#a9b4bd"}">{channels}</text>'
+        f"<title>{node.place}</title></circle>"
+        f'<text x="{x:.0f}" y="{y + 3.5:.0f}" text-anchor="middle" font-size="{11 if node.channels < 1000 else 8}" '
+        f'fill="{"#fff" if alive else "#a9b4bd"}">{node.channels}</text>'
     )
 
 

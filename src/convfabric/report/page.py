@@ -125,26 +125,32 @@ def said_macs(macs: int) -> str:
     return f"{macs / 1e6:.2f} M MACs"
 
 
-def exit_lines(anytime: Facts) -> list[str]:
-    """Score and cost of each exit, and of stopping where the recommended thresholds say."""
+def exit_rows(anytime: Facts) -> list[list[str]]:
+    """Of each exit, and of stopping where the recommended thresholds say: name, score, cost, share that leaves there.
+
+    >>> exit_rows({"exits": [{"name": "exit1", "accuracy": 0.5, "macs": 2_000_000}]})
+    [['exit1', '50.00 %', '2.00 M MACs', '']]
+    """
     name = "accuracy" if "accuracy" in anytime["exits"][0] else "miou"
-    lines = [f"{row['name']:8}{100 * row[name]:6.2f} %  {said_macs(row['macs'])}" for row in anytime["exits"]]
-    if "recommended" not in anytime:
-        return lines
-    best = anytime["recommended"]
-    left = ", ".join(f"{share:.0%}" for share in best["shares"])
-    return [*lines, f"early   {100 * best['accuracy']:6.2f} %  {said_macs(best['macs'])} on average ({left} leave)"]
+    best = anytime.get("recommended")
+    shares = [f"{share:.0%}" for share in best["shares"]] if best else [""] * len(anytime["exits"])
+    rows = [
+        [row["name"], f"{100 * row[name]:.2f} %", said_macs(row["macs"]), share]
+        for row, share in zip(anytime["exits"], shares, strict=True)
+    ]
+    mean = [["early", f"{100 * best['accuracy']:.2f} %", f"{said_macs(best['macs'])}, mean", "100%"]] if best else []
+    return rows + mean
 
 
 def _exits(record: Facts, drawn: str) -> str:
     if not record.get("anytime"):
         return ""
-    rows = [[line[:8].strip(), line[8:]] for line in exit_lines(record["anytime"])]
     note = (
         '<p class="note">Costs are of an image that leaves there, all work before it included. Early: an image leaves '
         "at the first exit confident enough; thresholds were chosen on val.</p>"
     )
-    return _section("Exits", table(["exit", record["anytime"]["split"]], rows) + note + drawn)
+    head = ["exit", f"{record['anytime']['split']} score", "cost", "leave early"]
+    return _section("Exits", table(head, exit_rows(record["anytime"])) + note + drawn)
 
 
 def _costs(record: Facts) -> str:
