@@ -60,6 +60,13 @@ def test_a_sliced_run_reaches_the_weights_it_was_sliced_from() -> None:
     assert grad[:, 4:].abs().sum() > 0
 
 
+def test_gates_reach_a_sliced_run() -> None:
+    graph = branched()
+    fabric, smaller = lively_fabric(graph, 0), without(graph, "L0S0_L1S0B1")
+    images, shut = torch.randn(2, 3, 8, 8), {"L1S0_L2S0": torch.zeros(())}
+    assert not torch.equal(fabric.forward_exits(images, smaller, shut)[0], fabric.forward_exits(images, smaller)[0])
+
+
 def test_channels_that_can_no_longer_be_added_are_refused() -> None:
     with pytest.raises(GraphError, match=r"L2S0: 6, 10 channels arrive, which cannot be joined"):
         without(branched(added=True), "L0S0_L1S0B1")

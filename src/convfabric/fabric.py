@@ -65,7 +65,7 @@ class Fabric(nn.Module):
         statistics of norms that were sliced are then not updated in training.
         """
         if graph is not None and not self._has_all_channels_of(graph):
-            return self._run_sliced(images_BCHW, graph)
+            return self._run_sliced(images_BCHW, graph, gates)
         walk, heads = (self.walk, self.graph.heads) if graph is None else (graph.walk, graph.heads)
         sizes = map_sizes(images_BCHW, walk)
         responses: dict[Place, Tensor] = {}
@@ -116,12 +116,12 @@ class Fabric(nn.Module):
     def _has_all_channels_of(self, graph: Graph) -> bool:
         return all(node.channels == self.graph.node(node.place).channels for node in graph.nodes)
 
-    def _run_sliced(self, images_BCHW: Tensor, graph: Graph) -> tuple[Tensor, ...]:
+    def _run_sliced(self, images_BCHW: Tensor, graph: Graph, gates: Gates) -> tuple[Tensor, ...]:
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         weights = inherited(own, self.graph, graph, remaining(self.graph, graph, {}))
         runner = _skeleton(graph).to(images_BCHW.device).train(self.training)
         named = {f"fabric.{name}": weight for name, weight in weights.items()}
-        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, named, (images_BCHW,))
+        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, named, (images_BCHW, gates))
         return answers
 
 
@@ -132,9 +132,9 @@ class EveryExit(nn.Module):
         super().__init__()
         self.fabric = fabric
 
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images_BCHW: Tensor, gates: Gates = NO_GATES) -> tuple[Tensor, ...]:
         """Logits of every exit, the earliest first."""
-        return self.fabric.forward_exits(images_BCHW)
+        return self.fabric.forward_exits(images_BCHW, gates=gates)
 
 
 @lru_cache(maxsize=8)

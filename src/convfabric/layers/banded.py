@@ -33,7 +33,8 @@ class _BandedLayer(nn.Module):
         self.weight = kernels(len(existing), operator.kernel, operator.kernel, fan_out=fan_out)
         self.bias = constants(channels_out, operator.bias)
         self.pairs = nn.Buffer(torch.tensor(existing).T.contiguous(), persistent=False)
-        self.numbers = [torch.tensor([number[pair] for pair in group]) for group in groups]
+        for i, group in enumerate(groups):
+            self.register_buffer(f"tap{i}", torch.tensor([number[pair] for pair in group]), persistent=False)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         if self.training and self.channels[1] <= DENSE_CHANNELS:
@@ -50,9 +51,9 @@ class _BandedLayer(nn.Module):
 
     def _by_taps(self, x_BCHW: Tensor) -> Tensor:
         parts = []
-        for tap, numbers in zip(self.groups, self.numbers, strict=True):
-            weight = self.weight[numbers.to(self.weight.device)][:, None]
-            part = self._convolved(x_BCHW[:, tap.inputs], weight, len(numbers))
+        for i, tap in enumerate(self.groups):
+            weight = self.weight[self.get_buffer(f"tap{i}")][:, None]
+            part = self._convolved(x_BCHW[:, tap.inputs], weight, len(weight))
             parts.append(F.pad(part, (0, 0, 0, 0, tap.before, tap.after)) if tap.before or tap.after else part)
         return _added(parts)
 
