@@ -1,6 +1,7 @@
 """Networks with several exits: thresholds, stopping for real, files for each exit."""
 
 import json
+import random
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from convfabric.anytime import answer_early, anytime_facts, confidences, exit_macs
 from convfabric.archive import load_fabric
+from convfabric.choice import Budget, choose
+from convfabric.cli.commands import app
 from convfabric.costs import costs
 from convfabric.data.opening import DataOptions, open_data
-from convfabric.errors import ExportError, GraphError
-from convfabric.evaluation import evaluate
+from convfabric.errors import ExportError, GraphError, SettingError
+from convfabric.evaluation import evaluate, predictions
 from convfabric.exporting import stages as exporting_stages
 from convfabric.exporting.stages import export_stages, stages
 from convfabric.extraction.surgery import extract
@@ -193,6 +197,53 @@ def test_exit_files_that_answer_otherwise_are_not_kept(
     with pytest.raises(ExportError, match=r"exit-1\.onnx answers unlike the network"):
         export_stages(fabric, papers, data, tmp_path, (0.5, 0.0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_answers_as_predict_py_does(run: Path, tmp_path: Path) -> None:
+    data, files = open_data("digits", DataOptions(size=(16, 16))), []
+    images, _ = next(data.splits["test"].batches([list(range(12))]))
+    for number, image in enumerate(images):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(image[0].numpy()).save(files[-1])
+    words = [sys.executable, str(run / "predict.py"), *map(str, files)]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
+    for line, ours in zip(map(json.loads, found), predictions(run, files), strict=True):
+        assert (line["class"], line["exit"]) == (ours["class"], ours["exit"])
+        assert line["probability"] == pytest.approx(ours["probability"], abs=1e-4)
+
+
+def test_predict_py_says_when_an_exit_is_missing(run: Path, tmp_path: Path) -> None:
+    for name in ("predict.py", "exit-1.onnx"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    Image.new("L", (16, 16)).save(tmp_path / "x.png")
+    words = [sys.executable, str(tmp_path / "predict.py"), "x.png"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert found.returncode != 0
+    assert "exit-1.onnx to exit-2.onnx belong together" in found.stderr
+
+
+def test_an_extract_that_is_refused_leaves_the_exported_files(run: Path) -> None:
+    before = sorted(file.name for file in run.iterdir())
+    result = CliRunner().invoke(app, ["extract", str(run), "--macs", "1%"])
+    assert result.exit_code == 3
+    assert sorted(file.name for file in run.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"), [((0.5,), "a threshold for each of the 3 exits"), (0.5, "a threshold for each")]
+)
+def test_thresholds_that_do_not_fit_are_refused(limits: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        answer_early(small_fabric(), torch.zeros(1, 3, 32, 32), limits)
+    with pytest.raises(SettingError, match="in evaluation mode"):
+        answer_early(small_fabric().train(), torch.zeros(1, 3, 32, 32), (0.5, 0.5, 0.5))
+
+
+def test_a_cut_keeps_exits_while_the_budget_can_be_met_with_all_of_them() -> None:
+    graph = weave("msdnet", **SMALL)  # type: ignore[arg-type]
+    worth = {edge.name: random.Random(edge.name).random() for edge in graph.edges}
+    for share, exits in (("70%", 3), ("50%", 3)):
+        assert len(choose(graph, worth, Budget(macs=share), (32, 32)).heads) == exits
 
 
 def test_confidences_are_those_of_the_exits(run: Path) -> None:

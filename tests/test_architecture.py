@@ -15,6 +15,7 @@ SOURCE = Path(convfabric.__file__).parent
 ROOMS = (
     [
         "errors",
+        "values",
         "operators",
         "graph",
         "laws",

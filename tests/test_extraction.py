@@ -96,6 +96,19 @@ def test_extract_refuses_positions_that_do_not_fit() -> None:
         extract(fabric, smaller, {Place(1, 0): torch.tensor([1, 7])})
 
 
+@pytest.mark.parametrize("positions", [[0, 0], [-1, 1]])
+def test_extract_refuses_positions_that_stand_twice_or_below_zero(positions: list[int]) -> None:
+    fabric = Fabric(weave_trellis(Trellis(layers=3, scales=1, channels=4)))
+    with pytest.raises(GraphError, match="L1S0: 2 positions given for 2 of 4 channels"):
+        extract(fabric, fabric.graph.narrow({Place(1, 0): 2}), {Place(1, 0): torch.tensor(positions)})
+
+
+def test_a_narrowed_graph_is_extracted_before_it_is_run() -> None:
+    fabric = Fabric(weave_trellis(Trellis(layers=3, scales=1, channels=4)))
+    with pytest.raises(GraphError, match="L1S0: 2 of 4 channels, and nobody says which; extract the graph"):
+        fabric(torch.zeros(1, 3, 8, 8), fabric.graph.narrow({Place(1, 0): 2}))
+
+
 def test_the_parent_is_left_as_it_was() -> None:
     fabric = Fabric(weave("fabric-tiny", size=(8, 8)))
     before = {name: tensor.clone() for name, tensor in fabric.state_dict().items()}

@@ -68,7 +68,7 @@ def test_gates_reach_a_sliced_run() -> None:
 
 
 def test_channels_that_can_no_longer_be_added_are_refused() -> None:
-    with pytest.raises(GraphError, match=r"L2S0: 6, 10 channels arrive, which cannot be joined"):
+    with pytest.raises(GraphError, match=r"L2S0: 6, 10 channels arrive, which cannot be added"):
         without(branched(added=True), "L0S0_L1S0B1")
 
 
@@ -106,7 +106,7 @@ def test_narrowing_a_branch_narrows_the_concatenation() -> None:
     network = extract(fabric, small, {LEFT: torch.tensor([1, 3])})
     weight = network.edges["L1S0_L2S0"].get_parameter("weight")
     assert torch.equal(weight, fabric.edges["L1S0_L2S0"].get_parameter("weight")[:, [1, 3, 4, 5, 6, 7, 8, 9]])
-    with pytest.raises(GraphError, match="L1S0: 4, 6 channels arrive"):
+    with pytest.raises(GraphError, match="L1S0: 9 channels asked for; 10 follow from what arrives"):
         graph.narrow({BOTH: 9})
 
 

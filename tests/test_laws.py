@@ -46,6 +46,9 @@ BROKEN = {
     ),
     "what a node does after joining keeps scale": with_node(B, then=Pool()),
     "heads differ in name, agree in task": replace(GOOD, heads=(GOOD.head, GOOD.head)),
+    "heads stand in the order in which they can answer": replace(
+        GOOD, heads=(replace(GOOD.head, name="late"), replace(GOOD.head, name="early", reads=(B,)))
+    ),
     "edges that share weights are alike": replace(
         GOOD, edges=tuple(replace(edge, shared="one") if edge.target.layer == 1 else edge for edge in GOOD.edges)
     ),

@@ -327,3 +327,19 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
     assert record["network"]["parameters"] <= 0.6 * record["fabric"]["parameters"]
     assert (tmp_path / "r" / "model.onnx").is_file()
     assert "its images have 2 channels" in refusal(["predict", tmp_path / "r", "any.png"])
+
+
+def test_a_fit_that_is_refused_begins_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    assert "halves images 4 times" in refusal(["fit", "digits", "--network", "vgg", "--out", folder])
+    assert not folder.exists()
+    assert "cheapest route" in refusal(["fit", "digits", "--network", "nin", "--macs", "5%", "--out", folder], code=3)
+    assert not folder.exists()
+
+
+def test_a_run_that_is_resumed_with_another_network_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("data: digits\nnetwork: densenet\ngrowth: 4\n")
+    said = refusal(["fit", "digits", "--network", "resnet", "--out", folder, "--resume"])
+    assert "begun with network=densenet, now network=resnet" in said

@@ -9,6 +9,7 @@ from convfabric.costs import costs
 from convfabric.errors import SettingError
 from convfabric.fabric import Fabric
 from convfabric.graph import Place
+from convfabric.models import create_model, with_features
 from convfabric.weavers import FAMILIES, PRESETS, weave
 
 LARGE = {"size": (224, 224), "classes": 1000}
@@ -98,6 +99,14 @@ def test_resnet_18_answers_like_torchvision_s_with_the_same_weights() -> None:
         ("trellis", {"shared": True, "doubling": True}, "weights are shared among scales of equal channels"),
         ("googlenet", {"over": 32}, "over=32: the narrowest layer has 16 channels"),
         ("unet", {"width": 3}, "width: unet has scales, channels, up"),
+        ("resnet", {"blocks": 3}, "blocks=3: expected a list such as"),
+        ("resnet", {"channels": "8"}, "channels=8: expected int"),
+        ("vgg", {"top": "foo"}, "top=foo: expected full, global max, linear"),
+        ("unet", {"task": "seg"}, "task=seg: expected classification, segmentation"),
+        ("unet", {"classes": 0}, "at least 2 classes"),
+        ("gridnet", {"dropout": 3.0}, "network=gridnet: p=3.0"),
+        ("msdnet", {"factors": ()}, "every number but hidden is at least 1"),
+        ("nin", {"prior": "column-0"}, "groups=0: at least 1"),
         ("densenet", {"size": (2, 2)}, "densenet halves images 2 times, which would shrink 2×2 below one pixel"),
     ],
 )
@@ -115,3 +124,18 @@ def test_every_number_of_a_family_has_a_default_and_every_name_is_free() -> None
 def test_segmentation_and_classification_share_their_weights_where_they_share_edges() -> None:
     one, other = (weave("gridnet", channels=2, streams=2, task=task) for task in ("classification", "segmentation"))  # type: ignore[arg-type]
     assert one.edge_names < other.edge_names
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_are_the_last_response_of_each_scale(name: str) -> None:
+    graph = weave(name, size=(64, 64))
+    features = with_features(graph)
+    by_scale = {place.scale: place for place in graph.order}
+    for place in features.head.reads:
+        later = [p for p in graph.order[graph.order.index(place) + 1 :] if p.scale == place.scale]
+        assert not later or by_scale[place.scale] in {p for head in graph.heads for p in head.reads if not head.linear}
+
+
+def test_features_of_a_densenet_are_its_concatenations() -> None:
+    encoder = create_model("densenet", features_only=True, blocks=(2, 2), growth=4)
+    assert encoder.feature_info.channels() == [16, 16]

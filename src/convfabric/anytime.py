@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
+from convfabric.errors import SettingError
 from convfabric.fabric import EveryExit, Fabric, map_sizes
 from convfabric.graph import Graph, Place
 from convfabric.scores import each_answer, score
@@ -34,6 +35,8 @@ def answer_early(fabric: Fabric, images_BCHW: Tensor, limits: Sequence[float]) -
 
     ``limits`` has a threshold for each exit. Work behind the exit that is taken is not done: the walk ends when
     the last image has left, and images that have left are taken out of the batch.
+    Raises SettingError where there are not as many thresholds as exits, or the network does not classify or is
+    in training.
 
     >>> from convfabric.weavers import weave
     >>> fabric = Fabric(weave("msdnet", exits=2, base=1, growth=2, channels=2)).eval()
@@ -41,6 +44,10 @@ def answer_early(fabric: Fabric, images_BCHW: Tensor, limits: Sequence[float]) -
     [0, 0, 0]
     """
     sizes, heads = map_sizes(images_BCHW, fabric.walk), fabric.graph.heads
+    if fabric.graph.head.task != "classification" or fabric.training:
+        raise SettingError("answering early is for classifiers in evaluation mode: call eval() first.")
+    if not isinstance(limits, Sequence) or len(limits) != len(heads):
+        raise SettingError(f"limits={limits}: give a threshold for each of the {len(heads)} exits.")
     count, device = len(images_BCHW), images_BCHW.device
     logits_BK = images_BCHW.new_zeros(count, heads[0].classes)
     exits_B = torch.zeros(count, dtype=torch.int64, device=device)

@@ -124,9 +124,9 @@ def choose(
     """The sub-graph that keeps the edges of most worth for what they cost, within the budget.
 
     Edges go one by one, least worth per share of the budget first, unless no route would be left or what
-    remains could not be joined;
-    then those that still fit come back, most worth first. Where that ends above the budget the
-    cheapest route is protected and the rest goes. ``latency_ms`` predicts a graph's milliseconds.
+    remains could not be joined; then those that still fit come back, most worth first. Exits stay as long as the
+    budget can be met with all of them. Where that ends above the budget the cheapest route is protected and the
+    rest goes. ``latency_ms`` predicts a graph's milliseconds.
     Raises BudgetError where even the cheapest route is above a ceiling.
     """
     how = measures(image, latency_ms)
@@ -135,11 +135,13 @@ def choose(
     asked = {name: how[name] for name in budget.ceilings}
     budget = budget.resolved({name: measure(graph) for name, measure in asked.items()})
     scores = {edge.name: worth[edge.name] / _share(graph, edge, budget, asked) for edge in graph.edges}
-    chosen = _cut(graph, scores, budget, asked, frozenset())
+    chosen = _cut(graph, scores, budget, asked, frozenset(), exits=len(graph.heads))
+    if not _fits(chosen, budget, asked) and len(graph.heads) > 1:
+        chosen = _cut(graph, scores, budget, asked, frozenset())
     if not _fits(chosen, budget, asked):
         cheapest = _cheapest(graph, asked)
         if not _fits(cheapest, budget, asked):
-            raise BudgetError(_says_no(cheapest, budget, asked))
+            raise BudgetError(_says_no(graph, cheapest, budget, asked))
         chosen = _cut(graph, scores, budget, asked, cheapest.edge_names)
     return _refilled(graph, chosen, scores, budget, asked)
 
@@ -161,16 +163,23 @@ def _share(graph: Graph, edge: Edge, budget: Budget, asked: Mapping[str, Measure
 
 
 def _cut(
-    graph: Graph, scores: Mapping[str, float], budget: Budget, asked: Mapping[str, Measure], protected: frozenset[str]
+    graph: Graph,
+    scores: Mapping[str, float],
+    budget: Budget,
+    asked: Mapping[str, Measure],
+    protected: frozenset[str],
+    exits: int = 1,
 ) -> Graph:
+    """The graph less what scores least, as long as at least so many exits can answer."""
     for name in sorted(scores, key=lambda name: (scores[name], name)):
         if _fits(graph, budget, asked):
             break
         if name in graph.edge_names and name not in protected:
             try:
-                graph = graph.restrict(graph.edge_names - {name})
+                smaller = graph.restrict(graph.edge_names - {name})
             except GraphError:
                 continue
+            graph = smaller if len(smaller.heads) >= exits else graph
     return graph
 
 
@@ -207,8 +216,12 @@ def taken_by(graph: Graph, edge: Edge, measure: Measure) -> float:
     return measure(graph) - measure(replace(graph, edges=tuple(other for other in graph.edges if other is not edge)))
 
 
-def _says_no(cheapest: Graph, budget: Budget, asked: Mapping[str, Measure]) -> str:
+def _says_no(whole: Graph, cheapest: Graph, budget: Budget, asked: Mapping[str, Measure]) -> str:
     route = f"{cheapest.entry.place}→{cheapest.head.reads[0]}"
     over = next(name for name in asked if asked[name](cheapest) > _ceiling(budget, name))
     needs = said_amount(over, asked[over](cheapest))
-    return f"no sub-network fits {said_amount(over, _ceiling(budget, over))}: the cheapest route {route} needs {needs}."
+    rest = " Nothing in it can be cut." if cheapest.edge_names == whole.edge_names else ""
+    return (
+        f"no sub-network fits {said_amount(over, _ceiling(budget, over))}: "
+        f"the cheapest route {route} needs {needs}.{rest}"
+    )

@@ -158,5 +158,5 @@ def _quickest(graph: Graph, found: Survey) -> Graph:
     said = ", ".join(said_amount(name, takes[name]) for name in asked)
     raise BudgetError(
         f"no sub-network fits {found.budget}: the cheapest route {ends} takes {said}, measured. "
-        "Fewer channels or a coarser finest scale cost less: --set channels=, --set finest=."
+        "Smaller numbers of the network cost less (convfabric list names them), or another network."
     ) from None

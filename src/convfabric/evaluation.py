@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from convfabric.anytime import anytime_facts
+from convfabric.anytime import answer_early, anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.errors import DataError
-from convfabric.runs import job_of
+from convfabric.runs import job_of, noted
 from convfabric.scores import Score, score
 
 
@@ -66,20 +66,31 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
 
 
 def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """For each image file its class and probability, or the path of the mask written into the present folder."""
+    """For each image file its class and probability, or the path of the mask written into the present folder.
+
+    Of several exits the first confident one answers, by the thresholds that were exported.
+    """
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
+    anytime = noted(run).get("anytime") or {}
+    limits = anytime.get("recommended", {}).get("limits")
     if preprocessing.channels not in (1, 3):
         raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
     for path in images:
         array, _ = read_picture(path, preprocessing.channels)
         pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())
-        with torch.inference_mode():
-            logits = network(preprocessing.normalised(pixels.permute(2, 0, 1)[None]))[0]
+        prepared, left = preprocessing.normalised(pixels.permute(2, 0, 1)[None]), {}
+        if limits:
+            stopped = answer_early(network, prepared, limits)
+            logits, left = stopped.logits_BK[0], {"exit": int(stopped.exits_B[0]) + 1}
+        else:
+            with torch.inference_mode():
+                logits = network(prepared)[0]
         if papers.graph.head.task == "classification":
             odds = logits.softmax(0)
             best = int(odds.argmax())
-            yield {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
+            named = {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
+            yield named | left
         else:
             mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
             if preprocessing.fitting == "stretch":

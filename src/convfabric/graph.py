@@ -303,8 +303,10 @@ def _recounted(graph: Graph, whole: Graph) -> Graph:
         joined = graph.node(place).join == "concatenation"
         follows = sum(kept) if joined else kept[0] if kept else counts[place]
         asked = counts[place] != before[place]
-        if (len({*kept}) > 1 and not joined) or (asked and follows != counts[place]):
-            raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be joined.")
+        if len({*kept}) > 1 and not joined:
+            raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be added.")
+        if asked and follows != counts[place]:
+            raise GraphError(f"{place}: {counts[place]} channels asked for; {follows} follow from what arrives.")
         counts[place] = follows
     for edge in graph.edges:
         ends = [(those[edge.source], those[edge.target]) for those in (before, counts)]
@@ -313,6 +315,9 @@ def _recounted(graph: Graph, whole: Graph) -> Graph:
                 check_not_torn(edge.operator, *ends)
             except ValueError as fault:
                 raise GraphError(f"{edge.name}: {fault}.") from None
+    for head in graph.heads:
+        if not head.linear and any(counts[place] != head.classes for place in head.reads):
+            raise GraphError(f"{head.name} reads its classes from {head.reads[0]}, whose channels have to stay.")
     return replace(graph, nodes=tuple(replace(node, channels=counts[node.place]) for node in graph.nodes))
 
 

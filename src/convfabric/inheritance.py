@@ -42,9 +42,13 @@ def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> d
     Raises GraphError where positions do not fit the two graphs.
     """
     rows: dict[Place, Rows] = {}
+    if odd := sorted(place for place in chosen if place not in smaller.order):
+        raise GraphError(f"{odd[0]}: positions given for a place that {smaller.name} does not have.")
     for place in smaller.order:
         arriving = [edge for edge in smaller.arriving(place) if edge.operator.keeps_channels]
         count, of = smaller.node(place).channels, whole.node(place).channels
+        if count > of:
+            raise GraphError(f"{place}: {count} channels wanted, there are {of}.")
         if count == of:
             rows[place] = every(of)
         elif smaller.node(place).join == "concatenation":
@@ -53,10 +57,13 @@ def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> d
             rows[place] = Rows(torch.cat(taken), of)
         elif arriving and place not in chosen:
             rows[place] = rows[arriving[0].source]
-        else:
+        elif place in chosen:
             rows[place] = Rows(chosen[place], of)
+        else:
+            raise GraphError(f"{place}: {count} of {of} channels, and nobody says which; extract the graph to run it.")
         positions = rows[place].positions
-        if len(positions) != count or int(positions.max()) >= of:
+        within = len(set(positions.tolist())) == count and int(positions.min()) >= 0 and int(positions.max()) < of
+        if len(positions) != count or not within:
             raise GraphError(f"{place}: {len(positions)} positions given for {count} of {of} channels.")
     return rows
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
@@ -13,6 +12,7 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
+from convfabric.values import accepted_value
 from convfabric.weavers import DEFAULT, find_preset
 
 
@@ -115,27 +115,10 @@ def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, hint: Any, value: Any) -> Any:
-    """The value if it is of the kind; whole numbers may stand for fractions, 240x180 for a size."""
+    """The value if it is of the kind; 240x180 may stand for a size."""
     if hint == Size | None:
         return None if value is None else parsed_size(value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_value(name, get_args(hint)[0], item) for item in value)
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    for kind in kinds:
-        if get_origin(kind) is Literal and value in get_args(kind):
-            return value
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-        if kind is float and type(value) is int:
-            return float(value)
-    wanted = " or ".join(_said_kind(k) for k in kinds)
-    raise SettingError(f"{name}={value}: expected {wanted.replace('NoneType', 'null')}.")
-
-
-def _said_kind(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return ", ".join(map(str, get_args(kind)))
-    return "a list such as [1, 2, 3]" if get_origin(kind) is tuple else str(kind.__name__)
+    return accepted_value(name, hint, value)
 
 
 def parsed_size(said: Any) -> Size:

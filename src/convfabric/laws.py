@@ -92,6 +92,15 @@ def _heads_agree(graph: Graph) -> Iterator[str]:
         yield from (f"{head.name}: {place} has {graph.node(place).channels} channels" for place in odd)
 
 
+def _exits_answer_one_after_another(graph: Graph) -> Iterator[str]:
+    if list(_nothing_runs_in_a_circle(graph)):
+        return
+    answering = [[graph.heads[exit_].name for exit_ in step.exits] for step in graph.walk if step.exits]
+    wanted = [[head.name] for head in graph.heads]
+    if answering != wanted:
+        yield "they could answer in the order " + ", then ".join(" and ".join(names) for names in answering)
+
+
 def _shared_weights_fit_all_who_share(graph: Graph) -> Iterator[str]:
     first: dict[str, tuple[object, ...]] = {}
     own = {edge.name for edge in graph.edges if not edge.shared}
@@ -131,6 +140,7 @@ LAWS: tuple[tuple[str, Law], ...] = (
     ("heads differ in name, agree in task and classes, and without a map read as many channels", _heads_agree),
     ("edges that share weights are alike", _shared_weights_fit_all_who_share),
     ("edges run in no circle", _nothing_runs_in_a_circle),
+    ("heads stand in the order in which they can answer, no two at once", _exits_answer_one_after_another),
     ("every node lies on a route from the images to the head", _everything_lies_on_a_route),
 )
 """The first three make the others askable; where one of them breaks, only those three are reported."""

@@ -49,7 +49,8 @@ def with_features(graph: Graph) -> Graph:
     >>> [str(place) for place in with_features(weave("vgg", size=(32, 32))).head.reads]
     ['L0S0', 'L1S1', 'L3S2', 'L5S3', 'L7S4']
     """
-    last = {place.scale: place for place in sorted(graph.order) if place.scale < POINT}
+    scores = {place for head in graph.heads if not head.linear for place in head.reads}
+    last = {place.scale: place for place in graph.order if place.scale < POINT and place not in scores}
     reads = tuple(last[scale] for scale in sorted(last))
     head = replace(graph.head, reads=reads, linear=True, name="head")
     return replace(graph, heads=(head,)).restrict(graph.edge_names)

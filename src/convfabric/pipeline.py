@@ -35,7 +35,7 @@ from convfabric.graph import Graph
 from convfabric.job import Job, job_from
 from convfabric.latency.measurement import measure
 from convfabric.pictured import write_report
-from convfabric.runs import Facts, begin, default_folder, note, noted, remove_exported
+from convfabric.runs import Facts, begin, check_may_begin, default_folder, note, noted, remove_exported
 from convfabric.scores import Score, score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Watch, train
@@ -101,7 +101,6 @@ def extract_step(
     """
     fabric, _ = load_fabric(folder / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        remove_exported(folder)
         _cut_anew(folder, job, data, fabric, listener, found or surveyed(fabric.graph, job, data, listener))
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
@@ -125,10 +124,19 @@ def extract_step(
 def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: Listener, found: Survey) -> None:
     """The network just cut, kept so that a run that is resumed goes on with the same one."""
     small = cut(fabric, data, found, job.procedure, listener.say)
+    remove_exported(folder)
+    _say_exits(fabric.graph, small.network.graph, listener.say)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
     facts = {"predicted_ms": small.predicted_ms, "prediction_error": found.prediction.median_error}
     ceilings = found.budget.ceilings
     note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None, anytime=None)
+
+
+def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
+    """Which exits are left, where the budget has taken some."""
+    if len(smaller.heads) < len(whole.heads):
+        kept, all_of = (", ".join(head.name for head in graph.heads) for graph in (smaller, whole))
+        say(f"the budget leaves {len(smaller.heads)} of {len(whole.heads)} exits: {kept} of {all_of}")
 
 
 def _finetune(
@@ -228,10 +236,11 @@ def run_job(
     say_data(data, listener.say)
     if not job.budget.ceilings:
         listener.say("no budget was given: every edge stays (see --latency-ms, --macs, --params, --memory-mb)")
-    begin(folder, job, force=force, resume=resume)
+    check_may_begin(folder, job, force=force, resume=resume)
     found = None
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         found = surveyed(woven(job, data), job, data, listener)
+    begin(folder, job, force=force, resume=resume)
     train_step(folder, job, data, listener, resume=resume)
     for attempts_left in (2, 1, 0):
         extract_step(folder, job, data, listener, resume=resume and attempts_left == 2, found=found)

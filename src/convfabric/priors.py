@@ -28,7 +28,7 @@ def root(graph: Graph, groups: int) -> Graph:
     >>> [edge.operator.steps[1].groups for edge in grouped.edges if edge.operator.step]
     [8, 4]
     """
-    return _grouped(graph, lambda stage: max(1, groups >> stage))
+    return _grouped(graph, groups, lambda stage: max(1, groups >> stage))
 
 
 def tree(graph: Graph, groups: int) -> Graph:
@@ -36,7 +36,7 @@ def tree(graph: Graph, groups: int) -> Graph:
 
     Raises GraphError where the groups do not divide the channels.
     """
-    return _grouped(graph, lambda stage: groups << stage)
+    return _grouped(graph, groups, lambda stage: groups << stage)
 
 
 def column(graph: Graph, groups: int) -> Graph:
@@ -44,7 +44,7 @@ def column(graph: Graph, groups: int) -> Graph:
 
     Raises GraphError where the groups do not divide the channels.
     """
-    return _grouped(graph, lambda stage: groups)
+    return _grouped(graph, groups, lambda stage: groups)
 
 
 def low_rank(graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: bool = False, finest: int = 0) -> Graph:
@@ -52,7 +52,7 @@ def low_rank(graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: b
 
     ``mixed`` adds a 1×1 over them; kernels at scales finer than ``finest`` stay as they are.
     Kernels are drawn as that paper says, see :class:`convfabric.operators.Concat`.
-    Raises GraphError where channels cannot be shared out.
+    Raises GraphError where channels cannot be shared out, or for shares that are not three, or all zero.
 
     >>> from convfabric.costs import costs
     >>> from convfabric.weavers import weave
@@ -60,6 +60,8 @@ def low_rank(graph: Graph, shares: tuple[int, int, int] = (0, 1, 1), *, mixed: b
     >>> costs(low_rank(vgg), (224, 224)).parameters
     26054888
     """
+    if len(shares) != 3 or min(shares) < 0 or not any(shares):
+        raise GraphError(f"shares={shares}: three whole numbers for k×k, k×1 and 1×k, not all of them zero.")
 
     def rule(conv: Conv) -> Operator:
         high, wide = sides(conv.kernel)
@@ -122,8 +124,10 @@ def rewritten(graph: Graph, rule: Rule, *, finest: int = 0) -> Graph:
     return check(replace(graph, edges=edges, entry=entry))
 
 
-def _grouped(graph: Graph, groups_at: Callable[[int], int]) -> Graph:
+def _grouped(graph: Graph, first: int, groups_at: Callable[[int], int]) -> Graph:
     stages = sorted({edge.target.scale for edge in graph.edges if _spatial(edge.operator)})
+    if first < 1:
+        raise GraphError(f"groups={first}: at least 1.")
     if not stages:
         raise GraphError(f"{graph.name} has no kernels larger than 1×1 to divide into groups.")
 

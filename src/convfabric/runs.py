@@ -36,18 +36,30 @@ def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) 
     """The run folder with its configuration; ArchiveError where a run is there already, unless told otherwise."""
     if not is_first_process():
         return
+    check_may_begin(folder, job, force=force, resume=resume)
+    if resume and (folder / CONFIG).is_file():
+        return
+    if _holds_something(folder):
+        _remove_run(folder)
+    write_atomically(folder / CONFIG, written_config(job))
+
+
+def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) -> None:
+    """Raises what :func:`begin` would, and changes nothing."""
     if resume and (folder / CONFIG).is_file():
         _check_unchanged(folder, job)
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if _holds_something(folder):
         if not force:
             raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
         if not (folder / CONFIG).is_file():
             raise ArchiveError(
                 f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only."
             )
-        _remove_run(folder)
-    write_atomically(folder / CONFIG, written_config(job))
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _check_unchanged(folder: Path, job: Job) -> None:

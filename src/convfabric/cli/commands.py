@@ -53,10 +53,14 @@ def _settings(config: Path | None, changes: list[str] | None, **named: Any) -> d
 
 def _job(folder: Path, resume: bool, config: Path | None, changes: list[str] | None, **named: Any) -> "Job":
     """The job to run; a run that is resumed brings its own configuration."""
-    from convfabric.job import job_from
+    from convfabric.errors import SettingError
+    from convfabric.job import job_from, read_config
 
     if resume and config is None and (folder / "config.yaml").is_file():
         config = folder / "config.yaml"
+        before, now = read_config(config).get("network"), named.get("network")
+        if now not in (None, before):
+            raise SettingError(f"{folder}: begun with network={before}, now network={now}. A run goes on as it began.")
     return job_from(_settings(config, changes, **named))
 
 
@@ -148,7 +152,7 @@ def train(
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.environment import is_first_process
-    from convfabric.pipeline import Listener, opened, say_data, train_step
+    from convfabric.pipeline import Listener, opened, say_data, train_step, woven
     from convfabric.runs import begin, default_folder
 
     folder = out or default_folder(data)
@@ -157,6 +161,7 @@ def train(
     with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
         job = _job(folder, resume, config, changes, **named)
         images = opened(job)
+        woven(job, images)
         begin(folder, job, force=force, resume=resume)
         quiet = Listener(say=lambda text: None)
         first = is_first_process()
@@ -264,7 +269,7 @@ def predict(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="A preset, trellis, or the folder of a run.")],
+    name: Annotated[str, typer.Argument(help="A preset, a family, or the folder of a run.")],
     size: Size = None,
     changes: Settings = None,
     as_json: AsJson = False,

@@ -79,6 +79,8 @@ def main():
     files = exits or [here / "model.onnx"]
     sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
     facts = json.loads(sessions[0].get_modelmeta().custom_metadata_map["convfabric"])
+    if exits and [file.name for file in exits] != [f"exit-{n + 1}.onnx" for n in range(len(facts.get("limits", [])))]:
+        sys.exit(f"exit-1.onnx to exit-{len(facts.get('limits', []))}.onnx belong together, and some are not here.")
     if facts["channels"] not in (1, 3):
         sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
     failed = False

@@ -129,17 +129,18 @@ def exit_rows(anytime: Facts) -> list[list[str]]:
     """Of each exit, and of stopping where the recommended thresholds say: name, score, cost, share that leaves there.
 
     >>> exit_rows({"exits": [{"name": "exit1", "accuracy": 0.5, "macs": 2_000_000}]})
-    [['exit1', '50.00 %', '2.00 M MACs', '']]
+    [['exit1', '50.00 % accuracy', '2.00 M MACs', '']]
     """
     name = "accuracy" if "accuracy" in anytime["exits"][0] else "miou"
-    best = anytime.get("recommended")
+    said, best = "mIoU" if name == "miou" else name, anytime.get("recommended")
     shares = [f"{share:.0%}" for share in best["shares"]] if best else [""] * len(anytime["exits"])
     rows = [
-        [row["name"], f"{100 * row[name]:.2f} %", said_macs(row["macs"]), share]
+        [row["name"], f"{100 * row[name]:.2f} % {said}", said_macs(row["macs"]), share]
         for row, share in zip(anytime["exits"], shares, strict=True)
     ]
-    mean = [["early", f"{100 * best['accuracy']:.2f} %", f"{said_macs(best['macs'])}, mean", "100%"]] if best else []
-    return rows + mean
+    if best:
+        rows.append(["early", f"{100 * best['accuracy']:.2f} % {said}", f"{said_macs(best['macs'])}, mean", "100%"])
+    return rows
 
 
 def _exits(record: Facts, drawn: str) -> str:

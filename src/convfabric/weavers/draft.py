@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from convfabric.errors import GraphError, SettingError
 from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Join, Node, Place, Task
 from convfabric.laws import check
 from convfabric.operators import Identity, Operator, Size
@@ -21,6 +22,10 @@ class Purpose:
     image_channels: int = 3
     size: Size = (32, 32)
     """Height and width of the images in pixels; most networks run at others as well."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 2 or self.image_channels < 1 or len(self.size) != 2 or min(self.size) < 1:
+            raise SettingError(f"{self}: at least 2 classes, 1 image channel, and a size of 1×1 pixels.")
 
 
 @dataclass
@@ -57,7 +62,10 @@ class Draft:
 
     def channels(self, place: Place) -> int:
         """Channels of a node that was put there."""
-        return next(node.channels for node in self.nodes if node.place == place)
+        found = [node.channels for node in self.nodes if node.place == place]
+        if not found:
+            raise GraphError(f"{self.name} has no node {place} yet.")
+        return found[0]
 
     def answer(self, *reads: Place, linear: bool = True, name: str = "head") -> None:
         """A head that reads these places."""
@@ -66,7 +74,8 @@ class Draft:
 
     def finished(self, dead_ends: bool = False) -> Graph:
         """The graph, checked against every law; where there may be dead ends, without them."""
-        assert self.entry is not None, "images enter nowhere"
+        if self.entry is None or not self.heads:
+            raise GraphError(f"{self.name}: {'nothing answers' if self.entry else 'images enter nowhere'}.")
         nodes, edges, heads = tuple(self.nodes), tuple(self.edges), tuple(self.heads)
         graph = Graph(name=self.name, nodes=nodes, edges=edges, entry=self.entry, heads=heads)
         return check(graph.restrict(graph.edge_names) if dead_ends else graph)

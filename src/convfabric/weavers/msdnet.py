@@ -39,7 +39,7 @@ class Msdnet:
     """Channels of the classifiers' convolutions; 0 for as many as they read."""
 
     def __post_init__(self) -> None:
-        if min(self.exits, self.base, self.step, self.channels, self.growth, *self.factors) < 1:
+        if not self.factors or min(self.exits, self.base, self.step, self.channels, self.growth, *self.factors) < 1:
             raise SettingError(f"{self}: every number but hidden is at least 1.")
         if any(self.growth * factor % 2 for factor in self.factors[1:]) or not 0 < self.reduction <= 1:
             raise SettingError(f"growth={self.growth}, reduction={self.reduction}: even, and above 0 up to 1.")

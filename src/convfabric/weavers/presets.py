@@ -7,10 +7,11 @@ from math import log2
 from types import MappingProxyType
 from typing import Any, Literal
 
-from convfabric.errors import SettingError
+from convfabric.errors import ConvfabricError, SettingError
 from convfabric.graph import POINT, Graph, Task
 from convfabric.operators import Size
 from convfabric.priors import with_prior
+from convfabric.values import accepted
 from convfabric.weavers.densenet import Densenet
 from convfabric.weavers.draft import Purpose
 from convfabric.weavers.families import FAMILIES, weave_numbers
@@ -138,20 +139,23 @@ def weave(
     14
     """
     preset = find_preset(name)
-    purpose = Purpose(
-        task=task or preset.task,
-        classes=classes or preset.classes,
-        image_channels=image_channels or preset.image_channels,
-        size=size or preset.size,
-    )
+    given = {"task": task, "classes": classes, "image_channels": image_channels, "size": size}
+    usual = {key: getattr(preset, key) for key in given}
+    purpose = Purpose(**accepted(Purpose, usual | {key: value for key, value in given.items() if value is not None}))
     record = fitted(preset.numbers, purpose.size) if preset.follows_size else preset.numbers
     known = [field.name for field in fields(record)]
     if unknown := sorted(set(numbers) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: {name} has {', '.join(known)}.")
-    record = replace(record, **numbers)
+    record = replace(record, **accepted(type(record), numbers))
     if isinstance(record, Trellis):
         check_scales(record, purpose.size)
-    graph = check_fits(weave_numbers(record, purpose, name), purpose.size)
+    try:
+        woven = weave_numbers(record, purpose, name)
+    except ValueError as fault:
+        if isinstance(fault, ConvfabricError):
+            raise
+        raise SettingError(f"network={name}: {fault}") from None
+    graph = check_fits(woven, purpose.size)
     return with_prior(graph, prior) if prior else graph
 
 

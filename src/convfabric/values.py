@@ -1,0 +1,47 @@
+"""Values of settings, held against the kind that a record's field is annotated with."""
+
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from convfabric.errors import SettingError
+
+
+def accepted(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are fields of a record, each of the field's kind; SettingError where one is not.
+
+    Whole numbers may stand for fractions, lists for tuples.
+
+    >>> from convfabric.weavers import Trellis
+    >>> accepted(Trellis, {"layers": 3, "other": 1})
+    {'layers': 3}
+    """
+    hints = get_type_hints(kind)
+    return {f.name: accepted_value(f.name, hints[f.name], settings[f.name]) for f in fields(kind) if f.name in settings}
+
+
+def accepted_value(name: str, hint: Any, value: Any) -> Any:
+    """The value if it is of the kind that the hint says; SettingError names both otherwise.
+
+    >>> accepted_value("blocks", tuple[int, ...], [1, 2])
+    (1, 2)
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        if get_origin(kind) is tuple and isinstance(value, list | tuple):
+            return tuple(accepted_value(name, get_args(kind)[0], item) for item in value)
+        if get_origin(kind) is Literal and value in get_args(kind) and type(value) is not bool:
+            return value
+        if isinstance(kind, type) and type(value) is kind:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+    raise SettingError(f"{name}={value}: expected {' or '.join(map(_said, kinds))}.")
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "a list such as [1, 2, 3]"
+    return "null" if kind is NoneType else str(kind.__name__)
