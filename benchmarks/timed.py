@@ -14,6 +14,7 @@ from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe
 
 SIZE = (32, 32)
+TIMED_STEPS = 20
 Minutes = tuple[float, float]
 """Of processor time of the process, all cores added, and of the clock on the wall."""
 
@@ -56,7 +57,7 @@ def epochs_for(graph: Graph, data: ImageSet, recipe: Recipe, minutes: float, dev
             began = time.process_time()
         run.take_step(run.model, images, targets)
         taken = max(0, step - 1)
-        if taken == 6:
+        if taken == TIMED_STEPS:
             break
     seconds = (time.process_time() - began) / max(1, taken)
     return max(1, int(minutes * 60 / (seconds * run.steps_an_epoch)))

@@ -277,6 +277,7 @@ def test_describe_gives_the_published_counts() -> None:
 def test_describe_takes_a_run_a_family_and_numbers(digits: Path) -> None:
     assert json.loads(done(["describe", str(digits), "--json"]))["parameters"] == noted(digits)["network"]["parameters"]
     assert json.loads(done(["describe", "trellis", "--set", "layers=9", "--json"]))["edges"] == 138
+    assert "a run is described as it is" in refusal(["describe", str(digits), "--set", "layers=9"])
 
 
 def test_list_and_doctor_answer() -> None:

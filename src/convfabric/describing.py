@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.costs import costs, peak_bytes
+from convfabric.errors import SettingError
 from convfabric.graph import Graph
 from convfabric.job import network_numbers, parsed_setting, parsed_size
 from convfabric.operators import Size
@@ -26,6 +27,8 @@ def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -
     4512650
     """
     if Path(name).is_dir():
+        if changes or size:
+            raise SettingError(f"{name}: a run is described as it is; --set and --size are for networks by name.")
         from convfabric.archive import load_fabric
 
         papers = load_fabric(Path(name))[1]
@@ -80,7 +83,8 @@ def described_lines(facts: Facts) -> list[str]:
         f"MACs per image    {facts['macs']:,}",
         f"activation bytes  {facts['activation_bytes']:,} (every float32 response of one image)",
         f"memory at once    {facts['peak_bytes']:,} bytes (weights and responses alive together, one image)",
-        f"architectures     {facts['architectures']:,} chains of edges from the images to the head; "
+        f"architectures     {facts['architectures']:,} chain{'s' * (facts['architectures'] != 1)} of edges from the "
+        "images to the head; "
         f"their unions are up to 10^{facts['edges'] * math.log10(2):.0f}",
         "next: " + _next(facts),
     ]

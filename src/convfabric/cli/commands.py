@@ -118,14 +118,14 @@ def fit(
         job = _job(folder, resume, config, changes, **named)
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
-    verdict = record["data"]["verdict"]
+    verdict, last = record["data"]["verdict"], "fine-tuned" if job.procedure.finetune else "kept"
     answer(
         as_json,
         record,
         [
             f"fabric        {said_share(fabric_facts['score'])} on {verdict}, {said_macs(fabric_facts['macs'])}",
             f"just cut      {said_share(network_facts['as_cut'])}, refreshed {said_share(network_facts['refreshed'])}",
-            f"fine-tuned    {said_share(network_facts['score'])} on {verdict}, {said_macs(network_facts['macs'])}",
+            f"{last:14}{said_share(network_facts['score'])} on {verdict}, {said_macs(network_facts['macs'])}",
             f"model.onnx    {record['exported']['said']}",
             f"              predicted {network_facts['predicted_ms']:.3f} ms; logits within "
             f"{record['exported']['largest_difference']:.1e} of the network's",
