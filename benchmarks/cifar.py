@@ -218,7 +218,7 @@ def _stopping(fabric: Fabric, batch: torch.Tensor, limits: list[float]) -> Calla
 
 def _run_last(cut: Fabric, batch: torch.Tensor) -> Callable[[], object]:
     """The network cut at an exit, without the heads of the exits before it."""
-    alone = Fabric(replace(cut.graph, heads=cut.graph.heads[-1:]))
+    alone = Fabric(replace(cut.graph, heads=cut.graph.heads[-1:]).restrict(cut.graph.edge_names))
     alone.load_state_dict({k: v for k, v in cut.state_dict().items() if k in alone.state_dict()})
     return _run(alone, batch)
 
