@@ -213,7 +213,8 @@ def stop_times(fabric: Fabric, images: int) -> list[tuple[float, float]]:
 
 
 def _stopping(fabric: Fabric, batch: torch.Tensor, limits: list[float]) -> Callable[[], object]:
-    return lambda: answer_early(fabric.eval(), batch, limits)
+    fabric.eval()
+    return lambda: answer_early(fabric, batch, limits)
 
 
 def _run_last(cut: Fabric, batch: torch.Tensor) -> Callable[[], object]:
