@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from convfabric.graph import POINT, Graph, Head, Join, Place, Step
 from convfabric.inheritance import inherited, remaining
 from convfabric.laws import check
-from convfabric.layers import layer
+from convfabric.layers import added, layer
 from convfabric.operators import Size
 
 Gates = Mapping[str, Tensor]
@@ -146,14 +146,7 @@ def _skeleton(graph: Graph) -> EveryExit:
 def _joined(arriving: list[Tensor], join: Join) -> Tensor:
     if len(arriving) == 1:
         return arriving[0]
-    return torch.cat(arriving, 1) if join == "concatenation" else _added(arriving)
-
-
-def _added(arriving: list[Tensor]) -> Tensor:
-    total = arriving[0]
-    for response in arriving[1:]:
-        total = total + response
-    return total
+    return torch.cat(arriving, 1) if join == "concatenation" else added(arriving)
 
 
 def map_sizes(images_BCHW: Tensor, walk: tuple[Step, ...]) -> dict[int, Size]:
@@ -194,11 +187,11 @@ class _HeadLayer(nn.Module):
 
     def forward(self, responses: dict[str, Tensor], image: Size) -> Tensor:
         if self.task == "classification":
-            logits_BK = _added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
+            logits_BK = added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
             return logits_BK if self.bias is None else logits_BK + self.bias
         maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
-        logits_BKHW = _added([_enlarged(m, finest) for m in maps_BKHW])
+        logits_BKHW = added([_enlarged(m, finest) for m in maps_BKHW])
         return _enlarged(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
 
     def _mapped(self, name: str, values_BC: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.layers.dispatch import constants, cropped, kernels, layer
+from convfabric.layers.dispatch import added, constants, cropped, kernels, layer
 from convfabric.operators import BandedConv, Size, taps
 
 DENSE_CHANNELS = 256
@@ -55,7 +55,7 @@ class _BandedLayer(nn.Module):
             weight = self.weight[self.get_buffer(f"tap{i}")][:, None]
             part = self._convolved(x_BCHW[:, tap.inputs], weight, len(weight))
             parts.append(F.pad(part, (0, 0, 0, 0, tap.before, tap.after)) if tap.before or tap.after else part)
-        return _added(parts)
+        return added(parts)
 
     def _convolved(self, x_BCHW: Tensor, weight: Tensor, groups: int) -> Tensor:
         if not self.rises:
@@ -73,13 +73,6 @@ class _Tap:
         steps = {b - a for a, b in pairwise(inputs)} or {1}
         even = len(steps) == 1 and 0 not in steps
         self.inputs: slice | list[int] = slice(inputs[0], inputs[-1] + 1, min(steps)) if even else inputs
-
-
-def _added(parts: list[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 @layer.register

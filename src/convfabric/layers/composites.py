@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from convfabric.layers.dispatch import layer
+from convfabric.layers.dispatch import added, layer
 from convfabric.operators import Chain, Concat, Conv, Size, Sum
 
 
@@ -32,11 +32,7 @@ class _SumLayer(nn.Module):
         self.branches = nn.ModuleList(layer(*part) for part in operator.parts(channels_in, channels_out))
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        first, *others = (branch(x_BCHW, size) for branch in self.branches)
-        total: Tensor = first
-        for other in others:
-            total = total + other
-        return total
+        return added([branch(x_BCHW, size) for branch in self.branches])
 
 
 class _ConcatLayer(nn.Module):

@@ -5,6 +5,7 @@ result must have. Legend of the suffixes: B images, C channels, H height, W widt
 """
 
 import math
+from collections.abc import Sequence
 from functools import singledispatch
 
 import torch
@@ -41,6 +42,14 @@ def constants(channels: int, wanted: bool) -> nn.Parameter | None:
 def cropped(x_BCHW: Tensor, size: Size) -> Tensor:
     """The top left part of a map; the map itself where it has the size."""
     return x_BCHW if x_BCHW.shape[-2:] == size else x_BCHW[..., : size[0], : size[1]]
+
+
+def added(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of one or more tensors of one shape, from the first to the last."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def check_size(x_BCHW: Tensor, size: Size) -> None:
