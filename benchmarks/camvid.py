@@ -19,6 +19,7 @@ from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.execution.plans import plan_for
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS
@@ -27,7 +28,6 @@ from convfabric.job import parsed_size
 from convfabric.scores import Score, score
 from convfabric.training.loop import Moment, train
 from convfabric.training.losses import loss
-from convfabric.training.precision import takes_bfloat16
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record
@@ -181,7 +181,7 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
     how, dice, half = (
         fit_for(data),
         torch.Generator().manual_seed(recipe.seed),
-        takes_bfloat16("auto", weave(), torch.device("cpu")),
+        plan_for(weave(), training=True).bfloat16,
     )
     batch, count = recipe.fitted(len(data.splits["train"]), data.task).batch, len(data.splits["train"])
     step, began, spent = 0, time.monotonic(), 0.0

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """Workers that share the cores, each with threads that wait by spinning, would slow each other tenfold."""
+
 
 @pytest.fixture
 def shared_data() -> Path:

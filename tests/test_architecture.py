@@ -29,7 +29,7 @@ ROOMS = (
         "stopping",
         "report",
     ],
-    ["layers", "inheritance", "fabric", "data", "archive", "scores", "anytime", "environment", "models"],
+    ["layers", "inheritance", "fabric", "execution", "data", "archive", "scores", "anytime", "environment", "models"],
     ["training", "extraction", "latency", "exporting", "understanding"],
     ["job", "describing", "cutting", "pictured", "understood", "runs", "pipeline", "evaluation", "cli", "__main__"],
 )

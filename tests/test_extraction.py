@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
 from convfabric.errors import GraphError, NoRouteError
+from convfabric.extraction.simplification import without_dead_channels
 from convfabric.extraction.surgery import extract, strongest
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph, Place, tied
-from convfabric.weavers import Trellis, weave, weave_trellis
+from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 
 
@@ -116,3 +118,26 @@ def test_the_parent_is_left_as_it_was() -> None:
     for parameter in small.parameters():
         parameter.data.zero_()
     assert all(torch.equal(before[name], tensor) for name, tensor in fabric.state_dict().items())
+
+
+def test_channels_that_are_always_zero_are_taken_out_and_answers_stay() -> None:
+    torch.manual_seed(0)
+    fabric = Fabric(weave_trellis(Trellis(layers=3, scales=2, channels=6), Purpose())).eval()
+    dead = {Place(1, 0): [1, 4], Place(1, 1): [0, 1, 2, 3, 4, 5], Place(2, 0): [5]}
+    for place, channels in dead.items():
+        norm = fabric.nodes[str(place)].get_submodule("steps.0")
+        assert isinstance(norm, nn.BatchNorm2d)
+        with torch.no_grad():
+            norm.weight[channels] = 0
+            norm.bias[channels] = -torch.rand(len(channels))
+    simple = without_dead_channels(fabric)
+    counts = {place: simple.graph.node(place).channels for place in dead}
+    assert counts == {Place(1, 0): 4, Place(1, 1): 1, Place(2, 0): 5}
+    images = torch.rand(2, 3, 9, 8)
+    assert torch.allclose(simple(images), fabric(images), atol=1e-6)
+    assert without_dead_channels(simple).graph.node(Place(1, 0)).channels == 4
+
+
+def test_a_network_without_dead_channels_is_left_as_it_is() -> None:
+    fabric = Fabric(weave_trellis(Trellis(layers=2, scales=2, channels=4), Purpose())).eval()
+    assert without_dead_channels(fabric) is fabric

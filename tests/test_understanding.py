@@ -50,10 +50,12 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_receptive_fields_are_what_gradients_reach(name: str) -> None:
+    torch.manual_seed(0)
     graph = CASES[name]
     fabric, fields = positive(graph), receptive_fields(graph)
     rises = any(edge.source.scale > edge.target.scale for edge in graph.edges)
-    images = torch.rand(8, 3, 256, 256, requires_grad=True)
+    images = torch.rand(32, 3, 256, 256, requires_grad=True)
+    """So many that behind pools, too, the outermost pixels are the largest for some."""
     for place in graph.order[:: max(1, len(graph.order) // 6)]:
         field = fields[place]
         if field.height > 200:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError
-from convfabric.fabric import EveryExit, Fabric, map_sizes
+from convfabric.fabric import Fabric, map_sizes
 from convfabric.graph import Graph, Place
 from convfabric.scores import each_answer, score
 from convfabric.stopping import Confidences, budgeted, cheapest_as_good
@@ -81,7 +81,7 @@ def confidences(fabric: Fabric, data: ImageSet, split: str) -> Confidences:
     """Confidence and correctness of every exit on every image of a split."""
     largest: list[list[Tensor]] = [[] for _ in fabric.graph.heads]
     right: list[list[Tensor]] = [[] for _ in fabric.graph.heads]
-    for exits, targets in each_answer(EveryExit(fabric), data, data.splits[split]):
+    for exits, targets in each_answer(fabric, data, data.splits[split]):
         for number, logits in enumerate(exits):
             odds, guess = logits.softmax(1).max(1)
             largest[number].append(odds.cpu())

@@ -8,6 +8,7 @@ from typing import Any
 
 from convfabric.costs import costs, peak_bytes
 from convfabric.errors import SettingError
+from convfabric.execution.plans import plan_for
 from convfabric.graph import Graph
 from convfabric.job import network_numbers, parsed_setting, parsed_size
 from convfabric.operators import Size
@@ -53,6 +54,8 @@ def facts_of(graph: Graph, image: Size) -> Facts:
         "activation_bytes": found.activation_bytes,
         "peak_bytes": peak_bytes(graph, image),
         "architectures": count_routes(graph),
+        "training_plan": str(plan_for(graph, training=True, build=False)),
+        "inference_plan": str(plan_for(graph, training=False, build=False)),
     }
 
 
@@ -86,6 +89,7 @@ def described_lines(facts: Facts) -> list[str]:
         f"architectures     {facts['architectures']:,} chain{'s' * (facts['architectures'] != 1)} of edges from the "
         "images to the head; "
         f"their unions are up to 10^{facts['edges'] * math.log10(2):.0f}",
+        f"runs on this CPU  {facts['training_plan']} in training; {facts['inference_plan']} in inference",
         "next: " + _next(facts),
     ]
 

@@ -98,6 +98,19 @@ class Fabric(nn.Module):
         gates: Gates = NO_GATES,
     ) -> Tensor:
         """The response of one place, from those before it."""
+        joined = self.joined(step, responses, images_BCHW, sizes, gates)
+        response: Tensor = self.nodes[str(step.place)](joined, sizes[step.place.scale])
+        return response
+
+    def joined(
+        self,
+        step: Step,
+        responses: Mapping[Place, Tensor],
+        images_BCHW: Tensor,
+        sizes: Mapping[int, Size],
+        gates: Gates = NO_GATES,
+    ) -> Tensor:
+        """What arrives at one place, added or concatenated."""
         size = sizes[step.place.scale]
         arriving = []
         for name, weights, source in step.arriving:
@@ -105,8 +118,7 @@ class Fabric(nn.Module):
             arriving.append(result * gates[name] if name in gates else result)
         if step.place == self.graph.entry.place:
             arriving.append(self.entry(images_BCHW, size))
-        response: Tensor = self.nodes[str(step.place)](_joined(arriving, step.join), size)
-        return response
+        return _joined(arriving, step.join)
 
     def answer(self, head: Head, responses: Mapping[Place, Tensor], image: Size) -> Tensor:
         """The logits of one head."""

@@ -171,11 +171,12 @@ class Graph:
 
     @cached_property
     def order(self) -> tuple[Place, ...]:
-        """Every place after all that feed it, what an earlier exit needs first.
+        """Every place after all that feed it, what an earlier exit needs first, then by distance from the images.
 
         GraphError if the edges run in a circle.
         """
         order: list[Place] = []
+        depth = dict.fromkeys(self._node_at, 0)
         waiting = {place: len(edges) for place, edges in self._arriving.items()}
         leaving: dict[Place, list[Place]] = {}
         for edge in self.edges:
@@ -185,13 +186,14 @@ class Graph:
             place = ready.pop()
             order.append(place)
             for target in leaving.get(place, ()):
+                depth[target] = max(depth[target], depth[place] + 1)
                 waiting[target] -= 1
                 if waiting[target] == 0:
                     ready.append(target)
         if len(order) < len(self.nodes):
             circle = ", ".join(str(place) for place in sorted(set(waiting) - set(order)))
             raise GraphError(f"{self.name}: the edges among {circle} run in a circle.")
-        return tuple(sorted(order, key=self._first_exit.__getitem__))
+        return tuple(sorted(order, key=lambda place: (self._first_exit[place], depth[place], place)))
 
     @cached_property
     def _first_exit(self) -> Mapping[Place, int]:

@@ -31,7 +31,7 @@ def write_report(
     taken = _errors(network, data) if data.task == "classification" else _masks(network, data)
     with (folder / "metrics.csv").open(newline="") as lines:
         rows = [_numbers(row) for row in csv.DictReader(lines)]
-    facts = {**machine(), **versions()}
+    facts = {"training ran in": record["fabric"].get("plan", "unknown"), **machine(), **versions()}
     conditions = [f"{name}: {value}" for name, value in facts.items()]
     drawing = draw(whole, papers.graph, record["worth"])
     exits = exit_curve(record["anytime"]) if (record.get("anytime") or {}).get("budgeted") else ""

@@ -29,6 +29,7 @@ from convfabric.errors import ArchiveError, BudgetError, SettingError
 from convfabric.exporting.deployable import export
 from convfabric.exporting.stages import export_stages
 from convfabric.exporting.standalone import write_predictor
+from convfabric.extraction.simplification import without_dead_channels
 from convfabric.extraction.statistics import refresh
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
@@ -38,7 +39,7 @@ from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, default_folder, note, noted, remove_exported
 from convfabric.scores import Score, score
 from convfabric.training.estimate import estimate
-from convfabric.training.loop import Watch, train
+from convfabric.training.loop import Watch, plan_of, train
 from convfabric.weavers import weave
 
 
@@ -77,11 +78,13 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}")
     began = time.monotonic()
     train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
+    plan = str(plan_of(job.recipe, fabric))
     if is_first_process():
         save_fabric(folder / "fabric", fabric.cpu(), passport(fabric, data))
         facts = {"machine": machine(), "versions": versions(), "seed": job.recipe.seed, "data_digest": data.digest}
         write_atomically(folder / "environment.json", json.dumps(facts, indent=1))
-        note(folder, data=data_facts(data), fabric=network_facts(fabric, data) | {"seconds": time.monotonic() - began})
+        spent = {"seconds": time.monotonic() - began, "plan": plan}
+        note(folder, data=data_facts(data), fabric=network_facts(fabric, data) | spent)
     return fabric.cpu()
 
 
@@ -114,7 +117,8 @@ def extract_step(
             f"fine-tuning took val from {on_val:.2%} to {tuned_on_val:.2%}: kept as before it; more epochs help"
         )
         network = before
-    save_fabric(folder, network.cpu(), passport(network, data))
+    network = without_dead_channels(network.cpu())
+    save_fabric(folder, network, passport(network, data))
     spent = time.monotonic() - began
     scores = {"as_cut": asdict(as_cut), "refreshed": asdict(refreshed), "seconds": spent}
     note(folder, network=network_facts(network, data) | noted(folder)["cut"] | scores)

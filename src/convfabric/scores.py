@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from convfabric.data.imageset import ImageSet, Split, in_order
+from convfabric.execution.running import for_inference
+from convfabric.fabric import Fabric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,18 @@ class Score:
 
 def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
     """float32 logits and targets of a split in order, by batches, in evaluation mode."""
-    for (logits,), targets in each_answer(network, data, split, batch):
-        yield logits, targets
+    for exits, targets in each_answer(network, data, split, batch):
+        yield exits[-1], targets
 
 
 def each_answer(
     network: nn.Module, data: ImageSet, split: Split, batch: int = 256
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """The same for a network that gives the logits of several exits at once, or of one."""
+    """The same of every exit, for a fabric, or for another network that gives one answer or several.
+
+    A fabric is run after the plan for inference, so that norms are folded and sparse layers are kernels.
+    """
+    network = for_inference(network) if isinstance(network, Fabric) else network
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()

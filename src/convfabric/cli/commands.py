@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convfabric.cli.telling import Shown, answer, refusals, say
+from convfabric.execution.allocation import keep_memory
 
 if TYPE_CHECKING:
     from convfabric.job import Job
@@ -82,6 +83,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file."""
+    keep_memory()
 
 
 @app.command()

@@ -22,6 +22,7 @@ from torch.export import Dim
 from convfabric.archive import Passport
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.errors import ExportError
+from convfabric.execution.folding import folded
 from convfabric.fabric import Fabric
 from convfabric.graph import POINT
 
@@ -62,8 +63,11 @@ def variable_size(papers: Passport) -> int | None:
 
 
 def program(fabric: Fabric, papers: Passport) -> torch.export.ExportedProgram:
-    """The network as a torch.export program with a dynamic batch, and a dynamic size where the graph allows."""
-    deployable = Deployable(fabric, papers).eval().cpu()
+    """The network as a torch.export program with a dynamic batch, and a dynamic size where the graph allows.
+
+    Norms are part of the convolutions before them.
+    """
+    deployable = Deployable(folded(fabric.cpu()), papers).eval()
     height, width = papers.preprocessing.size
     dynamic: dict[int, Any] = {0: Dim("batch", min=1, max=MOST_BATCH)}
     if multiple := variable_size(papers):

@@ -18,6 +18,7 @@ from torch.export import Dim
 from convfabric.archive import Passport
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.errors import ExportError
+from convfabric.execution.folding import folded
 from convfabric.exporting.deployable import COMPARED_IMAGES, MOST_BATCH, TOLERANCE, Deployable, carried_facts, quiet
 from convfabric.fabric import Fabric, sizes_from
 from convfabric.graph import Graph, Place, Step
@@ -77,7 +78,7 @@ def export_stages(
     one after another on images of the split, 256 at most, and kept only where every exit answers like the network.
     Raises ExportError where one does not; nothing is kept then.
     """
-    deployable = Deployable(fabric.eval().cpu(), papers).eval()
+    deployable = Deployable(folded(fabric.eval().cpu()), papers).eval()
     parts = stages(fabric.graph)
     drafts = [folder / f".draft-{number}.onnx" for number in range(1, len(parts) + 1)]
     facts = json.dumps(carried_facts(papers) | {"limits": list(limits)})

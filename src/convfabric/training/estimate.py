@@ -21,13 +21,11 @@ class Estimate:
     memory_mb: float
     epochs: int
     batch: int
-    precision: str
+    plan: str
 
     def __str__(self) -> str:
         time_said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} seconds"
-        return (
-            f"about {time_said} and {self.memory_mb:.0f} MB: {self.epochs} epochs, batch {self.batch}, {self.precision}"
-        )
+        return f"about {time_said} and {self.memory_mb:.0f} MB: {self.epochs} epochs, batch {self.batch}, {self.plan}"
 
 
 def estimate(
@@ -48,11 +46,11 @@ def estimate(
             break
     seconds = (time.monotonic() - began) / max(1, step)
     found = costs(fabric.graph, data.preprocessing.size)
-    responses = found.activation_bytes * (run.batch // run.parts) * (0.5 if run.half else 1.0) * 2
+    responses = found.activation_bytes * (run.batch // run.parts) * (0.5 if run.plan.bfloat16 else 1.0) * 2
     return Estimate(
         minutes=seconds * run.steps / 60,
         memory_mb=(found.parameters * FLOAT_BYTES * 3 + responses) / 1e6,
         epochs=run.recipe.epochs,
         batch=run.batch,
-        precision="bfloat16" if run.half else "float32",
+        plan=str(run.plan),
     )

@@ -18,13 +18,14 @@ from convfabric.archive import write_atomically
 from convfabric.data.augmentation import Augmentation, augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
-from convfabric.fabric import EveryExit, Fabric
+from convfabric.execution.plans import Plan, plan_for
+from convfabric.execution.running import for_inference, for_training
+from convfabric.fabric import Fabric
 from convfabric.notation import graph_to_json
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.interrupts import Interrupts
 from convfabric.training.losses import summed_loss
-from convfabric.training.precision import takes_bfloat16
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
@@ -83,6 +84,12 @@ def train(
     return run.progress.rows
 
 
+def plan_of(recipe: Recipe, fabric: Fabric) -> Plan:
+    """How a recipe trains a fabric on the device where it is."""
+    kind = next(fabric.parameters()).device.type
+    return plan_for(fabric.graph, kind, training=True, precision=recipe.precision, execution=recipe.execution)
+
+
 class Run:
     """One training run: what stays the same from step to step, and the progress."""
 
@@ -100,11 +107,10 @@ class Run:
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = EveryExit(self.fabric)
         recipe = recipe.fitted(len(data.splits["train"]), data.task)
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
         self.earlier = list(earlier)
-        self.teacher = teacher.to(self.accelerator.device).eval() if teacher else None
+        self.teacher = for_inference(teacher.to(self.accelerator.device)) if teacher else None
         self.augmentation = _augmentation(recipe, data)
         self.parts = self.accelerator.num_processes * recipe.accumulate
         self.batch = recipe.batch
@@ -115,7 +121,8 @@ class Run:
             )
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
-        self.half = takes_bfloat16(recipe.precision, fabric.graph, self.accelerator.device)
+        self.plan = plan_of(recipe, fabric)
+        self.model = for_training(self.fabric, self.plan)
         self.optimiser = _optimiser(self.fabric, recipe)
         self.progress = Progress()
         self.identity = {
@@ -197,7 +204,7 @@ class Run:
         with self._autocast():
             exits = model(images)
             with torch.inference_mode():
-                taught = self.teacher(images) if self.teacher else None
+                taught = self.teacher(images)[-1] if self.teacher else None
         return summed_loss(exits, targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
 
     @contextmanager
@@ -209,7 +216,7 @@ class Run:
             yield
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.bfloat16)
 
     def _finite(self, part_loss: Tensor) -> float:
         """The loss over all processes; where it is not finite the run ends before weights are touched."""

@@ -5,6 +5,7 @@ from math import cos, pi
 from typing import Literal
 
 from convfabric.errors import SettingError
+from convfabric.execution.plans import Execution, Precision
 from convfabric.graph import Task
 
 
@@ -44,8 +45,11 @@ class Recipe:
     """Whether images are mirrored left to right."""
     light: float | None = None
     """Share by which brightness and contrast change."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the machine is fast at it and the network is wide enough to gain."""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the machine is fast at it and most of the work is wide enough to gain."""
+    execution: Execution = "auto"
+    """auto: this package's kernels where they can be built; readable: every edge by itself; compiled: the same as
+    auto with torch.compile."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
 

@@ -1,0 +1,276 @@
+// Sums of banded 3×3 convolutions for the nodes of one layer, or of several in a row; also of the adjoints.
+//
+// Tiles of pixels by one vector of channels are summed in registers over every edge of a node. Maps are
+// channels-last. No header of torch is needed; pointers and sizes come as tables of 64-bit integers.
+
+#include <cstddef>
+#include <utility>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "kernels.hpp"
+
+namespace {
+
+int64_t packed_size(const Band &band) { return int64_t(band.width) * TAPS * padded(band.out); }
+
+// Kernels as the inner loop reads them: (tap of the band, 9, padded output channels).
+std::vector<float> packed(const Band &band, const float *stored, bool adjoint) {
+    int wide = padded(band.out);
+    std::vector<float> weights(packed_size(band), 0.f);
+    if (!adjoint) {
+        band.pairs([&](int position, int tap, int c, int) {
+            for (int k = 0; k < TAPS; k++) weights[(tap * TAPS + k) * wide + c] = stored[position * TAPS + k];
+        });
+        return weights;
+    }
+    Band(band.out, band.in).pairs([&](int position, int, int n, int c) {  // the edge itself, from c to n
+        int tap = band.tap_of(c, n);
+        for (int k = 0; k < TAPS; k++) weights[(tap * TAPS + k) * wide + c] = stored[position * TAPS + 8 - k];
+    });
+    return weights;
+}
+
+struct Arriving {
+    Map from;
+    int step;
+    Band band;
+    const float *weights;
+};
+
+struct Target {
+    void *to;  // null for a response that never leaves this file
+    int height, width, channels, level;
+    const float *bias;
+    bool relu;
+    std::vector<Arriving> edges;
+
+    size_t values() const { return size_t(height) * width * channels; }
+};
+
+// What three kernel columns add to a tile of pixels of one row; `source` stands at the column of the tile.
+template <int STEP, int... P>
+[[gnu::always_inline]] inline void add_row(
+    Vector *sums, const float *source, std::ptrdiff_t pitch, const float *w, int wide, std::integer_sequence<int, P...>) {
+    Vector left = load(w), middle = load(w + wide), right = load(w + 2 * wide);
+    if constexpr (STEP >= 0) {
+        constexpr int stride = STEP + 1;
+        ((sums[P] += left * load(source + (stride * P - 1) * pitch)), ...);
+        ((sums[P] += middle * load(source + stride * P * pitch)), ...);
+        ((sums[P] += right * load(source + (stride * P + 1) * pitch)), ...);
+    } else {
+        ((sums[P] += (P % 2 ? left : middle) * load(source + P / 2 * pitch)), ...);
+        ((P % 2 ? void(sums[P] += right * load(source + (P / 2 + 1) * pitch)) : void()), ...);
+    }
+}
+
+// The rows of the source that row `y` of the target reads, each with its row of the kernel.
+inline int rows_read(int step, int y, int height, std::pair<int, int> *rows) {
+    int count = 0;
+    for (int k = 0; k < 3; k++) {
+        int doubled = y + k - 1;
+        if (step < 0 && doubled % 2) continue;
+        int row = step == 0 ? doubled : step > 0 ? 2 * y + k - 1 : doubled / 2;
+        if (row >= 0 && row < height) rows[count++] = {row, k};
+    }
+    return count;
+}
+
+template <int STEP, int WIDTH, class Pixels>
+[[gnu::always_inline]] inline void add_taps(const Arriving &edge, Lines &line, Vector *sums, int y, int x, int block, Pixels pixels) {
+    int wide = padded(edge.band.out), column = STEP == 0 ? x : STEP > 0 ? 2 * x : x / 2;
+    std::ptrdiff_t reach[WIDTH];
+    for (int tap = 0; tap < WIDTH; tap++) reach[tap] = line.plane() * edge.band.plane(tap) + edge.band.offset(tap);
+    std::pair<int, int> rows[3];
+    int count = rows_read(STEP, y, edge.from.height, rows);
+    for (int r = 0; r < count; r++) {
+        const float *source = line.at(0, rows[r].first, column) + block;
+        const float *weights = edge.weights + 3 * rows[r].second * wide + block;
+        for (int tap = 0; tap < WIDTH; tap++)
+            add_row<STEP>(sums, source + reach[tap], line.pitch, weights + tap * TAPS * wide, wide, pixels);
+    }
+}
+
+template <int STEP, class Pixels>
+[[gnu::always_inline]] inline void add_edge(const Arriving &edge, Lines &line, Vector *sums, int y, int x, int block, Pixels pixels) {
+    if (edge.band.width == 3) add_taps<STEP, 3>(edge, line, sums, y, x, block, pixels);
+    if (edge.band.width == 2) add_taps<STEP, 2>(edge, line, sums, y, x, block, pixels);
+    if (edge.band.width == 4) add_taps<STEP, 4>(edge, line, sums, y, x, block, pixels);
+}
+
+template <class T> inline void write(T *to, Vector sum, const float *bias, bool relu, int count) {
+    float values[LANES];
+    if (bias && count == LANES) sum += load(bias);
+    if (bias && count < LANES) {
+        std::memcpy(values, bias, count * sizeof(float));
+        sum += load(values);
+    }
+    if (relu) sum = sum < 0.f ? Vector{} : sum;
+    if (count == LANES) return store(to, sum);
+    T some[LANES];
+    store(some, sum);
+    std::memcpy(to, some, count * sizeof(T));
+}
+
+template <class T, int... P>
+void tile(
+    const Target &target, const std::vector<Lines *> &lines, int y, int x, int block, T *row, std::integer_sequence<int, P...> pixels) {
+    Vector sums[sizeof...(P)] = {};
+    for (size_t e = 0; e < target.edges.size(); e++) {
+        const Arriving &edge = target.edges[e];
+        if (edge.step == 0) add_edge<0>(edge, *lines[e], sums, y, x, block, pixels);
+        if (edge.step > 0) add_edge<1>(edge, *lines[e], sums, y, x, block, pixels);
+        if (edge.step < 0) add_edge<-1>(edge, *lines[e], sums, y, x, block, pixels);
+    }
+    const float *bias = target.bias ? target.bias + block : nullptr;
+    T *to = row + size_t(x) * target.channels + block;
+    (write(to + P * target.channels, sums[P], bias, target.relu, std::min(LANES, target.channels - block)), ...);
+}
+
+// One image's responses as a thread finds them: those given or asked for, and those that are only passed on.
+template <class T> struct Places {
+    const std::vector<Target> &targets;
+    int image;
+    std::vector<T *> passed;  // by node; null where a node's response is asked for
+
+    const T *source(const Map &map) const {
+        if (map.node >= 0) return target(map.node);
+        return static_cast<const T *>(map.data) + size_t(image) * map.height * map.width * map.channels;
+    }
+    T *target(int node) const {
+        const Target &to = targets[node];
+        return to.to ? static_cast<T *>(to.to) + image * to.values() : passed[node];
+    }
+};
+
+template <class T> void rows(const Target &target, const Places<T> &places, T *all, Desk &desk, int from, int to) {
+    std::vector<Lines *> lines(target.edges.size());
+    std::vector<bool> laid_out(target.edges.size());
+    desk.begin_node();
+    for (size_t e = 0; e < target.edges.size(); e++) {
+        const Arriving &edge = target.edges[e];
+        laid_out[e] = from < to && Lines::values_of(edge.from, edge.band) <= MOST_LAID_OUT;
+        if (laid_out[e]) lines[e] = &desk.whole(edge.from, places.source(edge.from), edge.band);
+    }
+    for (int start = from; start < to; start += BLOCK_ROWS) {
+        int end = std::min(start + BLOCK_ROWS, to);
+        for (size_t e = 0; e < target.edges.size(); e++) {
+            const Arriving &edge = target.edges[e];
+            if (laid_out[e]) continue;
+            int first = edge.step == 0 ? start - 1 : edge.step > 0 ? 2 * start - 1 : start / 2;
+            int last = edge.step == 0 ? end + 1 : edge.step > 0 ? 2 * end : end / 2 + 1;
+            lines[e] = &desk.lines(e, edge.from, edge.band);
+            lines[e]->fill(edge.from, places.source(edge.from), edge.band, first, last);
+        }
+        for (int block = 0; block < target.channels; block += LANES)
+            for (int y = start; y < end; y++) {
+                T *row = all + size_t(y) * target.width * target.channels;
+                int x = 0;
+                for (; x + 8 <= target.width; x += 8)
+                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 8>());
+                for (; x + 4 <= target.width; x += 4)
+                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 4>());
+                for (; x + 2 <= target.width; x += 2)
+                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 2>());
+                if (x < target.width) tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 1>());
+            }
+    }
+}
+
+// Images are shared among threads, each of which takes one through all nodes while it is in its cache; where
+// there are fewer images than threads, the rows of each node are, and threads wait for each other at every level.
+template <class T> void sums(const std::vector<Target> &targets, int images, int threads) {
+    bool by_image = images >= threads;
+    size_t room = 0;
+    for (const Target &target : targets) room += target.to ? 0 : target.values();
+    thread_local std::vector<T> shared;
+    if (!by_image && shared.size() < room * images) shared.resize(room * images);
+    T *all = shared.data();
+#pragma omp parallel num_threads(threads)
+    {
+#ifdef _OPENMP
+        int t = omp_get_thread_num(), team = omp_get_num_threads();
+#else
+        int t = 0, team = 1;
+#endif
+        thread_local std::vector<T> own;
+        if (by_image && own.size() < room) own.resize(room);
+        Desk &desk = Desk::own();
+        int first = by_image ? int64_t(images) * t / team : 0, last = by_image ? int64_t(images) * (t + 1) / team : images;
+        for (int image = first; image < last; image++) {
+            Places<T> places{targets, image, {}};
+            desk.begin_image();
+            T *free = by_image ? own.data() : all + room * image;
+            for (const Target &target : targets) {
+                places.passed.push_back(target.to ? nullptr : free);
+                free += target.to ? 0 : target.values();
+            }
+            for (size_t n = 0; n < targets.size(); n++) {
+                const Target &target = targets[n];
+                if (!by_image && n > 0 && target.level != targets[n - 1].level) {
+#pragma omp barrier
+                }
+                int from = by_image ? 0 : target.height * t / team;
+                int to = by_image ? target.height : target.height * (t + 1) / team;
+                rows(target, places, places.target(int(n)), desk, from, to);
+            }
+        }
+    }
+}
+
+enum Form { STORED, ADJOINT, PACKED };
+enum What { KEPT = 1, RELU = 2 };
+
+}  // namespace
+
+// How many floats the packed kernels of an edge take.
+extern "C" int64_t convfabric_packed_size(int in, int out) {
+    return packed_size(Band(in, out));
+}
+
+extern "C" void convfabric_pack(int in, int out, const float *stored, float *to) {
+    std::vector<float> weights = packed(Band(in, out), stored, false);
+    std::memcpy(to, weights.data(), weights.size() * sizeof(float));
+}
+
+// As the operator of torch has them (execution/sparse.py). Maps: [data, height, width, channels] each; kernels and
+// biases: where they lie, biases perhaps none, each one after another where they are packed; results: where the
+// sums of the nodes that are kept go.
+extern "C" void convfabric_sums(
+    const int64_t *maps, int map_count, const int64_t *kernels, const int64_t *biases, const int64_t *wiring, int length,
+    const int64_t *results, int images, int half, int form, int threads) {
+    std::vector<Target> targets;
+    std::vector<std::vector<float>> weights;
+    auto next = reinterpret_cast<const float *>(kernels[0]);
+    auto constant = reinterpret_cast<const float *>(biases ? biases[0] : 0);
+    for (const int64_t *end = wiring + length; wiring < end;) {
+        void *to = wiring[3] & KEPT ? reinterpret_cast<void *>(*results++) : nullptr;
+        if (biases && form != PACKED) constant = reinterpret_cast<const float *>(biases[targets.size()]);
+        Target target{to, int(wiring[0]), int(wiring[1]), int(wiring[2]), 0, constant, (wiring[3] & RELU) != 0, {}};
+        int64_t count = wiring[4];
+        for (wiring += 5; count > 0; count--, wiring += 3) {
+            Map from;
+            if (wiring[0] < map_count) {
+                const int64_t *map = maps + 4 * wiring[0];
+                from = {reinterpret_cast<const void *>(map[0]), int(map[1]), int(map[2]), int(map[3])};
+            } else {
+                int node = int(wiring[0]) - map_count;
+                const Target &before = targets[node];
+                from = {before.to, before.height, before.width, before.channels, node};
+                target.level = std::max(target.level, before.level + 1);
+            }
+            Band band(from.channels, target.channels);
+            if (form != PACKED) {
+                auto stored = reinterpret_cast<const float *>(kernels[wiring[1]]);
+                weights.push_back(packed(band, stored, form == ADJOINT));
+                next = weights.back().data();
+            }
+            target.edges.push_back({from, int(wiring[2]), band, next});
+            if (form == PACKED) next += packed_size(band);
+        }
+        if (constant && form == PACKED) constant += target.channels;
+        targets.push_back(std::move(target));
+    }
+    half ? sums<Half>(targets, images, threads) : sums<float>(targets, images, threads);
+}
