@@ -24,7 +24,7 @@ from convfabric.graph import Graph
 from convfabric.weavers import weave
 
 SIZE, CLASSES = (32, 32), 10
-SHARE = 0.4
+SHARE = 0.6
 """Of the edges of the trellis that a random cut keeps."""
 Row = dict[str, object]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers that share the cores, each with threads that wait by spinning, would slow each other tenfold.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    """Workers that share the cores, each with threads that wait by spinning, would slow each other tenfold."""
 
 
 @pytest.fixture

@@ -429,3 +429,14 @@ def test_the_readable_plan_has_no_kernels_and_compiled_says_so() -> None:
 def test_memory_is_kept_where_the_allocator_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert not keep_memory()
+
+
+@kernels
+def test_a_fabric_whose_weights_are_bfloat16_is_planned_all_the_same() -> None:
+    fabric = Fabric(weave("paper-mnist-sparse", layers=3, scales=2, channels=8)).to(torch.bfloat16)
+    images = torch.rand(4, 1, 8, 8, dtype=torch.bfloat16)
+    model = Planned(fabric.eval())
+    assert apart(model(images)[0].float(), fabric(images).float()) < 0.1
+    fabric.train()
+    model(images)[0].sum().backward()
+    assert {weight.grad.dtype for weight in fabric.parameters() if weight.grad is not None} == {torch.bfloat16}

@@ -32,6 +32,9 @@ std::vector<float> packed(const Band &band, const float *stored, bool adjoint) {
     return weights;
 }
 
+// Pixels of the widest tile: registers for their sums, for three weights, and for what is read.
+constexpr int WIDEST = LANES == 16 ? 16 : 8;
+
 struct Arriving {
     Map from;
     int step;
@@ -77,27 +80,32 @@ inline int rows_read(int step, int y, int height, std::pair<int, int> *rows) {
     return count;
 }
 
-template <int STEP, int WIDTH, class Pixels>
-[[gnu::always_inline]] inline void add_taps(const Arriving &edge, Lines &line, Vector *sums, int y, int x, int block, Pixels pixels) {
-    int wide = padded(edge.band.out), column = STEP == 0 ? x : STEP > 0 ? 2 * x : x / 2;
-    std::ptrdiff_t reach[WIDTH];
-    for (int tap = 0; tap < WIDTH; tap++) reach[tap] = line.plane() * edge.band.plane(tap) + edge.band.offset(tap);
-    std::pair<int, int> rows[3];
-    int count = rows_read(STEP, y, edge.from.height, rows);
-    for (int r = 0; r < count; r++) {
-        const float *source = line.at(0, rows[r].first, column) + block;
-        const float *weights = edge.weights + 3 * rows[r].second * wide + block;
-        for (int tap = 0; tap < WIDTH; tap++)
-            add_row<STEP>(sums, source + reach[tap], line.pitch, weights + tap * TAPS * wide, wide, pixels);
-    }
-}
+// One row of a kernel on one row of a source.
+struct Term {
+    const float *source, *weights;
+    std::ptrdiff_t pitch;
+    int wide;
+};
 
-template <int STEP, class Pixels>
-[[gnu::always_inline]] inline void add_edge(const Arriving &edge, Lines &line, Vector *sums, int y, int x, int block, Pixels pixels) {
-    if (edge.band.width == 3) add_taps<STEP, 3>(edge, line, sums, y, x, block, pixels);
-    if (edge.band.width == 2) add_taps<STEP, 2>(edge, line, sums, y, x, block, pixels);
-    if (edge.band.width == 4) add_taps<STEP, 4>(edge, line, sums, y, x, block, pixels);
-}
+// All that one row of a target reads, by the steps of the edges: up, same, down.
+struct Terms {
+    std::vector<Term> by_step[3];
+
+    void collect(const Target &target, const std::vector<Lines *> &lines, int y) {
+        for (auto &terms : by_step) terms.clear();
+        for (size_t e = 0; e < target.edges.size(); e++) {
+            const Arriving &edge = target.edges[e];
+            int wide = padded(edge.band.out);
+            std::pair<int, int> rows[3];
+            int count = rows_read(edge.step, y, edge.from.height, rows);
+            for (int r = 0; r < count; r++)
+                for (int tap = 0; tap < edge.band.width; tap++)
+                    by_step[edge.step + 1].push_back(
+                        {lines[e]->at(edge.band.plane(tap), rows[r].first, 0) + edge.band.offset(tap),
+                         edge.weights + (tap * TAPS + 3 * rows[r].second) * wide, lines[e]->pitch, wide});
+        }
+    }
+};
 
 template <class T> inline void write(T *to, Vector sum, const float *bias, bool relu, int count) {
     float values[LANES];
@@ -114,18 +122,24 @@ template <class T> inline void write(T *to, Vector sum, const float *bias, bool 
 }
 
 template <class T, int... P>
-void tile(
-    const Target &target, const std::vector<Lines *> &lines, int y, int x, int block, T *row, std::integer_sequence<int, P...> pixels) {
+void tile(const Target &target, const Terms &terms, int x, int block, T *row, std::integer_sequence<int, P...> pixels) {
     Vector sums[sizeof...(P)] = {};
-    for (size_t e = 0; e < target.edges.size(); e++) {
-        const Arriving &edge = target.edges[e];
-        if (edge.step == 0) add_edge<0>(edge, *lines[e], sums, y, x, block, pixels);
-        if (edge.step > 0) add_edge<1>(edge, *lines[e], sums, y, x, block, pixels);
-        if (edge.step < 0) add_edge<-1>(edge, *lines[e], sums, y, x, block, pixels);
-    }
+    for (const Term &term : terms.by_step[0])
+        add_row<-1>(sums, term.source + x / 2 * term.pitch + block, term.pitch, term.weights + block, term.wide, pixels);
+    for (const Term &term : terms.by_step[1])
+        add_row<0>(sums, term.source + x * term.pitch + block, term.pitch, term.weights + block, term.wide, pixels);
+    for (const Term &term : terms.by_step[2])
+        add_row<1>(sums, term.source + 2 * x * term.pitch + block, term.pitch, term.weights + block, term.wide, pixels);
     const float *bias = target.bias ? target.bias + block : nullptr;
     T *to = row + size_t(x) * target.channels + block;
     (write(to + P * target.channels, sums[P], bias, target.relu, std::min(LANES, target.channels - block)), ...);
+}
+
+// As many tiles of a width as there is room for.
+template <int WIDTH, class T> int tiles(const Target &target, const Terms &terms, int x, int block, T *row) {
+    for (; x + WIDTH <= target.width; x += WIDTH)
+        tile(target, terms, x, block, row, std::make_integer_sequence<int, WIDTH>());
+    return x;
 }
 
 // One image's responses as a thread finds them: those given or asked for, and those that are only passed on.
@@ -146,6 +160,7 @@ template <class T> struct Places {
 
 template <class T> void rows(const Target &target, const Places<T> &places, T *all, Desk &desk, int from, int to) {
     std::vector<Lines *> lines(target.edges.size());
+    thread_local Terms read[BLOCK_ROWS];
     std::vector<bool> laid_out(target.edges.size());
     desk.begin_node();
     for (size_t e = 0; e < target.edges.size(); e++) {
@@ -163,17 +178,17 @@ template <class T> void rows(const Target &target, const Places<T> &places, T *a
             lines[e] = &desk.lines(e, edge.from, edge.band);
             lines[e]->fill(edge.from, places.source(edge.from), edge.band, first, last);
         }
+        for (int y = start; y < end; y++) read[y - start].collect(target, lines, y);
         for (int block = 0; block < target.channels; block += LANES)
             for (int y = start; y < end; y++) {
                 T *row = all + size_t(y) * target.width * target.channels;
+                const Terms &terms = read[y - start];
                 int x = 0;
-                for (; x + 8 <= target.width; x += 8)
-                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 8>());
-                for (; x + 4 <= target.width; x += 4)
-                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 4>());
-                for (; x + 2 <= target.width; x += 2)
-                    tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 2>());
-                if (x < target.width) tile(target, lines, y, x, block, row, std::make_integer_sequence<int, 1>());
+                if (WIDEST > 8) x = tiles<WIDEST>(target, terms, x, block, row);
+                x = tiles<8>(target, terms, x, block, row);
+                x = tiles<4>(target, terms, x, block, row);
+                x = tiles<2>(target, terms, x, block, row);
+                tiles<1>(target, terms, x, block, row);
             }
     }
 }

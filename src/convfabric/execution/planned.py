@@ -140,7 +140,7 @@ class _Call:
                 for weights, source, at in self.edges
             ]
             self.packed = [torch.cat(kernels)]
-            self.biases = [torch.cat(self._biases(fabric)).detach().float()] if self.biased else []
+            self.biases = [torch.cat(self._biases(fabric)).detach()] if self.biased else []
 
     def takes(self, responses: Mapping[Place, Tensor]) -> bool:
         """Whether the operator knows the device and the dtype of what it would read."""
@@ -180,14 +180,14 @@ class _Call:
 
     @staticmethod
     def _weight(fabric: Fabric, weights: str) -> Tensor:
-        return fabric.edges[weights].get_parameter("weight")
+        return fabric.edges[weights].get_parameter("weight").float()
 
     def _biases(self, fabric: Fabric) -> list[Tensor]:
         """The constants of each node's edges, added."""
         if not self.biased:
             return []
         layers = [[fabric.edges[weights] for weights, _, _ in self._into(step)] for step in self.steps]
-        biases = [[layer.get_parameter("bias") for layer in into if layer.bias is not None] for into in layers]
+        biases = [[layer.get_parameter("bias").float() for layer in into if layer.bias is not None] for into in layers]
         device = next(fabric.parameters()).device
         return [
             added(some) if some else torch.zeros(channels, device=device)
