@@ -130,6 +130,7 @@ def written(fabric: Fabric, file: Path) -> Path:
 def session(file: Path, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else it slows whoever comes next
     options.enable_profiling = profile is not None
     if profile:
         options.profile_file_prefix = str(profile)

@@ -62,10 +62,7 @@ template <class T> void learn_image(const Learnt &edge, Desk &desk, int image, f
     Band own(edge.gradient.channels, edge.gradient.channels);
     Lines &source = desk.lines(0, edge.from, edge.band), &gradient = desk.lines(1, edge.gradient, own);
     int height = edge.step < 0 ? edge.from.height : edge.gradient.height;
-    auto at = [image](const Map &map) {
-        return static_cast<const T *>(map.data) + size_t(image) * map.height * map.width * map.channels;
-    };
-    const T *given = at(edge.from), *wanted = at(edge.gradient);
+    View<T> given = view<T>(edge.from, image), wanted = view<T>(edge.gradient, image);
     for (int from = 0; from < height; from += BLOCK_ROWS) {
         int to = std::min(from + BLOCK_ROWS, height);
         if (edge.step < 0) {

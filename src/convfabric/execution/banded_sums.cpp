@@ -32,9 +32,6 @@ std::vector<float> packed(const Band &band, const float *stored, bool adjoint) {
     return weights;
 }
 
-// Pixels of the widest tile: registers for their sums, for three weights, and for what is read.
-constexpr int WIDEST = LANES == 16 ? 16 : 8;
-
 struct Arriving {
     Map from;
     int step;
@@ -49,7 +46,7 @@ struct Target {
     bool relu;
     std::vector<Arriving> edges;
 
-    size_t values() const { return size_t(height) * width * channels; }
+    Map map(int node) const { return {to, height, width, channels, node}; }
 };
 
 // What three kernel columns add to a tile of pixels of one row; `source` stands at the column of the tile.
@@ -121,8 +118,15 @@ template <class T> inline void write(T *to, Vector sum, const float *bias, bool 
     std::memcpy(to, some, count * sizeof(T));
 }
 
+// A row of a target, where its pixels are so far apart.
+template <class T> struct Row {
+    T *data;
+    std::ptrdiff_t pixel;
+};
+
 template <class T, int... P>
-void tile(const Target &target, const Terms &terms, int x, int block, T *row, std::integer_sequence<int, P...> pixels) {
+void tile(
+    const Target &target, const Terms &terms, int x, int block, Row<T> row, std::integer_sequence<int, P...> pixels) {
     Vector sums[sizeof...(P)] = {};
     for (const Term &term : terms.by_step[0])
         add_row<-1>(sums, term.source + x / 2 * term.pitch + block, term.pitch, term.weights + block, term.wide, pixels);
@@ -131,77 +135,139 @@ void tile(const Target &target, const Terms &terms, int x, int block, T *row, st
     for (const Term &term : terms.by_step[2])
         add_row<1>(sums, term.source + 2 * x * term.pitch + block, term.pitch, term.weights + block, term.wide, pixels);
     const float *bias = target.bias ? target.bias + block : nullptr;
-    T *to = row + size_t(x) * target.channels + block;
-    (write(to + P * target.channels, sums[P], bias, target.relu, std::min(LANES, target.channels - block)), ...);
+    T *to = row.data + x * row.pixel + block;
+    (write(to + P * row.pixel, sums[P], bias, target.relu, std::min(LANES, target.channels - block)), ...);
 }
 
 // As many tiles of a width as there is room for.
-template <int WIDTH, class T> int tiles(const Target &target, const Terms &terms, int x, int block, T *row) {
+template <int WIDTH, class T> int tiles(const Target &target, const Terms &terms, int x, int block, Row<T> row) {
     for (; x + WIDTH <= target.width; x += WIDTH)
         tile(target, terms, x, block, row, std::make_integer_sequence<int, WIDTH>());
     return x;
 }
 
-// One image's responses as a thread finds them: those given or asked for, and those that are only passed on.
-template <class T> struct Places {
-    const std::vector<Target> &targets;
-    int image;
-    std::vector<T *> passed;  // by node; null where a node's response is asked for
+// Where responses stand that are only passed on: in lines that nodes of one shape share, each after the last
+// reader of the one before.
+struct Passing {
+    std::vector<int> slot;  // by node; -1 where the response is asked for
+    std::vector<int> first; // by slot, the first node that stands there
 
-    const T *source(const Map &map) const {
-        if (map.node >= 0) return target(map.node);
-        return static_cast<const T *>(map.data) + size_t(image) * map.height * map.width * map.channels;
+    explicit Passing(const std::vector<Target> &targets) {
+        std::vector<int> last(targets.size(), 0), busy;
+        for (const Target &target : targets)
+            for (const Arriving &edge : target.edges)
+                if (edge.from.node >= 0) last[edge.from.node] = std::max(last[edge.from.node], target.level);
+        for (size_t n = 0; n < targets.size(); n++) {
+            slot.push_back(-1);
+            if (targets[n].to) continue;
+            for (size_t s = 0; s < first.size() && slot[n] < 0; s++) {
+                const Target &other = targets[first[s]];
+                bool alike = other.height == targets[n].height && other.width == targets[n].width &&
+                             other.channels == targets[n].channels;
+                if (alike && busy[s] < targets[n].level) slot[n] = int(s);
+            }
+            if (slot[n] < 0) slot[n] = int(first.size()), first.push_back(int(n)), busy.push_back(0);
+            busy[slot[n]] = last[n];
+        }
     }
-    T *target(int node) const {
-        const Target &to = targets[node];
-        return to.to ? static_cast<T *>(to.to) + image * to.values() : passed[node];
+
+    void lay_out(const std::vector<Target> &targets, std::vector<Lines> &lines) const {
+        if (lines.size() < first.size()) lines.resize(first.size());
+        for (size_t s = 0; s < first.size(); s++) {
+            const Target &target = targets[first[s]];
+            lines[s].lay_out(target.map(-1), Band(target.channels, target.channels), 0, target.height);
+        }
     }
 };
 
-template <class T> void rows(const Target &target, const Places<T> &places, T *all, Desk &desk, int from, int to) {
-    std::vector<Lines *> lines(target.edges.size());
-    thread_local Terms read[BLOCK_ROWS];
-    std::vector<bool> laid_out(target.edges.size());
-    desk.begin_node();
-    for (size_t e = 0; e < target.edges.size(); e++) {
-        const Arriving &edge = target.edges[e];
-        laid_out[e] = from < to && Lines::values_of(edge.from, edge.band) <= MOST_LAID_OUT;
-        if (laid_out[e]) lines[e] = &desk.whole(edge.from, places.source(edge.from), edge.band);
+// One image's responses, as a thread finds them.
+struct Image {
+    const std::vector<Target> &targets;
+    const Passing &passing;
+    std::vector<Lines> &passed;
+    int number;
+
+    Lines *lines(int node) const { return node < 0 || passing.slot[node] < 0 ? nullptr : &passed[passing.slot[node]]; }
+
+    template <class T, class F> void seen(const Map &map, F f) const {
+        if (Lines *kept = lines(map.node))
+            f(View<float>{kept->at(0, 0, 0), std::ptrdiff_t(kept->plane()), kept->pitch});
+        else
+            f(view<T>(map, number));
     }
-    for (int start = from; start < to; start += BLOCK_ROWS) {
-        int end = std::min(start + BLOCK_ROWS, to);
+};
+
+// The lines that the edges of a node read for some of its rows.
+template <class T> struct Reading {
+    const Target &target;
+    const Image &image;
+    Desk &desk;
+    std::vector<Lines *> lines;
+
+    Reading(const Target &target, const Image &image, Desk &desk) : target(target), image(image), desk(desk) {
+        desk.begin_node();
+        for (const Arriving &edge : target.edges) {
+            Lines *passed = edge.band.in == edge.band.out ? image.lines(edge.from.node) : nullptr;
+            lines.push_back(passed);
+            if (!passed && small(edge))
+                image.seen<T>(edge.from, [&](auto view) { lines.back() = &desk.whole(edge.from, view, edge.band); });
+        }
+    }
+
+    static bool small(const Arriving &edge) { return Lines::values_of(edge.from, edge.band) <= MOST_LAID_OUT; }
+
+    void prepare(int start, int end) {
         for (size_t e = 0; e < target.edges.size(); e++) {
             const Arriving &edge = target.edges[e];
-            if (laid_out[e]) continue;
+            if (small(edge) || (edge.band.in == edge.band.out && image.lines(edge.from.node))) continue;
             int first = edge.step == 0 ? start - 1 : edge.step > 0 ? 2 * start - 1 : start / 2;
             int last = edge.step == 0 ? end + 1 : edge.step > 0 ? 2 * end : end / 2 + 1;
             lines[e] = &desk.lines(e, edge.from, edge.band);
-            lines[e]->fill(edge.from, places.source(edge.from), edge.band, first, last);
+            image.seen<T>(edge.from, [&](auto view) { lines[e]->fill(edge.from, view, edge.band, first, last); });
         }
-        for (int y = start; y < end; y++) read[y - start].collect(target, lines, y);
+    }
+};
+
+// Some rows of a target; row(y) says where one goes.
+template <class T, class F> void rows(Reading<T> reading, int from, int to, F row) {
+    thread_local Terms read[BLOCK_ROWS];
+    const Target &target = reading.target;
+    for (int start = from; start < to; start += BLOCK_ROWS) {
+        int end = std::min(start + BLOCK_ROWS, to);
+        reading.prepare(start, end);
+        for (int y = start; y < end; y++) read[y - start].collect(target, reading.lines, y);
         for (int block = 0; block < target.channels; block += LANES)
             for (int y = start; y < end; y++) {
-                T *row = all + size_t(y) * target.width * target.channels;
                 const Terms &terms = read[y - start];
-                int x = 0;
-                if (WIDEST > 8) x = tiles<WIDEST>(target, terms, x, block, row);
-                x = tiles<8>(target, terms, x, block, row);
-                x = tiles<4>(target, terms, x, block, row);
-                x = tiles<2>(target, terms, x, block, row);
-                tiles<1>(target, terms, x, block, row);
+                int x = tiles<8>(target, terms, 0, block, row(y));
+                x = tiles<4>(target, terms, x, block, row(y));
+                x = tiles<2>(target, terms, x, block, row(y));
+                tiles<1>(target, terms, x, block, row(y));
             }
     }
+}
+
+template <class T> void node(const Image &image, int number, Desk &desk, int from, int to) {
+    if (from >= to) return;
+    const Target &target = image.targets[number];
+    Reading<T> reading(target, image, desk);
+    if (Lines *kept = image.lines(number)) {
+        rows(reading, from, to, [&](int y) { return Row<float>{kept->at(0, y, 0), kept->pitch}; });
+        return;
+    }
+    size_t across = size_t(target.width) * target.channels;
+    T *first = static_cast<T *>(target.to) + image.number * target.height * across;
+    rows(reading, from, to, [&](int y) { return Row<T>{first + y * across, target.channels}; });
 }
 
 // Images are shared among threads, each of which takes one through all nodes while it is in its cache; where
 // there are fewer images than threads, the rows of each node are, and threads wait for each other at every level.
 template <class T> void sums(const std::vector<Target> &targets, int images, int threads) {
     bool by_image = images >= threads;
-    size_t room = 0;
-    for (const Target &target : targets) room += target.to ? 0 : target.values();
-    thread_local std::vector<T> shared;
-    if (!by_image && shared.size() < room * images) shared.resize(room * images);
-    T *all = shared.data();
+    Passing passing(targets);
+    thread_local std::vector<Lines> of_all;
+    if (!by_image) passing.lay_out(targets, of_all);
+    std::vector<Lines> &shared = of_all;
 #pragma omp parallel num_threads(threads)
     {
 #ifdef _OPENMP
@@ -209,26 +275,19 @@ template <class T> void sums(const std::vector<Target> &targets, int images, int
 #else
         int t = 0, team = 1;
 #endif
-        thread_local std::vector<T> own;
-        if (by_image && own.size() < room) own.resize(room);
+        thread_local std::vector<Lines> own;
+        if (by_image) passing.lay_out(targets, own);
         Desk &desk = Desk::own();
         int first = by_image ? int64_t(images) * t / team : 0, last = by_image ? int64_t(images) * (t + 1) / team : images;
-        for (int image = first; image < last; image++) {
-            Places<T> places{targets, image, {}};
+        for (int number = first; number < last; number++) {
+            Image image{targets, passing, by_image ? own : shared, number};
             desk.begin_image();
-            T *free = by_image ? own.data() : all + room * image;
-            for (const Target &target : targets) {
-                places.passed.push_back(target.to ? nullptr : free);
-                free += target.to ? 0 : target.values();
-            }
             for (size_t n = 0; n < targets.size(); n++) {
-                const Target &target = targets[n];
-                if (!by_image && n > 0 && target.level != targets[n - 1].level) {
+                if (!by_image && (n == 0 || targets[n].level != targets[n - 1].level)) {
 #pragma omp barrier
                 }
-                int from = by_image ? 0 : target.height * t / team;
-                int to = by_image ? target.height : target.height * (t + 1) / team;
-                rows(target, places, places.target(int(n)), desk, from, to);
+                int height = targets[n].height;
+                node<T>(image, int(n), desk, by_image ? 0 : height * t / team, by_image ? height : height * (t + 1) / team);
             }
         }
     }
@@ -271,9 +330,8 @@ extern "C" void convfabric_sums(
                 from = {reinterpret_cast<const void *>(map[0]), int(map[1]), int(map[2]), int(map[3])};
             } else {
                 int node = int(wiring[0]) - map_count;
-                const Target &before = targets[node];
-                from = {before.to, before.height, before.width, before.channels, node};
-                target.level = std::max(target.level, before.level + 1);
+                from = targets[node].map(node);
+                target.level = std::max(target.level, targets[node].level + 1);
             }
             Band band(from.channels, target.channels);
             if (form != PACKED) {

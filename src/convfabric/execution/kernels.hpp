@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -104,6 +105,17 @@ struct Map {
     int node = -1;  // the node whose response it is, where data is null
 };
 
+// One image of a map, and how far its rows and its pixels are apart.
+template <class T> struct View {
+    const T *data;
+    std::ptrdiff_t row, pixel;
+};
+
+template <class T> View<T> view(const Map &map, int image) {
+    std::ptrdiff_t row = std::ptrdiff_t(map.width) * map.channels;
+    return {static_cast<const T *>(map.data) + image * map.height * row, row, map.channels};
+}
+
 // Some rows of one image, widened and padded: a column of zeros on either side, zeros between columns.
 struct Lines {
     int first = 0, pitch = 0, columns = 0, planes = 0, in = 0, out = 0;
@@ -124,16 +136,22 @@ struct Lines {
         return columns == map.width && in == band.in && out == band.out;
     }
 
-    template <class T> void fill(const Map &map, const T *data, const Band &band, int from, int to) {
-        from = std::max(from, 0), to = std::min(to, map.height);
+    // Room for some rows of a map, zeros where nothing is ever written.
+    void lay_out(const Map &map, const Band &band, int from, int to) {
+        bool same = fits(map, band);
         first = from, columns = map.width, planes = band.planes, pitch = padded(band.out) + LANES;
         in = band.in, out = band.out;
         size_t needed = size_t(std::max(to - from, 0)) * planes * (columns + 2) * pitch + 2 * LANES;
-        if (values.size() < needed) values.assign(needed, 0.f);
+        if (!same || values.size() < needed) values.assign(needed, 0.f);
+    }
+
+    template <class T> void fill(const Map &map, const View<T> &view, const Band &band, int from, int to) {
+        from = std::max(from, 0), to = std::min(to, map.height);
+        lay_out(map, band, from, to);
         for (int row = from; row < to; row++) {
-            const T *pixel = data + size_t(row) * columns * map.channels;
+            const T *pixel = view.data + row * view.row;
             float *line = at(0, row, 0);
-            for (int column = 0; column < columns; column++, pixel += map.channels, line += pitch)
+            for (int column = 0; column < columns; column++, pixel += view.pixel, line += pitch)
                 spread(pixel, band, line, plane());
         }
     }
@@ -166,7 +184,7 @@ struct Desk {
     // A whole map laid out for an edge, kept while nodes that read the same image still come.
     struct Whole {
         const void *data;
-        int height;
+        int node, height;
         uint64_t used;
         Lines lines;
     };
@@ -186,12 +204,12 @@ struct Desk {
     void begin_node() { node_began = clock; }
 
     // The map as it was laid out before, or laid out now in the place of one that this node does not read.
-    template <class T> Lines &whole(const Map &map, const T *data, const Band &band) {
+    template <class T> Lines &whole(const Map &map, const View<T> &view, const Band &band) {
         Whole *oldest = nullptr;
         size_t alike = 0;
         for (auto &one : wholes) {
             bool fits = one->lines.fits(map, band) && one->height == map.height;
-            if (fits && one->data == data) return one->used = ++clock, one->lines;
+            if (fits && one->data == view.data && one->node == map.node) return one->used = ++clock, one->lines;
             alike += fits;
             if (fits && one->used <= node_began && (!oldest || one->used < oldest->used)) oldest = one.get();
         }
@@ -199,8 +217,8 @@ struct Desk {
             wholes.push_back(std::make_unique<Whole>());
             oldest = wholes.back().get();
         }
-        oldest->data = data, oldest->height = map.height, oldest->used = ++clock;
-        oldest->lines.fill(map, data, band, 0, map.height);
+        oldest->data = view.data, oldest->node = map.node, oldest->height = map.height, oldest->used = ++clock;
+        oldest->lines.fill(map, view, band, 0, map.height);
         return oldest->lines;
     }
 
