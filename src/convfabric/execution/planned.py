@@ -155,7 +155,9 @@ class _Call:
         kernels = self.packed or [self._weight(fabric, weights) for weights, _, _ in self.edges]
         biases = self.biases if self.packed else self._biases(fabric)
         form = "packed" if self.packed else "stored"
-        found = torch.ops.convfabric.banded_sums(maps, kernels, biases, self._wiring(sizes), form)
+        alone = self.packed and not torch.compiler.is_compiling()
+        sums_of = sparse.direct_sums if alone else torch.ops.convfabric.banded_sums
+        found = sums_of(maps, kernels, biases, self._wiring(sizes), form)
         kept = [step.place for step, kept in zip(self.steps, self.kept, strict=True) if kept]
         sums: dict[Place, Tensor] = dict(zip(kept, found, strict=True))
         if self.through:

@@ -106,9 +106,10 @@ def _places(tensors: Sequence[Tensor]) -> Any:
     return _table([tensor.data_ptr() for tensor in tensors])
 
 
-def _sums(
+def direct_sums(
     maps: list[Tensor], kernels: list[Tensor], biases: list[Tensor], wiring: list[int], form: str
 ) -> list[Tensor]:
+    """The operator on a CPU without torch's dispatch, which for a small layer takes as long as the layer."""
     maps, kernels = _last(maps), [weight.contiguous() for weight in kernels]
     biases = [bias.contiguous() for bias in biases]
     table, shapes = _laid_out(tuple(wiring))
@@ -190,7 +191,7 @@ def _backward(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
     return for_maps, for_kernels, for_biases, None, None
 
 
-LIBRARY.impl("banded_sums", _sums, "CPU")
+LIBRARY.impl("banded_sums", direct_sums, "CPU")
 LIBRARY.impl("banded_kernel_gradients", _kernel_gradients, "CPU")
 LIBRARY.impl("channel_sums", _channel_sums, "CPU")
 torch.library.register_fake("convfabric::channel_sums", _channel_sums_shapes, lib=LIBRARY)
