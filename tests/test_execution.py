@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
 from convfabric.execution import building, norms, sparse
 from convfabric.execution.allocation import keep_memory
 from convfabric.execution.folding import folded
@@ -440,3 +441,42 @@ def test_a_fabric_whose_weights_are_bfloat16_is_planned_all_the_same() -> None:
     fabric.train()
     model(images)[0].sum().backward()
     assert {weight.grad.dtype for weight in fabric.parameters() if weight.grad is not None} == {torch.bfloat16}
+
+
+@kernels
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_inference_can_be_traced_and_differentiated_by_the_images() -> None:
+    fabric = Fabric(weave("paper-mnist-sparse", layers=3, scales=2, channels=8)).eval()
+    model, images = for_inference(fabric), torch.rand(2, 1, 8, 8)
+    wanted = model(images)[0]
+    traced = torch.jit.trace(model, images, check_trace=False)
+    assert apart(traced(images)[0], wanted) < SINGLE
+    own, other = (images.clone().requires_grad_() for _ in range(2))
+    model(own)[0].sum().backward()
+    fabric(other).sum().backward()
+    assert own.grad is not None
+    assert other.grad is not None
+    assert apart(own.grad, other.grad) < SINGLE
+
+
+@kernels
+def test_second_derivatives_are_refused_in_words() -> None:
+    x = torch.randn(2, 8, 5, 4, requires_grad=True)
+    weight = layer(BandedConv(), 8, 8).get_parameter("weight")
+    found = by_kernel(x, weight, torch.zeros(8), 0, (5, 4))
+    with pytest.raises(NotImplementedError, match="execution=readable"):
+        torch.autograd.grad(found.square().sum(), x, create_graph=True)
+
+
+@kernels
+@pytest.mark.usefixtures("no_library")
+def test_a_damaged_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "kept_in", lambda: tmp_path)
+    building.built(tmp_path).write_bytes(b"not a library")
+    assert isinstance(building.library(), ctypes.CDLL)
+
+
+@pytest.mark.parametrize(("name", "value"), [("execution", "quickly"), ("precision", "float8")])
+def test_a_plan_that_is_not_known_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}={value}: give auto"):
+        plan_for(weave(), training=True, **{name: value})  # type: ignore[arg-type]

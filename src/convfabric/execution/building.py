@@ -8,24 +8,35 @@ import shutil
 import subprocess
 import tempfile
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 SOURCES = sorted(Path(__file__).parent.glob("*.?pp"))
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
+THREADS = ("-fopenmp",), ()
 TUNED = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ()
-"""Flags for this processor, the best first; what a compiler does not know is left out."""
+"""Flags for this processor, the best first; threads are done without last."""
 
 
 @cache
 def library() -> ctypes.CDLL | str:
     """The compiled kernels, or why there are none."""
     try:
-        found = ctypes.CDLL(str(built(kept_in())))
+        found = _loaded(built(kept_in()))
     except (OSError, subprocess.SubprocessError) as fault:
         return str(fault)
     found.convfabric_packed_size.restype = ctypes.c_int64
     return found
+
+
+def _loaded(file: Path) -> ctypes.CDLL:
+    """The file, built again where what was kept is damaged."""
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:
+        file.unlink()
+        return ctypes.CDLL(str(built(file.parent)))
 
 
 def compiled() -> ctypes.CDLL:
@@ -37,7 +48,7 @@ def compiled() -> ctypes.CDLL:
 
 def missing() -> str | None:
     """Why the kernels could not be built here, without trying; None where a compiler is there."""
-    return None if _compiler() else f"no C++ compiler was found ({', '.join(COMPILERS)})."
+    return None if _compiler() else f"no C++ compiler was found ({', '.join(COMPILERS)})"
 
 
 def _compiler() -> str | None:
@@ -70,10 +81,11 @@ def kept_in() -> Path:
 
 def _compile(compiler: str, file: Path) -> None:
     said = ""
-    for tuned in TUNED:
+    for threads, tuned in product(THREADS, TUNED):
         command = [
             compiler,
             *FLAGS,
+            *threads,
             *tuned,
             *(str(source) for source in SOURCES if source.suffix == ".cpp"),
             "-o",

@@ -143,8 +143,12 @@ class _Call:
             self.biases = [torch.cat(self._biases(fabric)).detach()] if self.biased else []
 
     def takes(self, responses: Mapping[Place, Tensor]) -> bool:
-        """Whether the operator knows the device and the dtype of what it would read."""
+        """Whether the operator knows the device and the dtype of what it would read, and what is asked of it."""
         maps = [responses[source] for source in self.sources]
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return False
+        if self.packed and torch.is_grad_enabled() and any(m.requires_grad for m in maps):
+            return False
         return all(m.device.type == "cpu" and _read_as(m) in sparse.DTYPES for m in maps)
 
     def __call__(

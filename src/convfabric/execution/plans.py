@@ -6,9 +6,10 @@ Imports no torch unless it is asked about a CUDA device.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from convfabric.costs import works
+from convfabric.errors import SettingError
 from convfabric.execution.building import library, missing
 from convfabric.graph import Graph
 from convfabric.operators import BandedConv, Conv, Size, UpConv
@@ -63,8 +64,11 @@ def plan_for(
     >>> print(plan_for(weave(), training=False, execution="readable"))
     float32, channels-last
     """
-    lacking = _lacking(device, execution, build)
+    for name, given, known in (("precision", precision, Precision), ("execution", execution, Execution)):
+        if given not in get_args(known):
+            raise SettingError(f"{name}={given}: give {', '.join(get_args(known))}.")
     banded = any(isinstance(edge.operator, BandedConv) for edge in graph.edges)
+    lacking = _lacking(device, execution, build) if training or banded else ""
     half = precision == "bfloat16" or (
         precision == "auto" and training and _multiplies_bfloat16(device) and _mostly_wide(graph)
     )

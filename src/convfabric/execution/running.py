@@ -23,7 +23,8 @@ def for_training(fabric: Fabric, plan: Plan) -> nn.Module:
 def for_inference(fabric: Fabric, plan: Plan | None = None) -> nn.Module:
     """A module with copies of the fabric's weights that gives the logits of every exit, and is not to be trained.
 
-    Norms are folded. Images are float32 whatever the plan, and so are logits; without a plan the usual one.
+    Norms are folded. Weights that are changed or loaded later may have no effect. Images are float32 whatever the
+    plan, and so are logits; without a plan the usual one.
 
     >>> from convfabric.weavers import weave
     >>> fabric, images = Fabric(weave("fabric-tiny", size=(8, 8))).eval(), torch.rand(2, 3, 8, 8)

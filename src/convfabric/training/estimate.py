@@ -25,7 +25,8 @@ class Estimate:
 
     def __str__(self) -> str:
         time_said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} seconds"
-        return f"about {time_said} and {self.memory_mb:.0f} MB: {self.epochs} epochs, batch {self.batch}, {self.plan}"
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        return f"about {time_said} and {self.memory_mb:.0f} MB: {epochs}, batch {self.batch}, {self.plan}"
 
 
 def estimate(
