@@ -42,9 +42,6 @@ class Plan:
         return ", ".join(said) + (f" ({self.note})" if self.note else "")
 
 
-READABLE = Plan()
-
-
 def plan_for(
     graph: Graph,
     device: str = "cpu",
