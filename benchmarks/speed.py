@@ -42,7 +42,7 @@ Row = dict[str, object]
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--quick", action="store_true", help="fewer rounds and smaller batches; no growth, no record")
+    words.add_argument("--quick", action="store_true", help="fewer rounds; no growth, no record")
     words.add_argument("--json", type=Path, help="file for the ratios")
     words.add_argument("--threads", type=int, default=2)
     words.add_argument("--results", type=Path, default=RESULTS)
@@ -50,7 +50,7 @@ def main() -> None:
     torch.set_num_threads(said.threads)
     keep_memory()
     torch.manual_seed(0)
-    rounds, batch = (5, 32) if said.quick else (11, 128)
+    rounds, batch = 5 if said.quick else 11, 128
     rows: list[Row] = []
     ratios: dict[str, float] = {}
     minutes: dict[str, float] = {}
