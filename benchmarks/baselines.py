@@ -1,5 +1,7 @@
 """Networks written the plain way, with the wiring of a graph: what a first implementation would be."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from convfabric.graph import Graph, Place, Step
 
 
-class Plain(nn.Module):
+class Plain(ABC, nn.Module):
     """The walk of a paper's fabric with one operation for each edge, out-of-place sums, and logits at the corner."""
 
     def __init__(self, graph: Graph) -> None:
@@ -34,9 +36,9 @@ class Plain(nn.Module):
             total = total + self.edge(name, responses[source], step.place.scale - source.scale)
         return total
 
+    @abstractmethod
     def edge(self, name: str, x: Tensor, moved: int) -> Tensor:
         """What one edge makes of a response."""
-        raise NotImplementedError
 
 
 class ZeroInserting(Plain):
