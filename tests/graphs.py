@@ -19,7 +19,7 @@ def random_trellis(seed: int, most_channels: int = 6) -> tuple[Graph, tuple[int,
         channels=dice.randint(1, most_channels),
         doubling=dice.random() < 0.5,
         finest=finest,
-        operators=dice.choice(("plain", "block", "banded")),
+        operators=dice.choice(("plain", "block", "banded", "residual")),
         head=dice.choice(("corner", "all")),
     )
     least = 2 ** (finest + scales - 1)

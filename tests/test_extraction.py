@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from convfabric.costs import costs
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.extraction.simplification import without_dead_channels
-from convfabric.extraction.surgery import extract, strongest
+from convfabric.extraction.surgery import extract, ranked
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph, Place, tied
 from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
@@ -61,17 +62,19 @@ def test_a_masked_node_would_have_answered_otherwise() -> None:
     assert not torch.allclose(fabric(images), answers, atol=1e-3)
 
 
-@pytest.mark.parametrize("operators", ["plain", "block"])
+@pytest.mark.parametrize("operators", ["plain", "block", "residual"])
 def test_a_narrowed_fabric_answers_as_its_parent_with_the_other_channels_silent(operators: str) -> None:
     graph = weave_trellis(Trellis(layers=4, scales=2, channels=6, operators=operators))  # type: ignore[arg-type]
     fabric = lively_fabric(graph, 1)
     group = next(group for group in tied(graph) if Place(1, 0) in group)
     smaller = graph.narrow(dict.fromkeys(group, 4))
     for place in group:
-        silent = sorted(set(range(6)) - set(strongest(fabric, place, 4).tolist()))
+        silent = [4, 5]
         _silence_inside(fabric.nodes[str(place)], silent)
+        if place == graph.entry.place:
+            _silence_inside(fabric.entry, silent)
         for edge in graph.edges:
-            if edge.target == place and operators == "block":
+            if edge.target == place and operators != "plain":
                 _silence_inside(fabric.edges[edge.name], silent)
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
@@ -105,10 +108,37 @@ def test_extract_refuses_positions_that_stand_twice_or_below_zero(positions: lis
         extract(fabric, fabric.graph.narrow({Place(1, 0): 2}), {Place(1, 0): torch.tensor(positions)})
 
 
-def test_a_narrowed_graph_is_extracted_before_it_is_run() -> None:
-    fabric = Fabric(weave_trellis(Trellis(layers=3, scales=1, channels=4)))
-    with pytest.raises(GraphError, match="L1S0: 2 of 4 channels, and nobody says which; extract the graph"):
-        fabric(torch.zeros(1, 3, 8, 8), fabric.graph.narrow({Place(1, 0): 2}))
+@pytest.mark.parametrize("network", ["fabric-tiny", "densenet", "unet"])
+def test_a_narrowed_graph_is_run_as_it_is_extracted(network: str) -> None:
+    graph = weave(network, size=(16, 16), **({"blocks": (2, 2)} if network == "densenet" else {}))
+    fabric = lively_fabric(graph, 2)
+    free = [group for group in tied(graph) if all(graph.node(place).join == "sum" for place in group)]
+    smaller = graph.narrow({place: max(1, graph.node(place).channels // 2) for group in free for place in group})
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(extract(fabric, smaller)(images), fabric(images, smaller))
+    assert sum(p.numel() for p in extract(fabric, smaller).parameters()) == costs(smaller, (16, 16)).parameters
+
+
+@pytest.mark.parametrize("network", ["fabric-tiny", "resnet-20", "unet", "linknet", "paper-mnist-sparse"])
+def test_a_ranked_fabric_answers_as_before(network: str) -> None:
+    fabric = lively_fabric(weave(network, size=(32, 32), image_channels=3), 3)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ranked(fabric)(images), fabric(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("operators", ["plain", "block", "residual"])
+def test_ranking_puts_silent_channels_last(operators: str) -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=2, channels=6, operators=operators))  # type: ignore[arg-type]
+    fabric, silent = lively_fabric(graph, 4), [0, 3]
+    _silence_inside(fabric, silent)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        narrow = fabric(images, graph.narrow({node.place: 4 for node in graph.nodes}))
+        after = ranked(fabric)(images, graph.narrow({node.place: 4 for node in graph.nodes}))
+        assert not torch.allclose(narrow, fabric(images), atol=1e-3)
+        torch.testing.assert_close(after, fabric(images), rtol=1e-4, atol=1e-4)
 
 
 def test_the_parent_is_left_as_it_was() -> None:

@@ -18,27 +18,37 @@ Weights = dict[str, Tensor]
 
 
 class Rows(NamedTuple):
-    """Channels that stay: their positions, int64 and in order, and of how many."""
+    """Channels that stay: their positions, int64, and of how many."""
 
     positions: Tensor
     of: int
 
     @property
+    def leading(self) -> bool:
+        """Whether they are the first ones, in order."""
+        return torch.equal(self.positions, torch.arange(len(self.positions)))
+
+    @property
     def complete(self) -> bool:
-        """Whether all of them stay."""
-        return len(self.positions) == self.of
+        """Whether all of them stay where they are."""
+        return len(self.positions) == self.of and self.leading
+
+
+def first(count: int, of: int) -> Rows:
+    """The first channels of so many."""
+    return Rows(torch.arange(count), of)
 
 
 def every(count: int) -> Rows:
     """All of so many channels."""
-    return Rows(torch.arange(count), count)
+    return first(count, count)
 
 
 def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> dict[Place, Rows]:
     """For each place of a smaller graph the channels that stay.
 
-    Those of concatenations, and behind operators that keep channels, follow from what is joined; those of
-    other narrowed places are given by ``chosen``.
+    Those of concatenations, and behind operators that keep channels, follow from what is joined; of other
+    places they are the first ones, unless ``chosen`` gives their positions.
     Raises GraphError where positions do not fit the two graphs.
     """
     rows: dict[Place, Rows] = {}
@@ -49,18 +59,14 @@ def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> d
         count, of = smaller.node(place).channels, whole.node(place).channels
         if count > of:
             raise GraphError(f"{place}: {count} channels wanted, there are {of}.")
-        if count == of:
-            rows[place] = every(of)
-        elif smaller.node(place).join == "concatenation":
+        if smaller.node(place).join == "concatenation":
             starts = _starts(whole, place)
             taken = [starts[edge.name] + rows[edge.source].positions for edge in arriving]
             rows[place] = Rows(torch.cat(taken), of)
         elif arriving and place not in chosen:
             rows[place] = rows[arriving[0].source]
-        elif place in chosen:
-            rows[place] = Rows(chosen[place], of)
         else:
-            raise GraphError(f"{place}: {count} of {of} channels, and nobody says which; extract the graph to run it.")
+            rows[place] = Rows(chosen[place], of) if place in chosen else first(count, of)
         positions = rows[place].positions
         within = len(set(positions.tolist())) == count and int(positions.min()) >= 0 and int(positions.max()) < of
         if len(positions) != count or not within:
@@ -115,10 +121,12 @@ def _followed(weights: Mapping[str, Tensor], name: str, operator: Operator, befo
 
 
 def _cut(value: Tensor, after: Rows | None, before: Rows | None) -> Tensor:
-    """A tensor with fewer output channels (first dimension) and input channels (second one)."""
+    """A tensor with fewer output channels (first dimension) and input channels (second one); a view where it can be."""
     if after is not None and not after.complete and value.ndim > 0:
-        value = value[after.positions.to(value.device)]
-    return value if before is None or before.complete else value[:, before.positions.to(value.device)]
+        value = value[: len(after.positions)] if after.leading else value[after.positions.to(value.device)]
+    if before is None or before.complete:
+        return value
+    return value[:, : len(before.positions)] if before.leading else value[:, before.positions.to(value.device)]
 
 
 Inside = dict[str, tuple[Operator, Rows, Rows]]

@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convfabric.errors import SettingError
-from convfabric.graph import Edge, Entry, Graph, Head, Node, Place
+from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Node, Place
 from convfabric.laws import check
 from convfabric.operators import (
     BandedConv,
+    Chain,
     Conv,
+    Identity,
+    Nearest,
+    Norm,
     Operator,
+    Relu,
     UpConv,
+    normed_conv,
+    pointwise,
     pointwise_up,
     residual,
     strided_stem,
@@ -37,9 +44,13 @@ class Trellis:
     """Whether each coarser scale has twice the channels; else all have the same."""
     finest: int = 0
     """Scale where the first row stands; images reach it by strided convolutions."""
-    operators: Literal["plain", "banded", "block"] = "plain"
+    operators: Literal["plain", "banded", "block", "residual"] = "plain"
     """plain: the paper's 3×3 convolutions. banded: the same between neighbouring channels only, the paper's
-    sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest."""
+    sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same,
+    but identity and branch are edges of their own, the branch has a node inside, and every convolution its norm;
+    so each can be cut alone, the inside can be narrowed, and all norms fold."""
+    inner: float = 1.0
+    """Channels inside a residual branch, as a multiple of the node's."""
     head: Literal["corner", "all"] = "corner"
     """corner: the paper's, at the coarsest scale (classification) or the finest (segmentation).
     all: every scale of the last layer, which then needs no edges of its own."""
@@ -49,9 +60,11 @@ class Trellis:
     """Whether the edges of a layer that move alike share their weights, which then see every scale."""
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0), ("reach", 1)):
+        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0), ("reach", 1), ("inner", 0.01)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
+        if self.shared and self.operators == "residual":
+            raise SettingError("shared=true, operators=residual: each convolution has its own norm; share block's.")
         if self.shared and self.doubling:
             raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
 
@@ -67,17 +80,18 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
     corner = rows[-1] if purpose.task == "classification" else rows[0]
     reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
-    within = () if numbers.head == "all" else _last_layer(rows, last, corner)
-    pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *within)
+    last_column = () if numbers.head == "all" else _last_layer(rows, last, corner)
+    pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *last_column)
+    then = Relu() if numbers.operators == "residual" else NORM_AND_RELU
+    grid = [Node(place=Place(x, s), channels=channels[s], then=then) for x in range(numbers.layers) for s in rows]
+    edges = tuple(edge for a, b in pairs for edge in _edges(numbers, a, b))
+    inside = {edge.target for edge in edges if edge.target.lane}
+    within = [Node(place=place, channels=max(1, round(channels[place.scale] * numbers.inner))) for place in inside]
     graph = Graph(
         name=name,
-        nodes=tuple(Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows),
-        edges=tuple(_edge(numbers, a, b) for a, b in pairs),
-        entry=Entry(
-            place=Place(0, numbers.finest),
-            operator=strided_stem(numbers.finest) if numbers.operators == "block" or numbers.finest else Conv(),
-            image_channels=purpose.image_channels,
-        ),
+        nodes=(*grid, *sorted(within, key=lambda node: node.place)),
+        edges=edges,
+        entry=Entry(place=Place(0, numbers.finest), operator=_stem(numbers), image_channels=purpose.image_channels),
         heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
     return check(graph)
@@ -102,10 +116,22 @@ def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Pl
         yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])
 
 
-def _edge(numbers: Trellis, source: Place, target: Place) -> Edge:
+def _stem(numbers: Trellis) -> Operator:
+    if numbers.operators == "residual":
+        return Chain((*strided_stem(numbers.finest).steps, Norm()))
+    return strided_stem(numbers.finest) if numbers.operators == "block" or numbers.finest else Conv()
+
+
+def _edges(numbers: Trellis, source: Place, target: Place) -> Iterator[Edge]:
     far, step = target.layer - source.layer, target.scale - source.scale
+    if numbers.operators == "residual" and step == 0:
+        inside = Place(target.layer, target.scale, lane=far)
+        yield Edge(source=source, target=target, operator=Identity())
+        yield Edge(source=source, target=inside, operator=Conv(bias=False))
+        yield Edge(source=inside, target=target, operator=normed_conv())
+        return
     shared = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if numbers.shared else ""
-    return Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
+    yield Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
 
 
 def _operator(kind: str, step: int) -> Operator:
@@ -113,4 +139,6 @@ def _operator(kind: str, step: int) -> Operator:
         return UpConv() if step < 0 else Conv(stride=1 + step)
     if kind == "banded":
         return BandedConv(scales=(-1, 0, 1)[step + 1])
+    if kind == "residual":
+        return Chain((pointwise(), Norm(), Nearest())) if step < 0 else normed_conv(stride=2)
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
