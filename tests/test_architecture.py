@@ -26,6 +26,7 @@ ROOMS = (
         "receptive",
         "costs",
         "choice",
+        "sampling",
         "stopping",
         "report",
     ],

@@ -27,9 +27,11 @@ FEWEST_VALUES = 1 << 18
 
 
 def norm_relu(norm: nn.BatchNorm2d, x_BCHW: Tensor) -> Tensor:
-    """What a norm in training and a ReLU make of a response; the norm's running statistics follow."""
+    """What a norm in training and a ReLU make of a response; the norm's running statistics, if kept, follow."""
     found: Three = torch.ops.convfabric.norm_relu(x_BCHW, norm.weight, norm.bias, norm.eps)
     activated, mean, variance = found
+    if not norm.track_running_stats:
+        return activated
     count = x_BCHW.numel() // x_BCHW.shape[1]
     momentum = norm.momentum
     assert momentum is not None

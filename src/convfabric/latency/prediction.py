@@ -1,80 +1,168 @@
-"""Milliseconds of any restriction of a graph, from a few of them that were measured."""
+"""Milliseconds of any sub-network of a graph: its operations' times added, corrected on whole ones that were measured."""
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.stats import spearmanr
 
-from convfabric.choice import Budget, choose
-from convfabric.costs import costs
-from convfabric.errors import BudgetError
-from convfabric.graph import Graph
-from convfabric.operators import Size
+from convfabric.costs import FLOAT_BYTES, costs, edge_work, entry_work, node_work, size_at
+from convfabric.execution.folding import folded
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph, Node
+from convfabric.latency.table import Table
+from convfabric.operators import Chain, Identity, Operator, Relu, Size, Work, area
+from convfabric.sampling import Sampler, narrowed
 
-SHARES = ("60%", "35%", "15%")
+MEASURED_GRAPHS = 16
+DRAWN_GRAPHS = 120
+Simple = Mapping[str, Operator]
+"""For each part of a graph, by its name, what is left of its operator once norms are folded."""
+
+
+def simplified(graph: Graph) -> Simple:
+    """What runs at each edge, node and at the entry of a graph once norms are folded."""
+    simple = folded(Fabric(graph).eval()).graph
+    operators = {edge.name: edge.operator for edge in simple.edges} | {"entry": simple.entry.operator}
+    return operators | {str(node.place): node.then for node in simple.nodes}
+
+
+def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
+    """Every operation that a sub-network runs, for images of a height and width; one that occurs twice comes twice.
+
+    A ReLU, or nothing, behind a node is part of what comes before it.
+    """
+    yield entry_work(graph, image)._replace(operator=simple["entry"])
+    for edge in graph.edges:
+        if not isinstance(simple[edge.name], Identity):
+            yield edge_work(graph, edge, image)._replace(operator=simple[edge.name])
+    for node in graph.nodes:
+        left = _left_over(simple[str(node.place)])
+        if left is not None:
+            yield node_work(graph, node.place, image)._replace(operator=left)
+
+
+def _left_over(then: Operator) -> Operator | None:
+    if isinstance(then, Relu | Identity):
+        return None
+    steps = then.steps if isinstance(then, Chain) else (then,)
+    kept = tuple(step for step in steps if not isinstance(step, Relu | Identity))
+    return Chain(kept) if kept else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Milliseconds as a sum: a fixed part, and so much for each edge, each M MACs and each MB written."""
+    """Milliseconds as a sum with weights above zero: a fixed part, the operations' times, and what lies between."""
 
-    weights: tuple[float, float, float, float]
-    """Milliseconds: fixed, per edge, per million MACs, per million bytes of responses."""
+    table: Table
+    simple: Simple
     image: Size
-    median_error: float
-    """Median over the measured graphs, each left out of the fit in turn, of |predicted / measured - 1|."""
+    weights: tuple[float, ...]
+    """Of what :func:`features` gives."""
+    errors: tuple[float, ...]
+    """|predicted / measured - 1| of each measured graph, left out of the fit."""
+    rank: float
+    """Spearman's correlation of predicted and measured over the same."""
+
+    @property
+    def median_error(self) -> float:
+        """The median of the errors."""
+        return float(np.median(self.errors))
 
     def milliseconds(self, graph: Graph) -> float:
-        """What the graph is predicted to take for one image."""
-        return float(np.dot(self.weights, _features(graph, self.image)))
+        """What a sub-network is predicted to take."""
+        return float(np.dot(self.weights, features(graph, self.simple, self.image, self.table)))
 
     def corrected(self, ratio: float) -> "Prediction":
         """The same prediction times a ratio of measured to predicted."""
-        fixed, edge, macs, written = (weight * ratio for weight in self.weights)
-        return Prediction(weights=(fixed, edge, macs, written), image=self.image, median_error=self.median_error)
+        return replace(self, weights=tuple(weight * ratio for weight in self.weights))
+
+    def __str__(self) -> str:
+        return (
+            f"predictions are off by {self.median_error:.0%} (median of {len(self.errors)} measured sub-networks, "
+            f"each left out of the fit), rank correlation {self.rank:.2f}"
+        )
 
 
-def _features(graph: Graph, image: Size) -> tuple[float, float, float, float]:
+def features(graph: Graph, simple: Simple, image: Size, table: Table) -> tuple[float, ...]:
+    """What a prediction adds up.
+
+    1; ms of all operations; their number; M values added or joined; M values written; M parameters, which are
+    read from farther away in a whole network than in an operation that is timed alone.
+    """
+    runs = list(operations(graph, simple, image))
+    joined = sum(_joined(graph, node, image) for node in graph.nodes)
     found = costs(graph, image)
-    return 1.0, float(len(graph.edges)), found.macs / 1e6, found.activation_bytes / 1e6
+    operations_ms = sum(table.milliseconds(run) for run in runs)
+    millions = joined / 1e6, found.activation_bytes / FLOAT_BYTES / 1e6, found.parameters / 1e6
+    return 1.0, operations_ms, float(len(runs)), *millions
 
 
-def sample_graphs(graph: Graph, image: Size, seed: int = 0) -> list[Graph]:
-    """The whole graph and random restrictions of it, over the range of its MACs."""
+def _joined(graph: Graph, node: Node, image: Size) -> int:
+    """Values read to add or join what arrives at a node beyond the first."""
+    arriving = len(graph.arriving(node.place)) + (node.place == graph.entry.place)
+    return max(0, arriving - 1) * node.channels * area(size_at(node.place.scale, image))
+
+
+def sample_graphs(sampler: Sampler, weight: Callable[[Graph], float], count: int, seed: int = 0) -> list[Graph]:
+    """The whole graph, the smallest, and random sub-networks spread evenly over the range of a weight."""
     dice = random.Random(seed)
-    sampled = [graph]
-    for share in SHARES:
-        worth = {edge.name: dice.random() for edge in graph.edges}
-        try:
-            smaller = choose(graph, worth, Budget(macs=share), image)
-        except BudgetError:
-            continue
-        if smaller not in sampled:
-            sampled.append(smaller)
-    return sampled
+    drawn = sorted({sampler.draw(dice) for _ in range(DRAWN_GRAPHS)}, key=lambda graph: (weight(graph), graph.name))
+    chosen = [drawn[round(i)] for i in np.linspace(0, len(drawn) - 1, max(2, count - 2))]
+    return list(dict.fromkeys([sampler.graph, sampler.smallest, *chosen]))
 
 
-def predict_from(measured: Mapping[Graph, float], image: Size) -> Prediction:
+def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]:
+    """Each operation that some sub-network runs, at every width that the sampler knows, once."""
+    graph = sampler.graph
+    counts = {place: group.counts for group in sampler.widths for place in group.places}
+    found = list(operations(graph, simple, image))
+    for group in sampler.widths:
+        for count in group.counts:
+            found += operations(narrowed(graph, dict.fromkeys(group.places, count)), simple, image)
+    for edge in graph.edges:
+        work = edge_work(graph, edge, image)._replace(operator=simple[edge.name])
+        if not (edge.operator.keeps_channels or graph.node(edge.target).join == "concatenation"):
+            ends = product(counts.get(edge.source, ()), counts.get(edge.target, ()))
+            found += [work._replace(channels_in=before, channels_out=after) for before, after in ends]
+    return list(dict.fromkeys(found))
+
+
+def predict_from(measured: Mapping[Graph, float], table: Table, simple: Simple, image: Size) -> Prediction:
     """The prediction that fits graphs with known milliseconds best, no part below zero, by relative error."""
-    rows = np.array([_features(graph, image) for graph in measured])
+    rows = np.array([features(graph, simple, image, table) for graph in measured])
     times = np.array(list(measured.values()))
-    errors = []
-    for left_out in range(len(times)):
-        rest = [i for i in range(len(times)) if i != left_out]
-        guess = float(np.dot(_fit(rows[rest], times[rest]), rows[left_out])) if rest else times[left_out]
-        errors.append(abs(guess / times[left_out] - 1))
-    fixed, edge, macs, written = _fit(rows, times)
-    return Prediction(weights=(fixed, edge, macs, written), image=image, median_error=float(np.median(errors)))
+    everything = list(range(len(times)))
+    guesses = [float(np.dot(_fit(rows, times, [i for i in everything if i != out]), rows[out])) for out in everything]
+    errors = tuple(abs(guess / time - 1) for guess, time in zip(guesses, times, strict=True))
+    rank = float(spearmanr(guesses, times).statistic) if len(times) > 2 else 1.0
+    weights = tuple(_fit(rows, times, everything))
+    return Prediction(table=table, simple=simple, image=image, weights=weights, errors=errors, rank=rank)
 
 
-def _fit(rows: NDArray[np.float64], times: NDArray[np.float64]) -> list[float]:
-    found, _ = nnls(rows / times[:, None], np.ones(len(times)))
+def _fit(rows: NDArray[np.float64], times: NDArray[np.float64], chosen: Sequence[int]) -> list[float]:
+    chosen = chosen or list(range(len(times)))
+    found, _ = nnls(rows[chosen] / times[chosen, None], np.ones(len(chosen)))
     return [float(weight) for weight in found]
 
 
-def calibrate(graph: Graph, image: Size, measured_ms: Callable[[Graph], float]) -> Prediction:
-    """A prediction for the restrictions of a graph, from measuring a few of them."""
-    return predict_from({sampled: measured_ms(sampled) for sampled in sample_graphs(graph, image)}, image)
+def calibrate(
+    sampler: Sampler,
+    image: Size,
+    table: Table,
+    measured_ms: Callable[[Graph], float],
+    count: int = MEASURED_GRAPHS,
+) -> Prediction:
+    """A prediction for the sub-networks of a graph: every operation timed that the table lacks, a few whole ones too."""
+    simple = simplified(sampler.graph)
+    table.measure(every_operation(sampler, simple, image))
+
+    def added(graph: Graph) -> float:
+        return sum(table.milliseconds(work) for work in operations(graph, simple, image))
+
+    chosen = sample_graphs(sampler, added, count)
+    return predict_from({graph: measured_ms(graph) for graph in chosen}, table, simple, image)

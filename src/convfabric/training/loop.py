@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,8 +21,11 @@ from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
 from convfabric.execution.plans import Plan, plan_for
 from convfabric.execution.running import for_inference, for_training
+from convfabric.execution.sampled import WithSubnetworks
 from convfabric.fabric import Fabric
+from convfabric.graph import Graph
 from convfabric.notation import graph_to_json
+from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.interrupts import Interrupts
@@ -123,6 +127,10 @@ class Run:
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
         self.model = for_training(self.fabric, self.plan)
+        self.sampler = None
+        if recipe.subnetworks:
+            self.model = WithSubnetworks(self.fabric, self.model)
+            self.sampler = Sampler.of(fabric.graph, recipe.narrowest, data.preprocessing.size)
         self.optimiser = _optimiser(self.fabric, recipe)
         self.progress = Progress()
         self.identity = {
@@ -193,19 +201,31 @@ class Run:
         for part, (batch, wanted) in enumerate(zip(images, targets, strict=True)):
             last = part == len(images) - 1
             with nullcontext() if last else self.accelerator.no_sync(model), self._seeded(part):
-                part_loss = self._loss(model, batch, wanted) / len(images)
+                part_loss = self._loss(model, batch, wanted, part) / len(images)
                 total += self._finite(part_loss)
                 self.accelerator.backward(part_loss)
         torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         return total
 
-    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor, part: int) -> Tensor:
+        subnetworks = self._drawn(part)
         with self._autocast():
-            exits = model(images)
+            whole, *parts = model(images, subnetworks) if subnetworks else [model(images)]
             with torch.inference_mode():
                 taught = self.teacher(images)[-1] if self.teacher else None
-        return summed_loss(exits, targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
+        total = summed_loss(whole, targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
+        for exits in parts:
+            total = total + summed_loss(exits, targets, self.recipe, self.data.ignore, whole[-1].detach().float())
+        return total
+
+    def _drawn(self, part: int) -> list[Graph]:
+        """The sub-networks of a step, the same however often the run was stopped before it."""
+        if self.sampler is None:
+            return []
+        dice = random.Random(self._dice(self.progress.step, part, -1).initial_seed())
+        smallest = [self.sampler.smallest] if self.recipe.subnetworks > 1 else []
+        return [*smallest, *(self.sampler.draw(dice) for _ in range(self.recipe.subnetworks - len(smallest)))]
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:

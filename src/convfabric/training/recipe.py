@@ -35,6 +35,11 @@ class Recipe:
     """Share of the loss that follows the teacher, where there is one; the rest follows the labels."""
     temperature: float = 2.0
     """Softens teacher and student alike (Hinton et al. 2015)."""
+    subnetworks: int = 0
+    """Random sub-networks that are trained in each step beside the whole, which is their teacher in the same step
+    (the sandwich rule, Yu & Huang 2019); from 2 on the first of them is the smallest there is."""
+    narrowest: float = 0.25
+    """Least share of a node's channels that sub-networks keep; 1: all."""
     shift: float | None = None
     """Share of the side by which images move."""
     zoom: float | None = None
@@ -54,12 +59,14 @@ class Recipe:
     """Of initial weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 0), ("batch", 0), ("accumulate", 1)):
+        for name, least in (("epochs", 0), ("batch", 0), ("accumulate", 1), ("subnetworks", 0)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
         for name in ("lr", "temperature", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
+        if not 0 < self.narrowest <= 1:
+            raise SettingError(f"narrowest={self.narrowest}: give a share above 0, up to 1.")
         for name in ("warmup", "label_smoothing", "distil"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")

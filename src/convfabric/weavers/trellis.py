@@ -60,7 +60,14 @@ class Trellis:
     """Whether the edges of a layer that move alike share their weights, which then see every scale."""
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 1), ("scales", 1), ("channels", 1), ("finest", 0), ("reach", 1), ("inner", 0.01)):
+        for name, least in (
+            ("layers", 1),
+            ("scales", 1),
+            ("channels", 1),
+            ("finest", 0),
+            ("reach", 1),
+            ("inner", 0.01),
+        ):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
         if self.shared and self.operators == "residual":

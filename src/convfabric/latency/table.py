@@ -1,0 +1,91 @@
+"""What each distinct operation takes on this device, measured once and kept from run to run."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+from convfabric.archive import write_atomically
+from convfabric.environment import machine
+from convfabric.execution.building import kept_in
+from convfabric.latency.probing import PROBES
+from convfabric.operators import Work
+
+SAVE_EVERY = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under what operations are timed."""
+
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    batch: int = 1
+
+    def __str__(self) -> str:
+        versions = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{machine()['processor']}, {self.runtime} {versions[self.runtime]}, {threads}, batch {self.batch}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Milliseconds by operation, under conditions that do not change.
+
+    An operation is what an edge, a stem or a node does after norms were folded, its channels and sizes included.
+    """
+
+    conditions: Conditions
+    file: Path | None = None
+    known: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, conditions: Conditions, folder: Path | None = None) -> "Table":
+        """The table of this device, as far as it was measured before; kept in a folder of the user's."""
+        said = str(conditions)
+        file = (folder or kept_in()) / f"latency-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
+        try:
+            found = json.loads(file.read_text())
+            known = {str(key): float(value) for key, value in found["milliseconds"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            known = {}
+        return cls(conditions=conditions, file=file, known=known)
+
+    def milliseconds(self, work: Work) -> float:
+        """What an operation takes. KeyError where it was not measured."""
+        return self.known[key_of(work)]
+
+    def measure(self, works: Iterable[Work], watch: Callable[[int, int], None] = lambda done, of: None) -> int:
+        """Measures those that are not known yet; how many there were. ``watch`` is told how far it has come."""
+        missing = [work for work in dict.fromkeys(works) if key_of(work) not in self.known]
+        probe = PROBES[self.conditions.runtime]
+        for done, work in enumerate(missing, 1):
+            self.known[key_of(work)] = probe(work, self.conditions.threads, self.conditions.batch)
+            watch(done, len(missing))
+            if done % SAVE_EVERY == 0 or done == len(missing):
+                self._keep()
+        return len(missing)
+
+    def _keep(self) -> None:
+        if self.file:
+            facts = {"conditions": str(self.conditions), "milliseconds": self.known}
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.file, json.dumps(facts, indent=0))
+            except OSError:
+                return
+
+
+def key_of(work: Work) -> str:
+    """One line that says what an operation is.
+
+    >>> from convfabric.operators import pointwise
+    >>> key_of(Work(pointwise(), 16, 32, (8, 8), (8, 8))).partition(" ")[0]
+    'Conv(kernel=1,'
+    """
+    (top, left), (bottom, right) = work.size_in, work.size_out
+    return f"{work.operator!r} {work.channels_in}→{work.channels_out} {top}×{left}→{bottom}×{right}"

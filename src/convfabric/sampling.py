@@ -1,0 +1,125 @@
+"""Random sub-networks of a graph, over the whole range of what they cost: fewer edges, fewer channels."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from convfabric.costs import edge_costs
+from convfabric.errors import GraphError, NoRouteError
+from convfabric.graph import Edge, Graph, Place, tied
+from convfabric.operators import Identity, Size
+from convfabric.routes import cheapest_route
+
+BLOCK = 8
+"""Channels that vector units handle at once: widths are multiples of it where they can be."""
+STEPS = 4
+MOST_DROPPED = 0.6
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Places whose channels are the same ones, and the counts that they can be narrowed to, least first."""
+
+    places: frozenset[Place]
+    counts: tuple[int, ...]
+
+
+def ladder(channels: int, narrowest: float) -> tuple[int, ...]:
+    """Counts between a share of some channels and all of them, least first, in at most four even steps.
+
+    >>> ladder(64, 0.25), ladder(24, 0.5), ladder(6, 0.5), ladder(64, 1.0)
+    ((16, 32, 48, 64), (16, 24), (3, 4, 5, 6), (64,))
+    """
+    block = BLOCK if channels >= 2 * BLOCK else 1
+    least = max(1, channels * narrowest)
+    wanted = (least + (channels - least) * step / (STEPS - 1) for step in range(STEPS))
+    return tuple(sorted({min(channels, max(block, round(count / block) * block)) for count in wanted} | {channels}))
+
+
+def widths(graph: Graph, narrowest: float) -> tuple[Widths, ...]:
+    """Every group of places that can be narrowed by itself, with its counts.
+
+    >>> from convfabric.weavers import weave
+    >>> [len(group.places) for group in widths(weave("resnet-20"), 0.5)]
+    [4, 3, 3]
+    """
+    found = []
+    for group in tied(graph) if narrowest < 1 else ():
+        counts = ladder(graph.node(min(group)).channels, narrowest)
+        try:
+            graph.narrow(dict.fromkeys(group, counts[0]))
+        except GraphError:
+            continue
+        if len(counts) > 1:
+            found.append(Widths(group, counts))
+    return tuple(found)
+
+
+def narrowed(graph: Graph, counts: dict[Place, int]) -> Graph:
+    """The graph narrowed at those of the places that it has."""
+    here = {node.place for node in graph.nodes}
+    return graph.narrow({place: count for place, count in counts.items() if place in here})
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws sub-networks of one graph.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("fabric-tiny")
+    >>> sampler = Sampler.of(graph, 0.5, (32, 32))
+    >>> drawn = [sampler.draw(random.Random(seed)) for seed in range(3)]
+    >>> all(smaller.edge_names <= graph.edge_names for smaller in drawn), len(set(drawn))
+    (True, 3)
+    """
+
+    graph: Graph
+    widths: tuple[Widths, ...]
+    smallest: Graph
+    """The cheapest route by MACs, with the fewest channels."""
+
+    @classmethod
+    def of(cls, graph: Graph, narrowest: float, image: Size) -> "Sampler":
+        """The sampler of a graph, for images of a height and width."""
+        groups = widths(graph, narrowest)
+        least = narrowed(graph, {place: group.counts[0] for group in groups for place in group.places})
+
+        def macs(edge: Edge) -> float:
+            return edge_costs(least, edge, image).macs
+
+        return cls(graph, groups, cheapest_route(least, macs))
+
+    def draw(self, dice: random.Random) -> Graph:
+        """A sub-network: edges go with one probability, widths are near one level, both drawn first.
+
+        Identities, which cost nothing, go only with what they lead to.
+        """
+        dropped, level = dice.uniform(0, MOST_DROPPED), dice.random()
+        while True:
+            kept = [edge.name for edge in self.graph.edges if free(edge) or dice.random() >= dropped]
+            try:
+                return narrowed(self.graph.restrict(kept), self._counts(dice, level))
+            except (NoRouteError, GraphError):
+                dropped *= 0.9
+
+    def _counts(self, dice: random.Random, level: float) -> dict[Place, int]:
+        counts = {}
+        for group in self.widths:
+            near = min(1.0, max(0.0, dice.gauss(level, 0.25)))
+            count = group.counts[round(near * (len(group.counts) - 1))]
+            counts |= dict.fromkeys(group.places, count)
+        return counts
+
+    def stream(self, dice: random.Random) -> Iterator[Graph]:
+        """Different sub-networks, without end."""
+        seen: set[Graph] = set()
+        while True:
+            graph = self.draw(dice)
+            if graph not in seen:
+                seen.add(graph)
+                yield graph
+
+
+def free(edge: Edge) -> bool:
+    """Whether an edge takes no multiply-accumulates and has no weights."""
+    return isinstance(edge.operator, Identity)
