@@ -1,72 +1,95 @@
 """From a trained fabric to the best network within a budget: weigh, choose, extract, measure, again if need be."""
 
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
+from types import MappingProxyType
+
+import torch
 
 from convfabric.archive import Passport
-from convfabric.choice import Budget, choose, measures, said_amount, taken_by
+from convfabric.choice import Budget, ceiling, choose, choose_exactly, fits, measures, said_amount
+from convfabric.choice.evolution import Evolution
 from convfabric.data.imageset import ImageSet
-from convfabric.errors import BudgetError
-from convfabric.exporting.deployable import program, write_onnx
+from convfabric.errors import BudgetError, SettingError
+from convfabric.execution.folding import folded
+from convfabric.exporting.deployable import Deployable
+from convfabric.extraction.inherited import Judge
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS, Worths
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Procedure
+from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
 from convfabric.latency.prediction import Prediction, calibrate
-from convfabric.routes import cheapest_route
+from convfabric.latency.table import Conditions, Table
+from convfabric.sampling import Sampler
 
 MOST_ATTEMPTS = 6
 HEADROOM = 0.97
+CLOSE = 0.9
+"""Share of a ceiling of milliseconds below which a larger network is looked for, once."""
+SAMPLE_SECONDS = 0.15
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What a graph and its restrictions take on this machine, and the budget they have to meet."""
+    """What a graph and its sub-networks take on this machine."""
 
+    sampler: Sampler
     measured: Callable[[Graph], Latency]
     prediction: Prediction
-    budget: Budget
-    """Every share turned into a number."""
 
-    def lowered(self, ratio: float) -> "Survey":
-        """The same survey with a lower ceiling of milliseconds."""
-        return replace(self, budget=replace(self.budget, latency_ms=(_number(self.budget.latency_ms) or 0) * ratio))
+    def resolved(self, budget: Budget) -> Budget:
+        """The budget with every share turned into a number.
 
+        Raises BudgetError, naming what the smallest sub-network takes, where that is above a ceiling.
+        """
+        how = measures(self.prediction.image, lambda graph: self.measured(graph).median_ms)
+        asked = {name: how[name] for name in budget.ceilings}
+        budget = budget.resolved({name: measure_of(self.sampler.graph) for name, measure_of in asked.items()})
+        for name, measure_of in asked.items():
+            _check_smallest(self.sampler.smallest, name, ceiling(budget, name), measure_of(self.sampler.smallest))
+        return budget
 
-def survey(papers: Passport, budget: Budget, threads: int, say: Say) -> Survey:
-    """The graph and a few restrictions measured as exported files; trained weights are not needed.
-
-    Raises BudgetError, naming what the cheapest route costs, where no restriction meets the budget.
-    """
-    graph, image, measured = papers.graph, papers.preprocessing.size, latency_of(papers, threads)
-    alike = dict.fromkeys(graph.edge_names, 1.0)
-    choose(graph, alike, replace(budget, latency_ms=None), image)
-    prediction = calibrate(graph, image, lambda graph: measured(graph).median_ms)
-    say(f"whole fabric: {measured(graph)}; predictions are off by {prediction.median_error:.0%} (median)")
-    whole = {name: measure_of(graph) for name, measure_of in measures(image, prediction.milliseconds).items()}
-    resolved = budget.resolved(whole | {"latency_ms": measured(graph).median_ms})
-    found = Survey(measured=measured, prediction=prediction, budget=resolved)
-    _at_once(graph, alike, resolved, found)
-    return found
+    def fits(self, graph: Graph, budget: Budget) -> bool:
+        """Whether a graph is predicted to be under every ceiling of a resolved budget."""
+        how = measures(self.prediction.image, self.prediction.milliseconds)
+        return fits(graph, budget, {name: how[name] for name in budget.ceilings})
 
 
-def latency_of(papers: Passport, threads: int) -> Callable[[Graph], Latency]:
-    """Measures graphs as exported files, with fresh weights; a graph asked for twice is measured once."""
+def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> None:
+    if takes > most:
+        measured = ", measured" if name == "latency_ms" else ""
+        raise BudgetError(
+            f"no sub-network fits {said_amount(name, most)}: the smallest, {len(smallest.edges)} edges from "
+            f"{smallest.entry.place} to {smallest.head.reads[0]}, takes {said_amount(name, takes)}{measured}. "
+            "Smaller numbers of the network cost less (convfabric list names them), or another network."
+        )
+
+
+def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey:
+    """A graph and a few sub-networks measured as ONNX models; trained weights are not needed."""
+    graph, image = papers.graph, papers.preprocessing.size
+    sampler, measured = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
+    table = Table.opened(Conditions(threads=threads))
+    prediction = calibrate(sampler, image, table, lambda part: measured(part).median_ms)
+    say(f"whole fabric: {measured(graph)}; {prediction}")
+    return Survey(sampler=sampler, measured=measured, prediction=prediction)
+
+
+def latency_of(papers: Passport, threads: int, batch: int = 1) -> Callable[[Graph], Latency]:
+    """Measures graphs as ONNX models, with fresh weights; a graph asked for twice is measured once."""
+    preprocessing = papers.preprocessing
+    image = (preprocessing.channels, *preprocessing.size)
 
     @cache
     def measured(graph: Graph) -> Latency:
-        preprocessing = papers.preprocessing
-        with tempfile.TemporaryDirectory() as folder:
-            file, own = Path(folder) / "model.onnx", replace(papers, graph=graph)
-            write_onnx(program(Fabric(graph), own), own, file)
-            return measure(file, (preprocessing.channels, *preprocessing.size), threads)
+        deployable = Deployable(folded(Fabric(graph).eval()), papers)
+        return measure(drafted(deployable, torch.zeros(batch, *image)), image, threads, batch, SAMPLE_SECONDS)
 
     return measured
 
@@ -82,36 +105,132 @@ class Cut:
     predicted_ms: float
 
 
-def cut(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say: Say = print) -> Cut:
-    """The network of most worth within the budget, its milliseconds measured on this machine.
+class Cutter:
+    """Cuts networks from one trained fabric, each to its budget; what was learnt for one is used for the next.
 
-    Where the measured time is above the ceiling the next smaller network is taken.
-    Raises BudgetError where none fits.
+    Channels are taken from the end: see :func:`convfabric.extraction.surgery.ranked`.
     """
-    worth = WORTHS[procedure.worth](fabric, data)
-    wanted = _number(found.budget.latency_ms)
-    aimed = found.budget if wanted is None else replace(found.budget, latency_ms=wanted * HEADROOM)
-    for _ in range(MOST_ATTEMPTS):
-        try:
-            network = _in_rounds(fabric, data, aimed, procedure, found.prediction, worth)
-        except BudgetError:
-            network = extract(fabric, _at_once(fabric.graph, worth, aimed, found))
-        took = found.measured(network.graph).median_ms
-        if wanted is None or took <= wanted:
-            predicted = found.prediction.milliseconds(network.graph)
-            return Cut(network=network, worth=worth, predicted_ms=predicted)
-        say(f"{len(network.graph.edges)} edges take {took:.3g} ms, above {wanted:.3g} ms: taking a smaller network")
-        aimed = replace(aimed, latency_ms=(_number(aimed.latency_ms) or wanted) * min(0.95, wanted / took))
-    raise BudgetError(f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {wanted} ms.")
+
+    def __init__(self, fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say: Say = print) -> None:
+        self.fabric, self.found, self.say = fabric, found, say
+        self.worth = WORTHS[procedure.worth](fabric, data)
+        self.search = SEARCHES[procedure.search](fabric, data, found, procedure, self.worth)
+
+    def cut(self, budget: Budget) -> Cut:
+        """The best network that the search finds within a resolved budget, its milliseconds measured on this machine.
+
+        Where the measured time is above the ceiling a smaller network is taken; where it is far below, a larger
+        one is tried once. Raises BudgetError where none fits.
+        """
+        wanted, aim, best = _number(budget.latency_ms), HEADROOM, None
+        for _ in range(MOST_ATTEMPTS):
+            graph = self.search(aimed(budget, aim))
+            took = self.found.measured(graph).median_ms
+            if wanted is not None and took > wanted:
+                if best:
+                    break
+                self.say(f"{len(graph.edges)} edges take {took:.3g} ms, above {wanted:.3g}: taking a smaller network")
+                aim *= min(0.95, wanted / took)
+                continue
+            again = wanted is not None and best is None and took < CLOSE * wanted and graph != self.fabric.graph
+            best = graph
+            if not again:
+                break
+            aim *= HEADROOM * (wanted or took) / took
+        if best is None:
+            raise BudgetError(f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {wanted} ms.")
+        predicted = self.found.prediction.milliseconds(best)
+        return Cut(network=extract(self.fabric, best), worth=self.worth, predicted_ms=predicted)
+
+
+def aimed(budget: Budget, ratio: float) -> Budget:
+    """The budget with its milliseconds, if they are limited, times a ratio."""
+    wanted = _number(budget.latency_ms)
+    return budget if wanted is None else replace(budget, latency_ms=wanted * ratio)
 
 
 def _number(ceiling: object) -> float | None:
     return float(ceiling) if isinstance(ceiling, int | float) else None
 
 
+Search = Callable[[Budget], Graph]
+"""From a resolved budget to a graph that is predicted to be under it."""
+
+
+def by_worth(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+    """Edges of least worth for what they cost go first; where that leads nowhere, the smallest sub-network."""
+
+    def search(budget: Budget) -> Graph:
+        try:
+            return _in_rounds(fabric, data, budget, procedure, found.prediction, worth)
+        except BudgetError:
+            return next(_starts(found, worth, budget), found.sampler.smallest)
+
+    return search
+
+
+def exactly(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+    """The edges of largest total worth, at the widest even level of channels where any fit."""
+    solve = partial(choose_exactly, worth=worth, image=found.prediction.image)
+
+    def search(budget: Budget) -> Graph:
+        for level in _levels(found.sampler):
+            try:
+                return solve(graph=level, budget=budget, latency_ms=found.prediction.milliseconds)
+            except BudgetError:
+                continue
+        return found.sampler.smallest
+
+    return search
+
+
+def by_trying(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+    """The best on validation images, with inherited weights, of many that an evolution tries; worth gives it starts."""
+    judge = Judge.of(fabric, data)
+
+    def search(budget: Budget) -> Graph:
+        def under(graph: Graph) -> bool:
+            return found.fits(graph, budget)
+
+        if under(fabric.graph):
+            return fabric.graph
+        if not under(found.sampler.smallest):
+            return found.sampler.smallest
+        evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge)
+        starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(found, worth, budget)]
+        return evolution.run(starts, procedure.trials)[0].graph
+
+    return search
+
+
+SEARCHES: Mapping[str, Callable[[Fabric, ImageSet, Survey, Procedure, Worths], Search]] = MappingProxyType(
+    {"evolution": by_trying, "worth": by_worth, "exact": exactly}
+)
+"""The ways to choose by name."""
+
+
+def _levels(sampler: Sampler) -> Iterator[Graph]:
+    """The whole graph at every even level of widths, the widest first."""
+    steps = max((len(group.counts) for group in sampler.widths), default=1)
+    for taken in range(steps):
+        yield sampler.part(
+            sampler.graph.edge_names, [max(0, len(group.counts) - 1 - taken) for group in sampler.widths]
+        )
+
+
+def _starts(found: Survey, worth: Worths, budget: Budget) -> Iterator[Graph]:
+    """At each level of widths the edges of most worth for what they cost, and those of most worth in all."""
+    for level in _levels(found.sampler):
+        for chooser in (choose, choose_exactly):
+            try:
+                yield chooser(level, worth, budget, found.prediction.image, found.prediction.milliseconds)
+            except (BudgetError, SettingError):
+                continue
+
+
 def _in_rounds(
     fabric: Fabric, data: ImageSet, budget: Budget, procedure: Procedure, prediction: Prediction, worth: Worths
-) -> Fabric:
+) -> Graph:
     """Cut in rounds: the ceilings come down evenly, by ratio, and what is left is weighed anew each time."""
     image = data.preprocessing.size
     asked = measures(image, prediction.milliseconds)
@@ -125,38 +244,10 @@ def _in_rounds(
         network = extract(network, smaller)
         if done < procedure.rounds:
             refresh(network, data)
-    return extract(fabric, network.graph)
+    return network.graph
 
 
 def _between(start: Mapping[str, float], budget: Budget, way: float) -> Budget:
     """Ceilings between what the fabric takes and the budget; a ceiling that does not bind stays."""
     ends = {name: _number(value) or 0.0 for name, value in budget.ceilings.items()}
     return Budget(**{n: end if end >= start[n] else start[n] * (end / start[n]) ** way for n, end in ends.items()})
-
-
-def _at_once(graph: Graph, worth: Worths, aimed: Budget, found: Survey) -> Graph:
-    """Cut in one go, for budgets so tight that cutting in rounds loses the last route that fits.
-
-    Where not even that is predicted to fit, the route predicted to be the quickest, if it is measured to fit.
-    """
-    try:
-        return choose(graph, worth, aimed, found.prediction.image, found.prediction.milliseconds)
-    except BudgetError:
-        if found.budget.latency_ms is None:
-            raise
-    return _quickest(graph, found)
-
-
-def _quickest(graph: Graph, found: Survey) -> Graph:
-    route = cheapest_route(graph, lambda edge: taken_by(graph, edge, found.prediction.milliseconds))
-    takes = {name: how(route) for name, how in measures(found.prediction.image).items()}
-    takes["latency_ms"] = found.measured(route).median_ms
-    asked = {name: _number(ceiling) or 0.0 for name, ceiling in found.budget.ceilings.items()}
-    if all(takes[name] <= ceiling for name, ceiling in asked.items()):
-        return route
-    ends = f"{route.entry.place}→{route.head.reads[0]}"
-    said = ", ".join(said_amount(name, takes[name]) for name in asked)
-    raise BudgetError(
-        f"no sub-network fits {found.budget}: the cheapest route {ends} takes {said}, measured. "
-        "Smaller numbers of the network cost less (convfabric list names them), or another network."
-    ) from None

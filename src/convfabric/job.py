@@ -24,8 +24,13 @@ class Procedure:
     """A preset's or a family's name."""
     worth: Literal["loss-change", "mean-squared-weight", "random"] = "loss-change"
     """By what edges are weighed."""
+    search: Literal["evolution", "worth", "exact"] = "evolution"
+    """How a network within the budget is chosen. evolution: many are tried on validation images with the weights
+    they inherit, edges and widths. worth: edges go by worth for cost. exact: the edges of largest total worth."""
+    trials: int = 64
+    """Sub-networks that the evolution tries."""
     rounds: int = 4
-    """Cuts, each weighed anew, on the way to the budget."""
+    """Cuts by worth, each weighed anew, on the way to the budget."""
     finetune: float = 0.5
     """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
     finetune_lr: float = 0.4
@@ -37,7 +42,7 @@ class Procedure:
 
     def __post_init__(self) -> None:
         find_preset(self.network)
-        for name, least in (("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
+        for name, least in (("trials", 1), ("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
         if self.device not in ("auto", "cpu"):

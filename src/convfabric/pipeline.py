@@ -20,8 +20,9 @@ from convfabric.archive import (
     save_fabric,
     write_atomically,
 )
+from convfabric.choice import Budget
 from convfabric.costs import costs, peak_bytes
-from convfabric.cutting import HEADROOM, Say, Survey, cut, survey
+from convfabric.cutting import HEADROOM, Cutter, Say, Survey, aimed, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -31,6 +32,7 @@ from convfabric.exporting.stages import export_stages
 from convfabric.exporting.standalone import write_predictor
 from convfabric.extraction.simplification import without_dead_channels
 from convfabric.extraction.statistics import refresh
+from convfabric.extraction.surgery import ranked
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job, job_from
@@ -91,20 +93,38 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
 def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
     """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget."""
     papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
-    return survey(papers, job.budget, job.procedure.threads, listener.say)
+    found = survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say)
+    found.resolved(job.budget)
+    return found
+
+
+def cutter_of(fabric: Fabric, job: Job, data: ImageSet, listener: Listener, found: Survey | None = None) -> Cutter:
+    """What cuts networks from a trained fabric; channels that were not trained in an order are ranked first."""
+    found = found or surveyed(fabric.graph, job, data, listener)
+    return Cutter(fabric if job.recipe.subnetworks else ranked(fabric), data, found, job.procedure, listener.say)
 
 
 def extract_step(
-    folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False, found: Survey | None = None
+    folder: Path,
+    job: Job,
+    data: ImageSet,
+    listener: Listener,
+    *,
+    resume: bool = False,
+    cutter: Cutter | None = None,
+    share: float = 1.0,
+    run: Path | None = None,
 ) -> Fabric:
-    """The network cut from the trained fabric to the job's budget and fine-tuned, kept in the run folder.
+    """The network cut from the trained fabric to the job's budget and fine-tuned, kept in a folder.
 
-    What an earlier network of the run was exported to is removed. Where fine-tuning made answers on the
+    That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
+    What an earlier network of the folder was exported to is removed. Where fine-tuning made answers on the
     validation split worse, the network is kept as it was before.
     """
-    fabric, _ = load_fabric(folder / "fabric")
+    fabric, _ = load_fabric((run or folder) / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        _cut_anew(folder, job, data, fabric, listener, found or surveyed(fabric.graph, job, data, listener))
+        cutter = cutter or cutter_of(fabric, job, data, listener)
+        _cut_anew(folder, job, data, cutter, aimed(cutter.found.resolved(job.budget), share), listener)
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
@@ -125,14 +145,14 @@ def extract_step(
     return network
 
 
-def _cut_anew(folder: Path, job: Job, data: ImageSet, fabric: Fabric, listener: Listener, found: Survey) -> None:
+def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, budget: Budget, listener: Listener) -> None:
     """The network just cut, kept so that a run that is resumed goes on with the same one."""
-    small = cut(fabric, data, found, job.procedure, listener.say)
+    small = cutter.cut(budget)
     remove_exported(folder)
-    _say_exits(fabric.graph, small.network.graph, listener.say)
+    _say_exits(cutter.fabric.graph, small.network.graph, listener.say)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
-    facts = {"predicted_ms": small.predicted_ms, "prediction_error": found.prediction.median_error}
-    ceilings = found.budget.ceilings
+    prediction, ceilings = cutter.found.prediction, cutter.found.resolved(job.budget).ceilings
+    facts = {"predicted_ms": small.predicted_ms, "prediction_error": prediction.median_error}
     note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None, anytime=None)
 
 
@@ -162,15 +182,17 @@ def _finetune(
         stage="finetune",
         resume=resume,
         teacher=fabric,
-        earlier=_rows_of_training(folder),
+        earlier=_rows_of_training(folder / "fabric.state.safetensors"),
         device=procedure.device,
         watch=listener.watch,
     )
 
 
-def _rows_of_training(folder: Path) -> list[Facts]:
-    """The rows of the fabric's own training, from its state."""
-    _, facts = read_tensors(folder / "fabric.state.safetensors")
+def _rows_of_training(state: Path) -> list[Facts]:
+    """The rows of the fabric's own training, where its state is in the same folder."""
+    if not state.is_file():
+        return []
+    _, facts = read_tensors(state)
     rows: list[Facts] = json.loads(facts["progress"])["rows"]
     return rows
 
@@ -245,19 +267,39 @@ def run_job(
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         found = surveyed(woven(job, data), job, data, listener)
     begin(folder, job, force=force, resume=resume)
-    train_step(folder, job, data, listener, resume=resume)
+    fabric = train_step(folder, job, data, listener, resume=resume)
+    cutter = None if found is None else cutter_of(fabric, job, data, listener, found)
+    network_step(folder, job, data, listener, resume=resume, cutter=cutter)
+    report_step(folder, data)
+    return noted(folder)
+
+
+def network_step(
+    folder: Path,
+    job: Job,
+    data: ImageSet,
+    listener: Listener,
+    *,
+    resume: bool = False,
+    cutter: Cutter | None = None,
+    run: Path | None = None,
+) -> None:
+    """The network of a budget, exported: where the file turns out slower than that, a smaller one, twice at most.
+
+    Raises BudgetError where that is still too slow.
+    """
+    share = 1.0
     for attempts_left in (2, 1, 0):
-        extract_step(folder, job, data, listener, resume=resume and attempts_left == 2, found=found)
+        first = resume and attempts_left == 2
+        extract_step(folder, job, data, listener, resume=first, cutter=cutter, share=share, run=run)
         try:
             export_step(folder, job, data)
-            break
+            return
         except BudgetError as over:
             if attempts_left == 0:
                 raise
             listener.say(f"{over} Taking a smaller network.")
-            found = (found or surveyed(woven(job, data), job, data, listener)).lowered(_overshoot(noted(folder)))
-    report_step(folder, data)
-    return noted(folder)
+            share *= _overshoot(noted(folder))
 
 
 def _overshoot(record: Mapping[str, Any]) -> float:

@@ -1,7 +1,7 @@
 """Random sub-networks of a graph, over the whole range of what they cost: fewer edges, fewer channels."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from convfabric.costs import edge_costs
@@ -102,8 +102,14 @@ class Sampler:
             except (NoRouteError, GraphError):
                 dropped *= 0.9
 
+    def part(self, kept: Iterable[str], positions: Sequence[int]) -> Graph:
+        """The sub-network with some edges, each group of widths at one of its counts; GraphError for no network."""
+        wanted = zip(self.widths, positions, strict=True)
+        counts = {place: group.counts[position] for group, position in wanted for place in group.places}
+        return narrowed(self.graph.restrict(kept), counts)
+
     def _counts(self, dice: random.Random, level: float) -> dict[Place, int]:
-        counts = {}
+        counts: dict[Place, int] = {}
         for group in self.widths:
             near = min(1.0, max(0.0, dice.gauss(level, 0.25)))
             count = group.counts[round(near * (len(group.counts) - 1))]

@@ -2,15 +2,36 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from convfabric.cli.budgeting import calibrate, curve
 from convfabric.cli.telling import Shown, answer, refusals, say
+from convfabric.cli.words import (
+    AsJson,
+    Config,
+    Data,
+    DataDir,
+    Download,
+    Epochs,
+    Force,
+    LatencyMs,
+    Macs,
+    MemoryMb,
+    Network,
+    Out,
+    Params,
+    Resume,
+    RunFolder,
+    Seed,
+    Settings,
+    Size,
+    Threads,
+    job_of_words,
+    settings_from,
+)
 from convfabric.execution.allocation import keep_memory
-
-if TYPE_CHECKING:
-    from convfabric.job import Job
 
 app = typer.Typer(
     name="convfabric",
@@ -19,50 +40,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Data = Annotated[
-    str, typer.Argument(help="A folder, a CSV file, or one of digits, mnist, fashion-mnist, cifar10, cifar100.")
-]
-RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]
-Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
-Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
-Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.  [default: fit for their number]")]
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
-Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
-LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
-Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, or a share such as 25%.")]
-Params = Annotated[str | None, typer.Option(help="Trained values, or a share.")]
-MemoryMb = Annotated[str | None, typer.Option(help="Megabytes of weights and responses alive at once, or a share.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-def _settings(config: Path | None, changes: list[str] | None, **named: Any) -> dict[str, Any]:
-    """Settings from the file, then from --set, then from options of their own."""
-    from convfabric.job import parsed_setting, read_config
-
-    found = read_config(config) if config else {}
-    found |= dict(parsed_setting(change) for change in changes or [])
-    return found | {name: value for name, value in named.items() if value is not None and value is not False}
-
-
-def _job(folder: Path, resume: bool, config: Path | None, changes: list[str] | None, **named: Any) -> "Job":
-    """The job to run; a run that is resumed brings its own configuration."""
-    from convfabric.errors import SettingError
-    from convfabric.job import job_from, read_config
-
-    if resume and config is None and (folder / "config.yaml").is_file():
-        config = folder / "config.yaml"
-        before, now = read_config(config).get("network"), named.get("network")
-        if now not in (None, before):
-            raise SettingError(f"{folder}: begun with network={before}, now network={now}. A run goes on as it began.")
-    return job_from(_settings(config, changes, **named))
 
 
 def _not_both(force: bool, resume: bool) -> None:
@@ -117,7 +94,7 @@ def fit(
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     _not_both(force, resume)
     with refusals(f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
-        job = _job(folder, resume, config, changes, **named)
+        job = job_of_words(folder, resume, config, changes, **named)
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
     verdict, last = record["data"]["verdict"], "fine-tuned" if job.procedure.finetune else "kept"
@@ -161,7 +138,7 @@ def train(
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     _not_both(force, resume)
     with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
-        job = _job(folder, resume, config, changes, **named)
+        job = job_of_words(folder, resume, config, changes, **named)
         images = opened(job)
         woven(job, images)
         begin(folder, job, force=force, resume=resume)
@@ -197,11 +174,15 @@ def extract(
         before = settings_of(job_of(run))
         if any(named.values()):
             before |= dict.fromkeys(named)
-        job = job_from(before | _settings(None, changes, threads=threads, **named))
+        job = job_from(before | settings_from(None, changes, threads=threads, **named))
         extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
         facts = noted(run)["network"]
     line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"
     answer(as_json, facts, [line, f"next: convfabric export {quote(str(run))}"])
+
+
+app.command()(curve)
+app.command()(calibrate)
 
 
 @app.command()
@@ -212,7 +193,7 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
     from convfabric.runs import job_of, noted
 
     with refusals():
-        job = job_from(settings_of(job_of(run)) | _settings(None, None, threads=threads))
+        job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
         export_step(run, job, opened(job))
         facts = noted(run)["exported"]
     answer(as_json, facts, [facts["said"], f"next: convfabric report {quote(str(run))}"])

@@ -18,9 +18,9 @@ def drafted(module: nn.Module, example: Tensor) -> bytes:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.inference_mode():
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(module.eval(), (example,), file, dynamo=False, input_names=["images"])
+            torch.onnx.export(module.eval(), (example,), file, dynamo=False, input_names=["images"])  # type: ignore[arg-type]
         except (TypeError, ValueError):
             made = torch.onnx.export(module.eval(), (example,), dynamo=True, input_names=["images"])
             assert made is not None
-            return made.model_proto.SerializeToString()
+            return bytes(made.model_proto.SerializeToString())
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Milliseconds of any sub-network of a graph: its operations' times added, corrected on whole ones that were measured."""
+"""Milliseconds of any sub-network: its operations' times added, corrected on whole ones that were measured."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,7 +157,7 @@ def calibrate(
     measured_ms: Callable[[Graph], float],
     count: int = MEASURED_GRAPHS,
 ) -> Prediction:
-    """A prediction for the sub-networks of a graph: every operation timed that the table lacks, a few whole ones too."""
+    """A prediction for the sub-networks of a graph: operations timed that the table lacks, and a few whole ones."""
     simple = simplified(sampler.graph)
     table.measure(every_operation(sampler, simple, image))
 

@@ -68,7 +68,7 @@ def _between(kernels: list[dict[str, Any]]) -> float:
 
 def probe_torch(work: Work, threads: int, batch: int) -> float:
     """Milliseconds of the layer under torch, float32, channels last."""
-    module = layer(work.operator, work.channels_in, work.channels_out).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = layer(work.operator, work.channels_in, work.channels_out).eval().to(memory_format=torch.channels_last)
     example = torch.randn(batch, work.channels_in, *work.size_in).contiguous(memory_format=torch.channels_last)
     usual, times = torch.get_num_threads(), []
     torch.set_num_threads(threads)

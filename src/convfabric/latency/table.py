@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import onnxruntime
@@ -13,7 +13,7 @@ from convfabric.archive import write_atomically
 from convfabric.environment import machine
 from convfabric.execution.building import kept_in
 from convfabric.latency.probing import PROBES
-from convfabric.operators import Work
+from convfabric.operators import Operator, Work
 
 SAVE_EVERY = 50
 
@@ -83,9 +83,22 @@ class Table:
 def key_of(work: Work) -> str:
     """One line that says what an operation is.
 
-    >>> from convfabric.operators import pointwise
-    >>> key_of(Work(pointwise(), 16, 32, (8, 8), (8, 8))).partition(" ")[0]
-    'Conv(kernel=1,'
+    >>> from convfabric.operators import pointwise_up
+    >>> key_of(Work(pointwise_up(), 16, 32, (8, 8), (16, 16)))
+    'Chain((Conv(kernel=1, bias=False), Nearest())) 16→32 8×8→16×16'
     """
     (top, left), (bottom, right) = work.size_in, work.size_out
-    return f"{work.operator!r} {work.channels_in}→{work.channels_out} {top}×{left}→{bottom}×{right}"
+    return f"{_said(work.operator)} {work.channels_in}→{work.channels_out} {top}×{left}→{bottom}×{right}"
+
+
+def _said(value: object) -> str:
+    """An operator without what is as usual."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_said, value))})"
+    if not isinstance(value, Operator):
+        return repr(value)
+    own = [(part, getattr(value, part.name)) for part in fields(value)]  # type: ignore[arg-type]
+    unusual = [(part.name, found) for part, found in own if found != part.default]
+    alone = len(unusual) == 1 and isinstance(unusual[0][1], tuple)
+    parts = [_said(found) if alone else f"{name}={_said(found)}" for name, found in unusual]
+    return f"{type(value).__name__}({', '.join(parts)})"

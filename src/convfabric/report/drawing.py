@@ -119,8 +119,8 @@ def _edge(edge: Edge, layout: _Layout, colour: str, width: float) -> str:
     bow = -18 * (edge.lane % 2) - (20 if y == v and u - x > 1.5 * layout.step else 0)
     line = f"M{x:.0f} {y:.0f} Q{(x + u) / 2 + side:.0f} {(y + v) / 2 + 2 * bow:.0f} {u:.0f} {v:.0f}"
     return (
-        f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="{width:.1f}" stroke-linecap="round" '
-        f'opacity="0.85"><title>{edge.name}</title></path>'
+        f'<path data-edge="{edge.name}" d="{line}" fill="none" stroke="{colour}" stroke-width="{width:.1f}" '
+        f'stroke-linecap="round" opacity="0.85"><title>{edge.name}</title></path>'
     )
 
 
@@ -128,7 +128,8 @@ def _node(spot: tuple[float, float], node: Node, alive: bool) -> str:
     x, y = spot
     fill = (LIVE if node.join == "sum" else JOINED) if alive else DEAD
     return (
-        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{RADIUS}" fill="{fill}" stroke="{DARK if alive else PALE}">'
+        f'<circle data-place="{node.place}" cx="{x:.0f}" cy="{y:.0f}" r="{RADIUS}" fill="{fill}" '
+        f'stroke="{DARK if alive else PALE}">'
         f"<title>{node.place}</title></circle>"
         f'<text x="{x:.0f}" y="{y + 3.5:.0f}" text-anchor="middle" font-size="{11 if node.channels < 1000 else 8}" '
         f'fill="{"#fff" if alive else "#a9b4bd"}">{node.channels}</text>'

@@ -1,13 +1,12 @@
-"""From graph, worths, costs and a budget to a smaller graph. Never sees a tensor."""
+"""Ceilings, and how what is under them is measured."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from convfabric.costs import costs, peak_bytes
-from convfabric.errors import BudgetError, GraphError, SettingError
+from convfabric.errors import SettingError
 from convfabric.graph import Edge, Graph
 from convfabric.operators import Size
-from convfabric.routes import cheapest_route
 
 Ceiling = float | str | None
 """A number, a share of the whole fabric such as "25%", or None for no ceiling."""
@@ -118,91 +117,16 @@ def measures(image: Size, latency_ms: Measure | None = None) -> dict[str, Measur
     return known if latency_ms is None else known | {"latency_ms": latency_ms}
 
 
-def choose(
-    graph: Graph, worth: Mapping[str, float], budget: Budget, image: Size, latency_ms: Measure | None = None
-) -> Graph:
-    """The sub-graph that keeps the edges of most worth for what they cost, within the budget.
-
-    Edges go one by one, least worth per share of the budget first, unless no route would be left or what
-    remains could not be joined; then those that still fit come back, most worth first. Exits stay as long as the
-    budget can be met with all of them. Where that ends above the budget the cheapest route is protected and the
-    rest goes. ``latency_ms`` predicts a graph's milliseconds.
-    Raises BudgetError where even the cheapest route is above a ceiling.
-    """
-    how = measures(image, latency_ms)
-    if "latency_ms" in budget.ceilings and latency_ms is None:
-        raise SettingError("a budget in milliseconds needs a prediction of milliseconds.")
-    asked = {name: how[name] for name in budget.ceilings}
-    budget = budget.resolved({name: measure(graph) for name, measure in asked.items()})
-    scores = {edge.name: worth[edge.name] / _share(graph, edge, budget, asked) for edge in graph.edges}
-    chosen = _cut(graph, scores, budget, asked, frozenset(), exits=len(graph.heads))
-    if not _fits(chosen, budget, asked) and len(graph.heads) > 1:
-        chosen = _cut(graph, scores, budget, asked, frozenset())
-    if not _fits(chosen, budget, asked):
-        cheapest = _cheapest(graph, asked)
-        if not _fits(cheapest, budget, asked):
-            raise BudgetError(_says_no(graph, cheapest, budget, asked))
-        chosen = _cut(graph, scores, budget, asked, cheapest.edge_names)
-    return _refilled(graph, chosen, scores, budget, asked)
+def fits(graph: Graph, budget: Budget, asked: Mapping[str, Measure]) -> bool:
+    """Whether a graph is under every ceiling of a resolved budget."""
+    return all(measure(graph) <= ceiling(budget, name) for name, measure in asked.items())
 
 
-def _fits(graph: Graph, budget: Budget, asked: Mapping[str, Measure]) -> bool:
-    return all(measure(graph) <= _ceiling(budget, name) for name, measure in asked.items())
-
-
-def _ceiling(budget: Budget, name: str) -> float:
-    ceiling = budget.ceilings[name]
-    assert isinstance(ceiling, int | float), f"{name} is not resolved"
-    return ceiling
-
-
-def _share(graph: Graph, edge: Edge, budget: Budget, asked: Mapping[str, Measure]) -> float:
-    """What an edge alone takes of the ceilings, summed; never zero."""
-    shares = (max(taken_by(graph, edge, measure), 0.0) / _ceiling(budget, name) for name, measure in asked.items())
-    return sum(shares) + 1e-12
-
-
-def _cut(
-    graph: Graph,
-    scores: Mapping[str, float],
-    budget: Budget,
-    asked: Mapping[str, Measure],
-    protected: frozenset[str],
-    exits: int = 1,
-) -> Graph:
-    """The graph less what scores least, as long as at least so many exits can answer."""
-    for name in sorted(scores, key=lambda name: (scores[name], name)):
-        if _fits(graph, budget, asked):
-            break
-        if name in graph.edge_names and name not in protected:
-            try:
-                smaller = graph.restrict(graph.edge_names - {name})
-            except GraphError:
-                continue
-            graph = smaller if len(smaller.heads) >= exits else graph
-    return graph
-
-
-def _refilled(
-    whole: Graph, chosen: Graph, scores: Mapping[str, float], budget: Budget, asked: Mapping[str, Measure]
-) -> Graph:
-    for name in sorted(scores, key=lambda name: (-scores[name], name)):
-        if name not in chosen.edge_names:
-            try:
-                fuller = whole.restrict(chosen.edge_names | {name})
-            except GraphError:
-                continue
-            if name in fuller.edge_names and _fits(fuller, budget, asked):
-                chosen = fuller
-    return chosen
-
-
-def _cheapest(graph: Graph, asked: Mapping[str, Measure]) -> Graph:
-    """The route that is cheapest by the first ceiling asked for; by MACs where that one does not add up."""
-    measure = next(iter(asked.values()))
-    if "memory_mb" in asked:
-        measure = asked.get("macs", measure)
-    return cheapest_route(graph, lambda edge: taken_by(graph, edge, measure))
+def ceiling(budget: Budget, name: str) -> float:
+    """A ceiling that is a number."""
+    found = budget.ceilings[name]
+    assert isinstance(found, int | float), f"{name} is not resolved"
+    return found
 
 
 def taken_by(graph: Graph, edge: Edge, measure: Measure) -> float:
@@ -214,14 +138,3 @@ def taken_by(graph: Graph, edge: Edge, measure: Measure) -> float:
     1
     """
     return measure(graph) - measure(replace(graph, edges=tuple(other for other in graph.edges if other is not edge)))
-
-
-def _says_no(whole: Graph, cheapest: Graph, budget: Budget, asked: Mapping[str, Measure]) -> str:
-    route = f"{cheapest.entry.place}→{cheapest.head.reads[0]}"
-    over = next(name for name in asked if asked[name](cheapest) > _ceiling(budget, name))
-    needs = said_amount(over, asked[over](cheapest))
-    rest = " Nothing in it can be cut." if cheapest.edge_names == whole.edge_names else ""
-    return (
-        f"no sub-network fits {said_amount(over, _ceiling(budget, over))}: "
-        f"the cheapest route {route} needs {needs}.{rest}"
-    )

@@ -1,0 +1,158 @@
+"""The best of many sub-networks that fit, by trying them: better ones are changed a little and tried again.
+
+Regularised by what fits alone, as in once-for-all networks (Cai et al. 2020, section 3.4): a share of the best is
+kept, the rest are children of one or two of them.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from convfabric.errors import BudgetError, GraphError
+from convfabric.graph import Graph
+from convfabric.sampling import Sampler, free
+
+PARENTS = 8
+CROSSED = 0.3
+CHANGES = 3
+MOST_TRIES = 30
+Genes = tuple[frozenset[str], tuple[int, ...]]
+"""Names of the edges that stay, and for each group of widths the position of its count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A sub-network, and how good it was found to be."""
+
+    graph: Graph
+    fitness: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evolution:
+    """A search among the sub-networks of one graph that fit a budget."""
+
+    sampler: Sampler
+    fits: Callable[[Graph], bool]
+    fitness: Callable[[Graph], float]
+    """Larger is better; asked once for each graph."""
+
+    def run(
+        self,
+        starts: Iterable[Graph],
+        trials: int,
+        seed: int = 0,
+        watch: Callable[[int, float], None] = lambda done, best: None,
+    ) -> list[Tried]:
+        """So many graphs tried, the best first. Starts that do not fit are made to.
+
+        Raises BudgetError where not even the smallest fits.
+        """
+        if not self.fits(self.sampler.smallest):
+            raise BudgetError(f"not even the smallest sub-network of {self.sampler.graph.name} fits.")
+        dice, tried = random.Random(seed), dict[Graph, float]()
+        waiting = [self.grown(self.repaired(graph, dice), dice) for graph in starts]
+        while len(tried) < trials:
+            graph = self._next(waiting, tried, dice)
+            if graph is None:
+                break
+            tried[graph] = self.fitness(graph)
+            watch(len(tried), max(tried.values()))
+        found = [Tried(graph=graph, fitness=fitness) for graph, fitness in tried.items()]
+        return sorted(found, key=lambda one: one.fitness, reverse=True)
+
+    def _next(self, waiting: list[Graph], tried: dict[Graph, float], dice: random.Random) -> Graph | None:
+        """A graph that was not tried; None where none is found."""
+        while waiting:
+            graph = waiting.pop(0)
+            if graph not in tried:
+                return graph
+        parents = sorted(tried, key=lambda graph: tried[graph], reverse=True)[:PARENTS]
+        for attempt in range(MOST_TRIES):
+            if not parents or (len(tried) < PARENTS and attempt < MOST_TRIES // 2):
+                child = self.sampler.draw(dice)
+            elif dice.random() < CROSSED:
+                child = self.crossed(dice.choice(parents), dice.choice(parents), dice)
+            else:
+                child = self.changed(dice.choice(parents), dice)
+            child = self.grown(self.repaired(child, dice), dice)
+            if child not in tried:
+                return child
+        return None
+
+    def changed(self, graph: Graph, dice: random.Random) -> Graph:
+        """A graph with a few edges and widths other than before."""
+        kept, positions = self.genes(graph)
+        for _ in range(dice.randint(1, CHANGES)):
+            if positions and dice.random() < 0.5:
+                at = dice.randrange(len(positions))
+                moved = positions[at] + dice.choice((-1, 1))
+                positions = (*positions[:at], self._clipped(at, moved), *positions[at + 1 :])
+            else:
+                kept = kept ^ {dice.choice(self.sampler.graph.edges).name}
+        return self.made((kept, positions)) or graph
+
+    def crossed(self, mother: Graph, father: Graph, dice: random.Random) -> Graph:
+        """A graph with each edge and width of one of two."""
+        (kept, positions), (others, theirs) = self.genes(mother), self.genes(father)
+        differing = kept ^ others
+        edges = (kept & others) | {name for name in sorted(differing) if dice.random() < 0.5}
+        return self.made((edges, tuple(dice.choice(pair) for pair in zip(positions, theirs, strict=True)))) or mother
+
+    def repaired(self, graph: Graph, dice: random.Random) -> Graph:
+        """A graph that fits, less one edge or one step of width after another."""
+        while not self.fits(graph):
+            kept, positions = self.genes(graph)
+            smaller = [(kept - {edge.name}, positions) for edge in graph.edges if not free(edge)]
+            smaller += [(kept, moved) for at in range(len(positions)) if (moved := self._moved(positions, at, -1))]
+            dice.shuffle(smaller)
+            made = (self.made(genes) for genes in smaller)
+            graph = next((less for less in made if less is not None and less != graph), self.sampler.smallest)
+        return graph
+
+    def grown(self, graph: Graph, dice: random.Random) -> Graph:
+        """A graph that fits, with whatever more still fits, tried in random order: wider nodes, then edges."""
+        kept, positions = self.genes(graph)
+        wider = list(range(len(positions)))
+        edges = [edge.name for edge in self.sampler.graph.edges if edge.name not in kept]
+        dice.shuffle(wider)
+        dice.shuffle(edges)
+        for at in wider:
+            while moved := self._moved(positions, at, 1):
+                more = self.made((kept, moved))
+                if more is None or not self.fits(more):
+                    break
+                graph, positions = more, moved
+        for name in edges:
+            more = self.made((kept | {name}, positions))
+            if more is not None and name in more.edge_names and self.fits(more):
+                graph, kept = more, more.edge_names
+        return graph
+
+    def genes(self, graph: Graph) -> Genes:
+        """What tells a sub-network from the others; groups of places that it lacks are at their widest."""
+        channels = {node.place: node.channels for node in graph.nodes}
+        positions = []
+        for group in self.sampler.widths:
+            counts = [channels[place] for place in group.places if place in channels]
+            positions.append(_nearest(group.counts, counts[0]) if counts else len(group.counts) - 1)
+        return graph.edge_names, tuple(positions)
+
+    def made(self, genes: Genes) -> Graph | None:
+        """The sub-network of some genes; None where there is none."""
+        try:
+            return self.sampler.part(*genes)
+        except GraphError:
+            return None
+
+    def _clipped(self, at: int, position: int) -> int:
+        return min(max(0, position), len(self.sampler.widths[at].counts) - 1)
+
+    def _moved(self, positions: tuple[int, ...], at: int, by: int) -> tuple[int, ...] | None:
+        """The positions with one of them moved; None where it cannot be."""
+        moved = self._clipped(at, positions[at] + by)
+        return None if moved == positions[at] else (*positions[:at], moved, *positions[at + 1 :])
+
+
+def _nearest(counts: tuple[int, ...], count: int) -> int:
+    return min(range(len(counts)), key=lambda i: abs(counts[i] - count))

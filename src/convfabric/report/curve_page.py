@@ -1,0 +1,165 @@
+"""The page of a curve: what networks of one fabric answer and take, and a slider that shows which edges go."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from math import ceil, floor, log10
+
+from convfabric.graph import Graph
+from convfabric.report.drawing import DARK, DEAD, LIVE, PALE, draw
+from convfabric.report.page import STYLE, table
+
+WIDTH, HEIGHT = 760, 380
+LEFT, RIGHT, TOP, BOTTOM = 58, 24, 18, 46
+OTHERS = "#e07a3f"
+STEPS = (1, 2, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One network of the curve."""
+
+    name: str
+    """What was asked for, such as 2 ms."""
+    milliseconds: float
+    """Measured."""
+    measured: str
+    """How."""
+    score: float
+    """Accuracy or mIoU from 0 to 1."""
+    about: str
+    """One line: costs, and how it came to be."""
+    edges: tuple[str, ...]
+    """Names of those that stay."""
+    channels: Mapping[str, int]
+    """By the names of the places that stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A network of another kind, to compare."""
+
+    name: str
+    milliseconds: float
+    score: float
+
+
+def curve_page(
+    title: str,
+    figure: str,
+    whole: Graph,
+    points: Sequence[Point],
+    dots: Sequence[Dot],
+    rows: Sequence[Sequence[str]],
+    conditions: Sequence[str],
+) -> str:
+    """One HTML file that opens offline; ``figure`` names the score, ``rows`` begin with their heading."""
+    chosen = len(points) // 2
+    facts = json.dumps([asdict(point) for point in points]).replace("</", "<\\/")
+    listed = "".join(f"<li>{escape(line)}</li>" for line in conditions)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}: curve</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{_STYLE}</style>'
+        f"<h1>{escape(title)}: {len(points)} networks from one training</h1>"
+        f'<div class="wide">{chart(points, dots, figure)}</div>'
+        f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
+        f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
+        f'<div class="wide" id="network">{draw(whole)}</div>'
+        '<p class="note">Layers from left to right, the finest scale on top, channels in the nodes. Dark edges are in '
+        "the network of this budget, pale ones are not.</p>"
+        f'<h2>All networks</h2><div class="wide">{table(rows[0], rows[1:])}</div>'
+        f"<h2>Conditions</h2><ul>{listed}</ul>"
+        f'<script type="application/json" id="facts">{facts}</script><script>{_SCRIPT}</script></html>\n'
+    )
+
+
+def chart(points: Sequence[Point], dots: Sequence[Dot], figure: str) -> str:
+    """Score against milliseconds on a logarithmic axis: ours joined, others as dots with their names, as SVG."""
+    every: list[Point | Dot] = [*points, *dots]
+    times, scores = [one.milliseconds for one in every], [100 * one.score for one in every]
+    low, high = log10(min(times)) - 0.08, log10(max(times)) + 0.08
+    step = _nice((max(scores) - min(scores)) / 4 or 1.0)
+    floor_, ceiling = step * floor(min(scores) / step), step * ceil(max(scores) / step + 0.2)
+
+    def x(milliseconds: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (log10(milliseconds) - low) / (high - low)
+
+    def y(percent: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (percent - floor_) / (ceiling - floor_)
+
+    ticks = [s * 10.0**power for power in range(floor(low), ceil(high) + 1) for s in STEPS]
+    across = [t for t in ticks if low <= log10(t) <= high]
+    up = [floor_ + step * i for i in range(round((ceiling - floor_) / step) + 1)]
+    spots = sorted((x(point.milliseconds), y(100 * point.score)) for point in points)
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
+    shapes = [
+        *(_tick(x(t), HEIGHT - BOTTOM + 16, f"{t:g}", x(t), TOP, x(t), HEIGHT - BOTTOM, "middle") for t in across),
+        *(_tick(LEFT - 8, y(t) + 4, f"{t:g}", LEFT, y(t), WIDTH - RIGHT, y(t), "end") for t in up),
+        f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">measured milliseconds per image</text>',
+        f'<text transform="translate(14 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">{escape(figure)}, %</text>',
+        f'<polyline points="{line}" fill="none" stroke="{DARK}" stroke-width="2"/>',
+        *(_dot(x(dot.milliseconds), y(100 * dot.score), dot.name, WIDTH) for dot in dots),
+        *(
+            f'<circle class="point" data-at="{i}" cx="{x(p.milliseconds):.1f}" cy="{y(100 * p.score):.1f}" r="5" '
+            f'fill="{LIVE}" stroke="{DARK}"><title>{escape(p.name)}: {100 * p.score:.2f} %</title></circle>'
+            for i, p in enumerate(points)
+        ),
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
+        f'font-family="sans-serif" font-size="12"><title>{escape(figure)} against milliseconds</title>'
+        + "".join(shapes)
+        + "</svg>"
+    )
+
+
+def _nice(rough: float) -> float:
+    """The next of 1, 2, 5, 10, ... times a power of ten.
+
+    >>> _nice(0.3), _nice(7)
+    (0.5, 10.0)
+    """
+    power = float(10 ** floor(log10(rough)))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
+
+
+def _tick(at: float, below: float, said: str, x1: float, y1: float, x2: float, y2: float, anchor: str) -> str:
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{DEAD}"/>'
+        f'<text x="{at:.1f}" y="{below:.1f}" text-anchor="{anchor}" fill="#5c6b76">{said}</text>'
+    )
+
+
+def _dot(x: float, y: float, name: str, width: float) -> str:
+    left = x > 0.75 * width
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{OTHERS}"/><text x="{x - 7 if left else x + 7:.1f}" '
+        f'y="{y + 4:.1f}" text-anchor="{"end" if left else "start"}" fill="{OTHERS}">{escape(name)}</text>'
+    )
+
+
+_STYLE = """
+.wide{overflow-x:auto}.pick{display:flex;flex-wrap:wrap;gap:.4em 1em;align-items:center;position:sticky;top:0;
+background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}.pick input{flex:1 1 200px;min-width:0}
+.pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td,th{white-space:nowrap}
+#network path,#network circle{transition:stroke .2s,fill .2s,opacity .2s}
+"""
+_SCRIPT = f"""
+const facts=JSON.parse(document.getElementById('facts').textContent),slider=document.getElementById('budget');
+const all=(what)=>document.querySelectorAll(what);
+function show(){{
+ const point=facts[slider.value],kept=new Set(point.edges);
+ for(const path of all('#network path')){{const stays=kept.has(path.dataset.edge);
+  path.style.stroke=stays?'{DARK}':'{PALE}';path.style.opacity=stays?.85:.45;}}
+ for(const circle of all('#network circle')){{const place=circle.dataset.place,stays=place in point.channels;
+  circle.style.fill=stays?'{LIVE}':'{DEAD}';circle.style.stroke=stays?'{DARK}':'{PALE}';
+  const text=circle.nextElementSibling;text.textContent=stays?point.channels[place]:'';}}
+ for(const dot of all('.point'))dot.setAttribute('r',dot.dataset.at==slider.value?9:5);
+ document.getElementById('said').textContent=point.name+': '+(100*point.score).toFixed(2)+' % in '
+  +point.milliseconds.toFixed(3)+' ms; '+point.about;
+}}
+slider.addEventListener('input',show);
+for(const dot of all('.point'))dot.addEventListener('click',()=>{{slider.value=dot.dataset.at;show();}});
+show();
+"""
