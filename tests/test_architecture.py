@@ -26,6 +26,7 @@ ROOMS = (
         "receptive",
         "costs",
         "sampling",
+        "schedule",
         "choice",
         "stopping",
         "report",

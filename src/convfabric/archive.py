@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.errors import ArchiveError
@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         raise ArchiveError(f"{path}: truncated or damaged ({fault}). Nothing was loaded.") from None
 
 
-def load_weights(fabric: Fabric, weights: Mapping[str, Tensor], where: str) -> None:
+def load_weights(fabric: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """The weights into the fabric, all or none; ArchiveError where they are another graph's."""
     wanted = {name: tensor.shape for name, tensor in fabric.state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}

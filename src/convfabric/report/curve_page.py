@@ -13,7 +13,7 @@ from convfabric.report.page import STYLE, table
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 18, 46
 OTHERS = "#e07a3f"
-STEPS = (1, 2, 5)
+FEW, MANY = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,8 @@ def chart(points: Sequence[Point], dots: Sequence[Dot], figure: str) -> str:
     def y(percent: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (percent - floor_) / (ceiling - floor_)
 
-    ticks = [s * 10.0**power for power in range(floor(low), ceil(high) + 1) for s in STEPS]
+    steps = FEW if high - low > 1 else MANY
+    ticks = [round(s * 10.0**power, 9) for power in range(floor(low), ceil(high) + 1) for s in steps]
     across = [t for t in ticks if low <= log10(t) <= high]
     up = [floor_ + step * i for i in range(round((ceiling - floor_) / step) + 1)]
     spots = sorted((x(point.milliseconds), y(100 * point.score)) for point in points)
@@ -141,8 +142,10 @@ def _dot(x: float, y: float, name: str, width: float) -> str:
 
 _STYLE = """
 .wide{overflow-x:auto}.pick{display:flex;flex-wrap:wrap;gap:.4em 1em;align-items:center;position:sticky;top:0;
-background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}.pick input{flex:1 1 200px;min-width:0}
-.pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td,th{white-space:nowrap}
+background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}
+.wide>svg{width:100%;min-width:520px}
+.pick input{flex:1 1 200px;min-width:0}
+.pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td{white-space:nowrap}th{vertical-align:bottom}
 #network path,#network circle{transition:stroke .2s,fill .2s,opacity .2s}
 """
 _SCRIPT = f"""

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from convfabric.archive import load_weights, read_tensors, write_atomically
 from convfabric.errors import ArchiveError, SettingError
-from convfabric.fabric import Fabric
 
 
 @dataclass(kw_only=True)
@@ -28,10 +27,14 @@ class Progress:
 
 
 def save_state(
-    file: Path, fabric: Fabric, optimiser: torch.optim.Optimizer, progress: Progress, identity: Mapping[str, str]
+    file: Path,
+    trained: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    identity: Mapping[str, str],
 ) -> None:
-    """Weights, the optimiser's memory and the progress into one file."""
-    tensors = {f"fabric.{name}": tensor for name, tensor in fabric.state_dict().items()}
+    """Weights of what is trained, by its name, the optimiser's memory and the progress into one file."""
+    tensors = {f"{part}.{name}": t for part, module in trained.items() for name, t in module.state_dict().items()}
     for number, memory in optimiser.state_dict()["state"].items():
         for name, value in memory.items():
             if isinstance(value, Tensor):
@@ -41,8 +44,10 @@ def save_state(
     write_atomically(file, save(flat, metadata=facts))
 
 
-def load_state(file: Path, fabric: Fabric, optimiser: torch.optim.Optimizer, identity: Mapping[str, str]) -> Progress:
-    """The state in a file into fabric and optimiser; SettingError where it is of a run with other settings."""
+def load_state(
+    file: Path, trained: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, identity: Mapping[str, str]
+) -> Progress:
+    """The state in a file into what is trained and the optimiser; SettingError where other settings made it."""
     tensors, facts = read_tensors(file)
     if not {"identity", "progress"} <= set(facts):
         raise ArchiveError(f"{file}: not the state of a training run.")
@@ -53,8 +58,9 @@ def load_state(file: Path, fabric: Fabric, optimiser: torch.optim.Optimizer, ide
                 f"{file}: the run was started with {name} {before.get(name)}, now it is {identity.get(name)}. "
                 "A run goes on only as it was started; choose another folder, or --force to start anew."
             )
-    weights = {name.removeprefix("fabric."): t for name, t in tensors.items() if name.startswith("fabric.")}
-    load_weights(fabric, weights, str(file))
+    for part, module in trained.items():
+        own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+        load_weights(module, own, str(file))
     memory: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):

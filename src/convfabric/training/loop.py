@@ -20,16 +20,14 @@ from convfabric.data.augmentation import Augmentation, augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
 from convfabric.execution.plans import Plan, plan_for
-from convfabric.execution.running import for_inference, for_training
-from convfabric.execution.sampled import WithSubnetworks
+from convfabric.execution.running import for_inference
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.notation import graph_to_json
-from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.interrupts import Interrupts
-from convfabric.training.losses import summed_loss
+from convfabric.training.lessons import lesson_of
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
@@ -82,7 +80,8 @@ def train(
     """
     run = Run(fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device)
     if resume and run.state_file and run.state_file.is_file():
-        run.progress = load_state(run.state_file, fabric, run.optimiser, run.identity)
+        trained = {"fabric": fabric, "lesson": run.lesson.own}
+        run.progress = load_state(run.state_file, trained, run.optimiser, run.identity)
     with Interrupts() as interrupts:
         run.go_on(watch, interrupts)
     return run.progress.rows
@@ -126,12 +125,10 @@ class Run:
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
-        self.model = for_training(self.fabric, self.plan)
-        self.sampler = None
-        if recipe.subnetworks:
-            self.model = WithSubnetworks(self.fabric, self.model)
-            self.sampler = Sampler.of(fabric.graph, recipe.narrowest, data.preprocessing.size)
-        self.optimiser = _optimiser(self.fabric, recipe)
+        self.lesson = lesson_of(self.fabric, recipe, self.plan, data.ignore, data.preprocessing.size)
+        self.lesson.own.to(self.accelerator.device)
+        self.model = self.lesson.model
+        self.optimiser = _optimiser(self.fabric, self.lesson.own, recipe)
         self.progress = Progress()
         self.identity = {
             "recipe": repr(recipe),
@@ -196,7 +193,7 @@ class Run:
         model.train()
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(self.progress.step, self.steps)
+            group["lr"] = self.recipe.gate_lr if group["gates"] else self.recipe.rate(self.progress.step, self.steps)
         total = 0.0
         for part, (batch, wanted) in enumerate(zip(images, targets, strict=True)):
             last = part == len(images) - 1
@@ -209,23 +206,11 @@ class Run:
         return total
 
     def _loss(self, model: nn.Module, images: Tensor, targets: Tensor, part: int) -> Tensor:
-        subnetworks = self._drawn(part)
-        with self._autocast():
-            whole, *parts = model(images, subnetworks) if subnetworks else [model(images)]
-            with torch.inference_mode():
-                taught = self.teacher(images)[-1] if self.teacher else None
-        total = summed_loss(whole, targets, self.recipe, self.data.ignore, None if taught is None else taught.float())
-        for exits in parts:
-            total = total + summed_loss(exits, targets, self.recipe, self.data.ignore, whole[-1].detach().float())
-        return total
-
-    def _drawn(self, part: int) -> list[Graph]:
-        """The sub-networks of a step, the same however often the run was stopped before it."""
-        if self.sampler is None:
-            return []
         dice = random.Random(self._dice(self.progress.step, part, -1).initial_seed())
-        smallest = [self.sampler.smallest] if self.recipe.subnetworks > 1 else []
-        return [*smallest, *(self.sampler.draw(dice) for _ in range(self.recipe.subnetworks - len(smallest)))]
+        with self._autocast():
+            with torch.inference_mode():
+                taught = self.teacher(images)[-1].float() if self.teacher else None
+            return self.lesson.loss(model, images, targets, taught, dice)
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:
@@ -251,7 +236,8 @@ class Run:
         return value
 
     def _end_epoch(self) -> Row:
-        found = score(self.fabric, self.data, "val")
+        judged = self.lesson.judged()
+        found = score(self.fabric if judged == self.fabric.graph else _Part(self.fabric, judged), self.data, "val")
         epoch = self.progress.step // self.steps_an_epoch
         row = {
             "stage": self.stage,
@@ -268,7 +254,8 @@ class Run:
 
     def _save(self) -> None:
         if self.state_file and self.folder and self.accelerator.is_main_process:
-            save_state(self.state_file, self.fabric, self.optimiser, self.progress, self.identity)
+            trained = {"fabric": self.fabric, "lesson": self.lesson.own}
+            save_state(self.state_file, trained, self.optimiser, self.progress, self.identity)
             write_rows(self.folder / "metrics.csv", [*self.earlier, *self.progress.rows])
 
     def _moment(self, step_loss: float, seconds_a_step: float, row: Row | None) -> Moment:
@@ -301,10 +288,27 @@ def _augmentation(recipe: Recipe, data: ImageSet) -> Augmentation:
     return replace(usual, **{n: getattr(recipe, n) for n in asdict(usual) if getattr(recipe, n) is not None})
 
 
-def _optimiser(fabric: Fabric, recipe: Recipe) -> torch.optim.Optimizer:
+class _Part(nn.Module):
+    """A fabric that runs a restriction of its graph."""
+
+    def __init__(self, fabric: Fabric, graph: Graph) -> None:
+        super().__init__()
+        self.fabric, self.graph = fabric, graph
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        return self.fabric.forward_exits(images_BCHW, self.graph)
+
+
+def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     weights = [p for p in fabric.parameters() if p.ndim > 1]
     others = [p for p in fabric.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": recipe.weight_decay, "gates": False},
+        {"params": others, "weight_decay": 0.0, "gates": False},
+    ]
+    if gates := list(own.parameters()):
+        plain = {"momentum": 0.0, "nesterov": False} if recipe.optimiser == "sgd" else {}
+        groups.append({"params": gates, "weight_decay": 0.0, "gates": True, **plain})
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)

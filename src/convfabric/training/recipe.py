@@ -40,6 +40,18 @@ class Recipe:
     (the sandwich rule, Yu & Huang 2019); from 2 on the first of them is the smallest there is."""
     narrowest: float = 0.25
     """Least share of a node's channels that sub-networks keep; 1: all."""
+    gates: Literal["none", "bernoulli", "hard-concrete"] = "none"
+    """Whether edges have gates that learn to close (Veniat & Denoyer 2018; Louizos et al. 2018)."""
+    gate_cost: Literal["macs", "params", "steps"] = "macs"
+    """What gates save: multiply-accumulates, trained values, or steps of several machines."""
+    gate_target: float = 0.5
+    """Share of the whole fabric's cost that gates bring it down to."""
+    gate_weight: float = 10.0
+    """Loss for being the whole fabric's cost above the target."""
+    gate_lr: float = 0.1
+    """Learning rate of gates, from the first step to the last; sgd without momentum."""
+    gate_workers: int = 4
+    """Machines whose steps are counted."""
     shift: float | None = None
     """Share of the side by which images move."""
     zoom: float | None = None
@@ -59,15 +71,17 @@ class Recipe:
     """Of initial weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 0), ("batch", 0), ("accumulate", 1), ("subnetworks", 0)):
+        for name, least in (("epochs", 0), ("batch", 0), ("accumulate", 1), ("subnetworks", 0), ("gate_workers", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
-        for name in ("lr", "temperature", "clip_norm"):
+        if self.gates != "none" and self.subnetworks:
+            raise SettingError(f"gates={self.gates}, subnetworks={self.subnetworks}: edges are drawn by one of them.")
+        for name in ("lr", "temperature", "clip_norm", "gate_lr"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
         if not 0 < self.narrowest <= 1:
             raise SettingError(f"narrowest={self.narrowest}: give a share above 0, up to 1.")
-        for name in ("warmup", "label_smoothing", "distil"):
+        for name in ("warmup", "label_smoothing", "distil", "gate_target"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")
 

@@ -1,0 +1,165 @@
+"""Gates on edges, trained beside the weights: which edges a network of a wanted cost should keep.
+
+Budgeted Super Networks (Veniat & Denoyer, CVPR 2018): each image draws each gate, h ~ Bernoulli(σ(γ)), and γ follows
+REINFORCE of the reward -(loss + λ max(0, cost - target)). Beside it the hard-concrete relaxation (Louizos et al.,
+ICLR 2018), whose draws have gradients. Both end as a worth for each edge and as a choice of edges.
+
+Legend of the suffixes: B images, E gated edges.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from convfabric.costs import edge_costs
+from convfabric.errors import NoRouteError, SettingError
+from convfabric.fabric import Gates as GatesByEdge
+from convfabric.graph import Edge, Graph, Place
+from convfabric.operators import Chain, Norm, Size
+from convfabric.sampling import free
+from convfabric.schedule import parallel_steps
+from convfabric.training.recipe import Recipe
+
+OPEN_AT_FIRST = 3.0
+"""Logit of every gate before training: probability 0.95."""
+HEAT, LOWEST, HIGHEST = 2 / 3, -0.1, 1.1
+"""Of the hard-concrete distribution: temperature, and the ends that are clipped to 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The gates of one batch."""
+
+    values_BE: Tensor
+    """0 or 1; in between for the relaxation, with gradients."""
+    log_probability_B: Tensor | None
+    """Of what was drawn, with gradients; None for the relaxation."""
+
+
+class Gates(nn.Module):
+    """One gate for each edge that costs something and ends at a node that only adds.
+
+    Where a node normalises what arrives, a closed edge would leave it another response than a missing one, so edges
+    into such nodes follow the edges behind them. Raises SettingError where no edge of the graph can be gated.
+    """
+
+    def __init__(self, graph: Graph, recipe: Recipe, image: Size) -> None:
+        super().__init__()
+        self.graph, self.recipe = graph, recipe
+        self.names = [edge.name for edge in graph.edges if _can_be_gated(graph, edge)]
+        if not self.names:
+            raise SettingError(
+                f"gates={recipe.gates}: every node of {graph.name} normalises what arrives, so no edge can be gated; "
+                "b-cnf, resnet-fabric and a trellis with operators=residual have edges that can."
+            )
+        self.logits_E = nn.Parameter(torch.full((len(self.names),), OPEN_AT_FIRST))
+        self.column = {name: i for i, name in enumerate(self.names)}
+        kind = {"macs": "macs", "params": "parameters", "steps": "macs"}[recipe.gate_cost]
+        self.costs = {edge.name: float(getattr(edge_costs(graph, edge, image), kind)) for edge in graph.edges}
+        self.whole = sum(self.costs.values())
+
+    def draw(self, batch: int) -> Draw:
+        """The gates of so many images, each drawn by itself."""
+        logits_BE = self.logits_E.expand(batch, -1)
+        if self.recipe.gates == "hard-concrete":
+            noise = torch.rand_like(logits_BE).clamp(1e-6, 1 - 1e-6)
+            stretched = torch.sigmoid((noise.logit() + logits_BE) / HEAT) * (HIGHEST - LOWEST) + LOWEST
+            return Draw(stretched.clamp(0, 1), None)
+        values = torch.bernoulli(torch.sigmoid(logits_BE.detach()))
+        each = nn.functional.binary_cross_entropy_with_logits(logits_BE, values, reduction="none")
+        return Draw(values, -each.sum(1))
+
+    def by_edge(self, draw: Draw) -> GatesByEdge:
+        """What the fabric multiplies the results of edges by."""
+        return {name: draw.values_BE[:, i, None, None, None] for name, i in self.column.items()}
+
+    def cost(self, values_BE: Tensor) -> Tensor:
+        """(B,) share of the whole graph's cost that lies on open ways from the images to a head.
+
+        Differentiable for the relaxation, where ways are as open as their most open edges; steps are not.
+        """
+        if self.recipe.gate_cost == "steps":
+            kept = [frozenset(self._kept(row)) for row in values_BE.detach()]
+            whole = parallel_steps(self.graph, self.recipe.gate_workers)
+            taken = [_steps(self.graph, names, self.recipe.gate_workers) / whole for names in kept]
+            return torch.tensor(taken, device=values_BE.device)
+        fed, read = self._open_ways(values_BE)
+        total = values_BE.new_zeros(len(values_BE))
+        for edge in self.graph.edges:
+            total = total + self.costs[edge.name] * self._value(edge, values_BE) * fed[edge.source] * read[edge.target]
+        return total / self.whole
+
+    def _open_ways(self, values_BE: Tensor) -> tuple[dict[Place, Tensor], dict[Place, Tensor]]:
+        """For each place how open a way leads there from the images, and from there to a head."""
+        one, graph = values_BE.new_ones(len(values_BE)), self.graph
+        fed: dict[Place, Tensor] = {}
+        read: dict[Place, Tensor] = {}
+        for place in graph.order:
+            ways = [self._value(edge, values_BE) * fed[edge.source] for edge in graph.arriving(place)]
+            fed[place] = one if place == graph.entry.place else torch.stack(ways).amax(0)
+        for place in reversed(graph.order):
+            leaving = [edge for edge in graph.edges if edge.source == place]
+            ways = [self._value(edge, values_BE) * read[edge.target] for edge in leaving]
+            read[place] = one if place in graph.reads else torch.stack(ways).amax(0)
+        return fed, read
+
+    def _value(self, edge: Edge, values_BE: Tensor) -> Tensor | float:
+        return values_BE[:, self.column[edge.name]] if edge.name in self.column else 1.0
+
+    def _kept(self, values_E: Tensor) -> list[str]:
+        shut = {name for name, i in self.column.items() if values_E[i] < 0.5}
+        return [name for name in sorted(self.graph.edge_names) if name not in shut]
+
+    def probabilities(self) -> dict[str, float]:
+        """For every edge the probability that its gate is open; 1 where it has none. A worth like any other."""
+        logits = self.logits_E.detach()
+        if self.recipe.gates == "hard-concrete":
+            logits = logits - HEAT * torch.tensor(-LOWEST / HIGHEST).log()
+        own = dict(zip(self.names, torch.sigmoid(logits).tolist(), strict=True))
+        return {edge.name: own.get(edge.name, 1.0) for edge in self.graph.edges}
+
+    def chosen(self) -> Graph:
+        """The graph of the edges whose gates are more open than not; the whole one where no way is left."""
+        likely = self.probabilities()
+        try:
+            return self.graph.restrict(name for name, value in likely.items() if value > 0.5)
+        except NoRouteError:
+            return self.graph
+
+    def loss(self, draw: Draw, losses_B: Tensor) -> Tensor:
+        """What the gates add to the mean of the images' losses: the price of the cost, and the way to REINFORCE.
+
+        The baseline of an image is the mean reward of the others, so that the gradient has no bias.
+        """
+        recipe = self.recipe
+        over_B = (self.cost(draw.values_BE) - recipe.gate_target).clamp(min=0)
+        if draw.log_probability_B is None:
+            return recipe.gate_weight * over_B.mean()
+        return reinforced(draw.log_probability_B, -(losses_B.detach() + recipe.gate_weight * over_B.detach()))
+
+
+def reinforced(log_probability_B: Tensor, rewards_B: Tensor) -> Tensor:
+    """A scalar whose gradient is that of minus the expected reward (Williams 1992), without bias.
+
+    Each reward is taken less the mean of the others' (a batch of one: less nothing).
+    """
+    count = len(rewards_B)
+    others = (rewards_B.sum() - rewards_B) / (count - 1) if count > 1 else torch.zeros_like(rewards_B)
+    return -(log_probability_B * (rewards_B - others).detach()).mean()
+
+
+def _can_be_gated(graph: Graph, edge: Edge) -> bool:
+    node = graph.node(edge.target)
+    steps = node.then.steps if isinstance(node.then, Chain) else (node.then,)
+    return node.join == "sum" and not free(edge) and not any(isinstance(step, Norm) for step in steps)
+
+
+@lru_cache(maxsize=4096)
+def _steps(graph: Graph, kept: frozenset[str], workers: int) -> int:
+    """Steps of what is left of a graph; none where no way is left."""
+    try:
+        return parallel_steps(graph.restrict(kept), workers)
+    except NoRouteError:
+        return 0

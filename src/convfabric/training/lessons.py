@@ -1,0 +1,132 @@
+"""What one step teaches: the whole fabric, the whole and parts of it, or the whole behind gates."""
+
+import random
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.execution.plans import Plan
+from convfabric.execution.running import for_training
+from convfabric.execution.sampled import WithSubnetworks
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.operators import Size
+from convfabric.sampling import Sampler
+from convfabric.training.gates import Gates
+from convfabric.training.losses import summed_loss
+from convfabric.training.recipe import Recipe
+
+
+class Lesson(Protocol):
+    """How a batch becomes a loss."""
+
+    model: nn.Module
+    """What is called, and wrapped where several processes train."""
+    own: nn.Module
+    """What is trained beside the fabric; has no parameters where nothing is."""
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
+    ) -> Tensor:
+        """The loss of a batch; ``model`` is the lesson's, wrapped or not, ``taught`` a teacher's logits."""
+        ...
+
+    def judged(self) -> Graph:
+        """The part of the graph that is scored after an epoch."""
+        ...
+
+
+def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, ignore: int, image: Size) -> Lesson:
+    """The lesson that a recipe asks for."""
+    whole = for_training(fabric, plan)
+    if recipe.gates != "none":
+        return _Gated(fabric, recipe, whole, ignore, image)
+    return (
+        _WithParts(fabric, recipe, whole, ignore, image)
+        if recipe.subnetworks
+        else _Whole(recipe, whole, ignore, fabric)
+    )
+
+
+class _Whole:
+    """The fabric learns from labels, and from a teacher if there is one."""
+
+    def __init__(self, recipe: Recipe, whole: nn.Module, ignore: int, fabric: Fabric) -> None:
+        self.recipe, self.model, self.ignore, self.fabric = recipe, whole, ignore, fabric
+        self.own: nn.Module = nn.Module()
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
+    ) -> Tensor:
+        return summed_loss(model(images), targets, self.recipe, self.ignore, taught)
+
+    def judged(self) -> Graph:
+        return self.fabric.graph
+
+
+class _WithParts:
+    """Sub-networks, drawn anew for each step, learn from the whole's answer in the same step."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, ignore: int, image: Size) -> None:
+        self.recipe, self.ignore, self.fabric = recipe, ignore, fabric
+        self.model: nn.Module = WithSubnetworks(fabric, whole)
+        self.own: nn.Module = nn.Module()
+        self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
+    ) -> Tensor:
+        smallest = [self.sampler.smallest] if self.recipe.subnetworks > 1 else []
+        drawn = [self.sampler.draw(dice) for _ in range(self.recipe.subnetworks - len(smallest))]
+        whole, *parts = model(images, [*smallest, *drawn])
+        total = summed_loss(whole, targets, self.recipe, self.ignore, taught)
+        for exits in parts:
+            total = total + summed_loss(exits, targets, self.recipe, self.ignore, whole[-1].detach().float())
+        return total
+
+    def judged(self) -> Graph:
+        return self.fabric.graph
+
+
+class _Behind(nn.Module):
+    """A fabric whose edges are gated, image by image."""
+
+    def __init__(self, whole: nn.Module, gates: Gates) -> None:
+        super().__init__()
+        self.whole, self.gates = whole, gates
+
+    def forward(self, images_BCHW: Tensor, targets: Tensor, ignore: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Logits of every exit, and what the gates add to the loss."""
+        draw = self.gates.draw(len(images_BCHW))
+        exits: tuple[Tensor, ...] = self.whole(images_BCHW, self.gates.by_edge(draw))
+        losses = [F.cross_entropy(e.float(), targets, ignore_index=ignore, reduction="none") for e in exits]
+        each_B = sum((one.flatten(1).mean(1) if one.ndim > 1 else one for one in losses), torch.zeros(()))
+        return exits, self.gates.loss(draw, each_B)
+
+
+class _Gated:
+    """Edges are kept or not, image by image, and the gates learn which to keep."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, ignore: int, image: Size) -> None:
+        self.recipe = recipe
+        self.ignore = ignore if fabric.graph.head.task == "segmentation" else -100
+        self.own: nn.Module = Gates(fabric.graph, recipe, image)
+        self.model: nn.Module = _Behind(whole, self.gates)
+
+    @property
+    def gates(self) -> Gates:
+        """The gates."""
+        assert isinstance(self.own, Gates)
+        return self.own
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
+    ) -> Tensor:
+        exits, of_gates = model(images, targets, self.ignore)
+        loss: Tensor = summed_loss(exits, targets, self.recipe, self.ignore, taught) + of_gates
+        return loss
+
+    def judged(self) -> Graph:
+        return self.gates.chosen()
