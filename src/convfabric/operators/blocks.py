@@ -21,15 +21,6 @@ def normed(operator: Operator) -> tuple[Operator, ...]:
     return operator, Norm(), Relu()
 
 
-def normed_conv(stride: int = 1) -> Chain:
-    """A 3×3 convolution and a norm.
-
-    >>> normed_conv().parameters(16, 32)
-    4672
-    """
-    return Chain((Conv(stride=stride, bias=False), Norm()))
-
-
 def residual(kernel: int = 3) -> Sum:
     """Identity beside two convolutions with a norm and a ReLU between them (He et al. 2016, without the last ReLU).
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from convfabric.costs import edge_costs
 from convfabric.errors import NoRouteError, SettingError
 from convfabric.fabric import Gates as GatesByEdge
-from convfabric.graph import Edge, Graph, Place
+from convfabric.graph import Edge, Graph
 from convfabric.operators import Chain, Norm, Size
 from convfabric.sampling import free
 from convfabric.schedule import parallel_steps
@@ -52,13 +52,22 @@ class Gates(nn.Module):
         if not self.names:
             raise SettingError(
                 f"gates={recipe.gates}: every node of {graph.name} normalises what arrives, so no edge can be gated; "
-                "b-cnf, resnet-fabric and a trellis with operators=residual have edges that can."
+                "b-cnf and resnet-fabric have edges that can."
             )
         self.logits_E = nn.Parameter(torch.full((len(self.names),), OPEN_AT_FIRST))
         self.column = {name: i for i, name in enumerate(self.names)}
         kind = {"macs": "macs", "params": "parameters", "steps": "macs"}[recipe.gate_cost]
-        self.costs = {edge.name: float(getattr(edge_costs(graph, edge, image), kind)) for edge in graph.edges}
-        self.whole = sum(self.costs.values())
+        each = {edge.name: float(getattr(edge_costs(graph, edge, image), kind)) for edge in graph.edges}
+        self.whole = sum(each.values())
+        self.costs = {name: self._price(name, each) for name in self.names}
+        self.fixed = self.whole - sum(self.costs.values())
+
+    def _price(self, name: str, each: dict[str, float]) -> float:
+        """What a gated edge costs, with its part of the edges before it that follow it."""
+        [edge] = [edge for edge in self.graph.edges if edge.name == name]
+        beside = sum(other.source == edge.source for other in self.graph.edges if other.name in self.column)
+        follow = [before for before in self.graph.arriving(edge.source) if before.name not in self.column]
+        return each[name] + sum(each[before.name] for before in follow) / beside
 
     def draw(self, batch: int) -> Draw:
         """The gates of so many images, each drawn by itself."""
@@ -76,37 +85,18 @@ class Gates(nn.Module):
         return {name: draw.values_BE[:, i, None, None, None] for name, i in self.column.items()}
 
     def cost(self, values_BE: Tensor) -> Tensor:
-        """(B,) share of the whole graph's cost that lies on open ways from the images to a head.
+        """(B,) share of the whole graph's cost that lies on open edges, whether or not a way leads through them.
 
-        Differentiable for the relaxation, where ways are as open as their most open edges; steps are not.
+        Differentiable for the relaxation; steps are not. Edges that no way leads through pay until they close, so
+        every gate has a reason to move, and not those alone that all ways pass.
         """
         if self.recipe.gate_cost == "steps":
             kept = [frozenset(self._kept(row)) for row in values_BE.detach()]
             whole = parallel_steps(self.graph, self.recipe.gate_workers)
             taken = [_steps(self.graph, names, self.recipe.gate_workers) / whole for names in kept]
             return torch.tensor(taken, device=values_BE.device)
-        fed, read = self._open_ways(values_BE)
-        total = values_BE.new_zeros(len(values_BE))
-        for edge in self.graph.edges:
-            total = total + self.costs[edge.name] * self._value(edge, values_BE) * fed[edge.source] * read[edge.target]
-        return total / self.whole
-
-    def _open_ways(self, values_BE: Tensor) -> tuple[dict[Place, Tensor], dict[Place, Tensor]]:
-        """For each place how open a way leads there from the images, and from there to a head."""
-        one, graph = values_BE.new_ones(len(values_BE)), self.graph
-        fed: dict[Place, Tensor] = {}
-        read: dict[Place, Tensor] = {}
-        for place in graph.order:
-            ways = [self._value(edge, values_BE) * fed[edge.source] for edge in graph.arriving(place)]
-            fed[place] = one if place == graph.entry.place else torch.stack(ways).amax(0)
-        for place in reversed(graph.order):
-            leaving = [edge for edge in graph.edges if edge.source == place]
-            ways = [self._value(edge, values_BE) * read[edge.target] for edge in leaving]
-            read[place] = one if place in graph.reads else torch.stack(ways).amax(0)
-        return fed, read
-
-    def _value(self, edge: Edge, values_BE: Tensor) -> Tensor | float:
-        return values_BE[:, self.column[edge.name]] if edge.name in self.column else 1.0
+        prices_E = values_BE.new_tensor([self.costs[name] for name in self.names])
+        return (values_BE @ prices_E + self.fixed) / self.whole
 
     def _kept(self, values_E: Tensor) -> list[str]:
         shut = {name for name, i in self.column.items() if values_E[i] < 0.5}
@@ -128,16 +118,21 @@ class Gates(nn.Module):
         except NoRouteError:
             return self.graph
 
-    def loss(self, draw: Draw, losses_B: Tensor) -> Tensor:
-        """What the gates add to the mean of the images' losses: the price of the cost, and the way to REINFORCE.
+    def loss(self, draw: Draw, losses_B: Tensor, way: float) -> Tensor:
+        """What the gates add to the mean of the images' losses: the price of the cost, of doubt, and REINFORCE.
 
-        The baseline of an image is the mean reward of the others, so that the gradient has no bias.
+        The baseline of an image is the mean reward of the others, so that the gradient has no bias; REINFORCE adds
+        to gradients, not to the loss. ``way`` is the share of the training that is over: the price of doubt, p(1-p)
+        of each gate, rises with it.
         """
         recipe = self.recipe
-        over_B = (self.cost(draw.values_BE) - recipe.gate_target).clamp(min=0)
+        open_E = torch.sigmoid(self.logits_E)
+        doubt = way * recipe.gate_doubt * (open_E * (1 - open_E)).sum()
+        over_B = recipe.gate_weight * (self.cost(draw.values_BE) - recipe.gate_target).clamp(min=0)
         if draw.log_probability_B is None:
-            return recipe.gate_weight * over_B.mean()
-        return reinforced(draw.log_probability_B, -(losses_B.detach() + recipe.gate_weight * over_B.detach()))
+            return over_B.mean() + doubt
+        learnt = reinforced(draw.log_probability_B, -(losses_B.detach() + over_B.detach()))
+        return over_B.mean().detach() + doubt + learnt - learnt.detach()
 
 
 def reinforced(log_probability_B: Tensor, rewards_B: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What one step teaches: the whole fabric, the whole and parts of it, or the whole behind gates."""
 
 import random
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,6 +20,16 @@ from convfabric.training.losses import summed_loss
 from convfabric.training.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Where a step stands."""
+
+    dice: random.Random
+    """The same for a step however often the run was stopped before it."""
+    way: float
+    """Share of the training that is over."""
+
+
 class Lesson(Protocol):
     """How a batch becomes a loss."""
 
@@ -27,9 +38,7 @@ class Lesson(Protocol):
     own: nn.Module
     """What is trained beside the fabric; has no parameters where nothing is."""
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
-    ) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
         """The loss of a batch; ``model`` is the lesson's, wrapped or not, ``taught`` a teacher's logits."""
         ...
 
@@ -57,9 +66,7 @@ class _Whole:
         self.recipe, self.model, self.ignore, self.fabric = recipe, whole, ignore, fabric
         self.own: nn.Module = nn.Module()
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
-    ) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
         return summed_loss(model(images), targets, self.recipe, self.ignore, taught)
 
     def judged(self) -> Graph:
@@ -75,11 +82,9 @@ class _WithParts:
         self.own: nn.Module = nn.Module()
         self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
-    ) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
         smallest = [self.sampler.smallest] if self.recipe.subnetworks > 1 else []
-        drawn = [self.sampler.draw(dice) for _ in range(self.recipe.subnetworks - len(smallest))]
+        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(smallest))]
         whole, *parts = model(images, [*smallest, *drawn])
         total = summed_loss(whole, targets, self.recipe, self.ignore, taught)
         for exits in parts:
@@ -97,13 +102,15 @@ class _Behind(nn.Module):
         super().__init__()
         self.whole, self.gates = whole, gates
 
-    def forward(self, images_BCHW: Tensor, targets: Tensor, ignore: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(
+        self, images_BCHW: Tensor, targets: Tensor, ignore: int, way: float
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Logits of every exit, and what the gates add to the loss."""
         draw = self.gates.draw(len(images_BCHW))
         exits: tuple[Tensor, ...] = self.whole(images_BCHW, self.gates.by_edge(draw))
         losses = [F.cross_entropy(e.float(), targets, ignore_index=ignore, reduction="none") for e in exits]
         each_B = sum((one.flatten(1).mean(1) if one.ndim > 1 else one for one in losses), torch.zeros(()))
-        return exits, self.gates.loss(draw, each_B)
+        return exits, self.gates.loss(draw, each_B, way)
 
 
 class _Gated:
@@ -121,10 +128,8 @@ class _Gated:
         assert isinstance(self.own, Gates)
         return self.own
 
-    def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, dice: random.Random
-    ) -> Tensor:
-        exits, of_gates = model(images, targets, self.ignore)
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+        exits, of_gates = model(images, targets, self.ignore, turn.way)
         loss: Tensor = summed_loss(exits, targets, self.recipe, self.ignore, taught) + of_gates
         return loss
 

@@ -27,7 +27,7 @@ from convfabric.notation import graph_to_json
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.interrupts import Interrupts
-from convfabric.training.lessons import lesson_of
+from convfabric.training.lessons import Turn, lesson_of
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
@@ -79,9 +79,8 @@ def train(
     among the processes.
     """
     run = Run(fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device)
-    if resume and run.state_file and run.state_file.is_file():
-        trained = {"fabric": fabric, "lesson": run.lesson.own}
-        run.progress = load_state(run.state_file, trained, run.optimiser, run.identity)
+    if resume:
+        run.resume()
     with Interrupts() as interrupts:
         run.go_on(watch, interrupts)
     return run.progress.rows
@@ -141,6 +140,12 @@ class Run:
     def state_file(self) -> Path | None:
         """Where the state is kept, if it is."""
         return self.folder / f"{self.stage}.state.safetensors" if self.folder else None
+
+    def resume(self) -> None:
+        """Goes back to the state that was kept, if one was; SettingError where it is of another run."""
+        if self.state_file and self.state_file.is_file():
+            trained = {"fabric": self.fabric, "lesson": self.lesson.own}
+            self.progress = load_state(self.state_file, trained, self.optimiser, self.identity)
 
     def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
         """Every step that is left."""
@@ -210,7 +215,7 @@ class Run:
         with self._autocast():
             with torch.inference_mode():
                 taught = self.teacher(images)[-1].float() if self.teacher else None
-            return self.lesson.loss(model, images, targets, taught, dice)
+            return self.lesson.loss(model, images, targets, taught, Turn(dice, self.progress.step / self.steps))
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:

@@ -48,6 +48,8 @@ class Recipe:
     """Share of the whole fabric's cost that gates bring it down to."""
     gate_weight: float = 10.0
     """Loss for being the whole fabric's cost above the target."""
+    gate_doubt: float = 0.5
+    """Loss for each gate's p(1-p), rising evenly from nothing over the training, so that gates end open or shut."""
     gate_lr: float = 0.1
     """Learning rate of gates, from the first step to the last; sgd without momentum."""
     gate_workers: int = 4

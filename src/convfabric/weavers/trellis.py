@@ -9,20 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convfabric.errors import SettingError
-from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Node, Place
+from convfabric.graph import Edge, Entry, Graph, Head, Node, Place
 from convfabric.laws import check
 from convfabric.operators import (
     BandedConv,
-    Chain,
     Conv,
     Identity,
-    Nearest,
-    Norm,
     Operator,
-    Relu,
     UpConv,
-    normed_conv,
-    pointwise,
     pointwise_up,
     residual,
     strided_stem,
@@ -46,9 +40,9 @@ class Trellis:
     """Scale where the first row stands; images reach it by strided convolutions."""
     operators: Literal["plain", "banded", "block", "residual"] = "plain"
     """plain: the paper's 3×3 convolutions. banded: the same between neighbouring channels only, the paper's
-    sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same,
-    but identity and branch are edges of their own, the branch has a node inside, and every convolution its norm;
-    so each can be cut alone, the inside can be narrowed, and all norms fold."""
+    sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same
+    function, but identity and branch are edges of their own and the branch has a node inside, so that each can be
+    cut alone and the inside narrowed."""
     inner: float = 1.0
     """Channels inside a residual branch, as a multiple of the node's."""
     head: Literal["corner", "all"] = "corner"
@@ -71,7 +65,7 @@ class Trellis:
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
         if self.shared and self.operators == "residual":
-            raise SettingError("shared=true, operators=residual: each convolution has its own norm; share block's.")
+            raise SettingError("shared=true, operators=residual: branches have nodes of their own; share block's.")
         if self.shared and self.doubling:
             raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
 
@@ -89,8 +83,7 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
     last_column = () if numbers.head == "all" else _last_layer(rows, last, corner)
     pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *last_column)
-    then = Relu() if numbers.operators == "residual" else NORM_AND_RELU
-    grid = [Node(place=Place(x, s), channels=channels[s], then=then) for x in range(numbers.layers) for s in rows]
+    grid = [Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows]
     edges = tuple(edge for a, b in pairs for edge in _edges(numbers, a, b))
     inside = {edge.target for edge in edges if edge.target.lane}
     within = [Node(place=place, channels=max(1, round(channels[place.scale] * numbers.inner))) for place in inside]
@@ -124,9 +117,8 @@ def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Pl
 
 
 def _stem(numbers: Trellis) -> Operator:
-    if numbers.operators == "residual":
-        return Chain((*strided_stem(numbers.finest).steps, Norm()))
-    return strided_stem(numbers.finest) if numbers.operators == "block" or numbers.finest else Conv()
+    blocks = numbers.operators in ("block", "residual")
+    return strided_stem(numbers.finest) if blocks or numbers.finest else Conv()
 
 
 def _edges(numbers: Trellis, source: Place, target: Place) -> Iterator[Edge]:
@@ -135,7 +127,7 @@ def _edges(numbers: Trellis, source: Place, target: Place) -> Iterator[Edge]:
         inside = Place(target.layer, target.scale, lane=far)
         yield Edge(source=source, target=target, operator=Identity())
         yield Edge(source=source, target=inside, operator=Conv(bias=False))
-        yield Edge(source=inside, target=target, operator=normed_conv())
+        yield Edge(source=inside, target=target, operator=Conv(bias=False))
         return
     shared = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if numbers.shared else ""
     yield Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
@@ -146,6 +138,4 @@ def _operator(kind: str, step: int) -> Operator:
         return UpConv() if step < 0 else Conv(stride=1 + step)
     if kind == "banded":
         return BandedConv(scales=(-1, 0, 1)[step + 1])
-    if kind == "residual":
-        return Chain((pointwise(), Norm(), Nearest())) if step < 0 else normed_conv(stride=2)
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
