@@ -74,21 +74,30 @@ class _Whole:
 
 
 class _WithParts:
-    """Sub-networks, drawn anew for each step, learn from the whole's answer in the same step."""
+    """Sub-networks, drawn anew for each step, learn from the whole's answer in the same step.
+
+    Their losses are averaged, and taken at temperature 1: added up, those of the least able would drown the whole's.
+    """
 
     def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, ignore: int, image: Size) -> None:
         self.recipe, self.ignore, self.fabric = recipe, ignore, fabric
         self.model: nn.Module = WithSubnetworks(fabric, whole)
         self.own: nn.Module = nn.Module()
         self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
+        self.narrowest = self.sampler.part(fabric.graph.edge_names, [0] * len(self.sampler.widths))
+        self.of_parts = recipe.changed(temperature=1.0)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
-        smallest = [self.sampler.smallest] if self.recipe.subnetworks > 1 else []
-        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(smallest))]
-        whole, *parts = model(images, [*smallest, *drawn])
-        total = summed_loss(whole, targets, self.recipe, self.ignore, taught)
+        narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
+        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
+        whole, *parts = model(images, [*narrow, *drawn])
+        total, taught_by_whole = (
+            summed_loss(whole, targets, self.recipe, self.ignore, taught),
+            whole[-1].detach().float(),
+        )
         for exits in parts:
-            total = total + summed_loss(exits, targets, self.recipe, self.ignore, whole[-1].detach().float())
+            loss = summed_loss(exits, targets, self.of_parts, self.ignore, taught_by_whole)
+            total = total + loss / len(parts)
         return total
 
     def judged(self) -> Graph:

@@ -37,7 +37,7 @@ class Recipe:
     """Softens teacher and student alike (Hinton et al. 2015)."""
     subnetworks: int = 0
     """Random sub-networks that are trained in each step beside the whole, which is their teacher in the same step
-    (the sandwich rule, Yu & Huang 2019); from 2 on the first of them is the smallest there is."""
+    (the sandwich rule, Yu & Huang 2019); from 2 on the first of them has every edge at the fewest channels."""
     narrowest: float = 0.25
     """Least share of a node's channels that sub-networks keep; 1: all."""
     gates: Literal["none", "bernoulli", "hard-concrete"] = "none"

@@ -1,0 +1,141 @@
+"""Random sub-networks: what they may be, and training with them."""
+
+import random
+
+import pytest
+import torch
+
+from convfabric.costs import costs
+from convfabric.data.imageset import ImageSet
+from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
+from convfabric.execution.sampled import answered
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.laws import check
+from convfabric.operators import Identity
+from convfabric.sampling import Sampler, ladder
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+from graphs import random_trellis
+
+IMAGE = (16, 16)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return open_data("digits")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_drawn_is_a_lawful_part_between_the_smallest_and_the_whole(seed: int) -> None:
+    graph, image = random_trellis(seed, most_channels=40)
+    sampler, dice = Sampler.of(graph, 0.25, image), random.Random(seed)
+    least, most = (costs(part, image).macs for part in (sampler.smallest, graph))
+    for _ in range(5):
+        part = check(sampler.draw(dice))
+        assert part.edge_names <= graph.edge_names
+        assert least <= costs(part, image).macs <= most
+
+
+def test_draws_span_the_range_and_follow_the_dice() -> None:
+    graph = weave("fabric-small", operators="residual")
+    sampler = Sampler.of(graph, 0.25, (32, 32))
+    drawn = [sampler.draw(random.Random(seed)) for seed in range(60)]
+    shares = sorted(costs(part, (32, 32)).macs / costs(graph, (32, 32)).macs for part in drawn)
+    assert shares[0] < 0.05
+    assert shares[-1] > 0.5
+    assert drawn == [sampler.draw(random.Random(seed)) for seed in range(60)]
+
+
+def test_identities_go_only_with_what_they_lead_to() -> None:
+    graph = weave("fabric-small", operators="residual")
+    sampler = Sampler.of(graph, 1.0, (32, 32))
+    free = [edge for edge in graph.edges if isinstance(edge.operator, Identity)]
+    for seed in range(20):
+        part = sampler.draw(random.Random(seed))
+        alive = {node.place for node in part.nodes}
+        assert all(edge.name in part.edge_names for edge in free if {edge.source, edge.target} <= alive)
+
+
+def test_widths_end_at_all_channels_and_are_blocks_where_there_are_enough() -> None:
+    for channels in range(1, 100):
+        counts = ladder(channels, 0.25)
+        assert counts[-1] == channels
+        assert len(counts) <= 5
+        assert all(1 <= count <= channels for count in counts)
+        assert all(count % 8 == 0 for count in counts[:-1] if channels >= 16)
+
+
+def trained_parameters(fabric: Fabric, graph: Graph) -> set[str]:
+    """Names of the parameters that a sub-network's answer has gradients for."""
+    fabric.zero_grad()
+    answered(fabric, graph, torch.rand(4, 3, *IMAGE))[-1].square().sum().backward()
+    return {name for name, p in fabric.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
+
+
+def test_a_sub_network_in_training_answers_as_its_extraction_and_touches_no_statistics() -> None:
+    torch.manual_seed(0)
+    graph = weave("fabric-tiny", size=IMAGE, operators="residual")
+    fabric, part = Fabric(graph).train(), Sampler.of(graph, 0.5, IMAGE).draw(random.Random(3))
+    before = {name: value.clone() for name, value in fabric.named_buffers()}
+    images = torch.rand(4, 3, *IMAGE)
+    from convfabric.extraction.surgery import extract
+
+    alone = extract(fabric, part).train()
+    torch.testing.assert_close(answered(fabric, part, images)[-1], alone(images), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in fabric.named_buffers())
+
+
+def test_a_sub_network_trains_only_what_it_has() -> None:
+    torch.manual_seed(0)
+    graph = weave("fabric-tiny", size=IMAGE, operators="residual")
+    fabric, part = Fabric(graph).train(), Sampler.of(graph, 0.5, IMAGE).smallest
+    touched = trained_parameters(fabric, part)
+    assert touched
+    assert {name.split(".")[1] for name in touched if name.startswith("edges.")} <= part.edge_names
+    inside = fabric.nodes[str(part.nodes[0].place)].get_parameter("steps.0.weight").grad
+    assert inside is not None
+    assert not inside[part.nodes[0].channels :].any()
+
+
+@pytest.mark.parametrize("subnetworks", [1, 2])
+def test_training_with_sub_networks_leaves_them_usable(digits: ImageSet, subnetworks: int) -> None:
+    torch.manual_seed(0)
+    graph = weave("fabric-tiny", size=(8, 8), image_channels=1, operators="residual")
+    fabric = Fabric(graph)
+    rows = train(fabric, digits, Recipe(epochs=3, subnetworks=subnetworks, narrowest=0.5), device="cpu")
+    assert rows[-1]["val_accuracy"] > 0.5
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_a_run_with_sub_networks_goes_on_as_if_it_had_not_stopped(digits: ImageSet, tmp_path: object) -> None:
+    from pathlib import Path
+
+    recipe = Recipe(epochs=2, subnetworks=2, narrowest=0.5)
+    ends = []
+    for stops in (0, 1):
+        torch.manual_seed(0)
+        fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, layers=2))
+        folder = Path(str(tmp_path)) / str(stops)
+
+        def stop(moment: object, wanted: int = 25 * stops) -> None:
+            if wanted and getattr(moment, "step", 0) == wanted:
+                raise RuntimeError("stopped")
+
+        try:
+            train(fabric, digits, recipe, folder=folder, device="cpu", watch=stop)
+        except RuntimeError:
+            train(fabric, digits, recipe, folder=folder, resume=True, device="cpu")
+        ends.append(torch.cat([p.detach().flatten() for p in fabric.parameters()]))
+    assert torch.equal(*ends)
+
+
+def test_what_cannot_be_sampled_is_refused() -> None:
+    with pytest.raises(SettingError, match="narrowest=0: give a share above 0"):
+        Recipe(narrowest=0)
+    with pytest.raises(SettingError, match="subnetworks=-1: give at least 0"):
+        Recipe(subnetworks=-1)
+    with pytest.raises(SettingError, match="edges are drawn by one of them"):
+        Recipe(subnetworks=1, gates="bernoulli")
