@@ -1,43 +1,151 @@
+"""The table of operations, the prediction from it, and the models that are only timed."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from convfabric.costs import costs
+from convfabric.execution.folding import folded
+from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.prediction import calibrate, predict_from, sample_graphs
+from convfabric.latency import table as tables
+from convfabric.latency.drafts import drafted
+from convfabric.latency.measurement import measure
+from convfabric.latency.prediction import (
+    Prediction,
+    calibrate,
+    every_operation,
+    operations,
+    predict_from,
+    sample_graphs,
+    simplified,
+)
+from convfabric.latency.probing import PROBES
+from convfabric.latency.table import Conditions, Table, key_of
+from convfabric.operators import Work, pointwise
+from convfabric.sampling import Sampler
 from convfabric.weavers import weave
 
 IMAGE = (32, 32)
 
 
-def made_up(graph: Graph) -> float:
-    found = costs(graph, IMAGE)
-    return 0.05 + 0.01 * len(graph.edges) + 0.03 * found.macs / 1e6 + 0.2 * found.activation_bytes / 1e6
+def made_up_probe(work: Work, threads: int, batch: int) -> float:
+    """A device whose operations take a time of their own for each kind."""
+    each = 1.0 + len(type(work.operator).__name__) / 10
+    return 0.001 + each * work.operator.macs(*work[1:]) / 1e8
 
 
-def test_a_device_that_is_linear_is_predicted_exactly() -> None:
-    graph = weave("fabric-small")
-    known = [g for seed in range(3) for g in sample_graphs(graph, IMAGE, seed)]
-    prediction = predict_from({g: made_up(g) for g in known}, IMAGE)
-    for unseen in sample_graphs(graph, IMAGE, seed=5):
-        assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen), rel=1e-3)
+def made_up(graph: Graph, table: Table, simple: object) -> float:
+    """A network on that device: its operations, a start, and what lies between them."""
+    known = simplified(graph) if simple is None else simple
+    total = sum(made_up_probe(work, 1, 1) for work in operations(graph, known, IMAGE))  # type: ignore[arg-type]
+    return 0.05 + 0.8 * total + 0.1 * costs(graph, IMAGE).parameters / 1e6
 
 
-def test_calibration_measures_few_graphs_over_the_range_and_states_its_error() -> None:
-    asked: list[Graph] = []
-
-    def measured(graph: Graph) -> float:
-        asked.append(graph)
-        return made_up(graph)
-
-    prediction = calibrate(weave("fabric-small"), IMAGE, measured)
-    shares = [costs(graph, IMAGE).macs / costs(asked[0], IMAGE).macs for graph in asked]
-    assert shares[0] == 1.0
-    assert 2 <= len(asked) <= 5
-    assert shares[-1] < 0.2
-    assert 0 <= prediction.median_error < 0.5
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Table:
+    monkeypatch.setattr(tables, "PROBES", {"onnxruntime": made_up_probe})
+    return Table(conditions=Conditions())
 
 
-def test_more_edges_are_never_predicted_to_be_quicker() -> None:
-    graph = weave("fabric-small")
-    prediction = calibrate(graph, IMAGE, made_up)
-    for smaller in sample_graphs(graph, IMAGE, seed=3)[1:]:
-        assert prediction.milliseconds(smaller) <= prediction.milliseconds(graph)
+def calibrated(table: Table, graph: Graph) -> tuple[Prediction, Sampler]:
+    sampler, simple = Sampler.of(graph, 0.25, IMAGE), simplified(graph)
+    return calibrate(sampler, IMAGE, table, lambda part: made_up(part, table, simple)), sampler
+
+
+@pytest.mark.parametrize("operators", ["block", "residual", "plain"])
+def test_a_device_whose_operations_add_up_is_predicted_exactly(device: Table, operators: str) -> None:
+    graph = weave("fabric-small", operators=operators)
+    prediction, sampler = calibrated(device, graph)
+    for seed in range(20):
+        unseen = sampler.draw(random.Random(seed))
+        assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen, device, prediction.simple), rel=0.01)
+    assert prediction.median_error < 0.01
+    assert prediction.rank > 0.99
+    assert prediction.corrected(2.0).milliseconds(graph) == pytest.approx(2 * prediction.milliseconds(graph))
+
+
+@pytest.mark.parametrize("network", ["fabric-small", "b-cnf", "resnet-20", "paper-mnist-sparse"])
+def test_every_operation_of_every_sub_network_is_in_the_table(device: Table, network: str) -> None:
+    channels = 1 if network == "paper-mnist-sparse" else 3
+    graph = weave(network, size=IMAGE, image_channels=channels)
+    sampler, simple = Sampler.of(graph, 0.25, IMAGE), simplified(graph)
+    known = set(every_operation(sampler, simple, IMAGE))
+    for seed in range(20):
+        missing = set(operations(sampler.draw(random.Random(seed)), simple, IMAGE)) - known
+        assert not missing, key_of(missing.pop())
+
+
+@pytest.mark.parametrize("network", ["densenet", "unet", "msdnet-small"])
+def test_channels_that_follow_from_concatenations_are_estimated_from_the_nearest(device: Table, network: str) -> None:
+    graph = weave(network, size=IMAGE, **({"blocks": (2, 2)} if network == "densenet" else {}))
+    prediction, sampler = calibrated(device, graph)
+    for seed in range(10):
+        unseen = sampler.draw(random.Random(seed))
+        assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen, device, prediction.simple), rel=0.25)
+
+
+def test_sampled_graphs_span_the_range_and_errors_are_of_graphs_left_out(device: Table) -> None:
+    graph = weave("fabric-small", operators="residual")
+    sampler, simple = Sampler.of(graph, 0.25, IMAGE), simplified(graph)
+    chosen = sample_graphs(sampler, lambda part: costs(part, IMAGE).macs, 12)
+    shares = [costs(part, IMAGE).macs / costs(graph, IMAGE).macs for part in chosen]
+    assert max(shares) == 1.0
+    assert min(shares) < 0.05
+    device.measure(every_operation(sampler, simple, IMAGE))
+    dice = random.Random(0)
+    noisy = {part: made_up(part, device, simple) * dice.uniform(0.8, 1.25) for part in chosen}
+    prediction = predict_from(noisy, device, simple, IMAGE)
+    assert len(prediction.errors) == len(noisy)
+    assert 0.02 < prediction.median_error < 0.5
+    assert f"off by {prediction.median_error:.0%}" in str(prediction)
+
+
+def test_operations_are_timed_once_and_kept_for_the_next_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Work] = []
+
+    def counting(work: Work, threads: int, batch: int) -> float:
+        asked.append(work)
+        return float(len(asked))
+
+    monkeypatch.setattr(tables, "PROBES", {"onnxruntime": counting})
+    works = [Work(pointwise(), 8, count, (4, 4), (4, 4)) for count in (8, 16, 8)]
+    table = Table.opened(Conditions(threads=2), tmp_path)
+    assert table.measure(works) == 2
+    again = Table.opened(Conditions(threads=2), tmp_path)
+    assert again.measure(works) == 0
+    assert [again.milliseconds(work) for work in works] == [1.0, 2.0, 1.0]
+    assert Table.opened(Conditions(threads=1), tmp_path).known == {}
+    assert again.file is not None
+    again.file.write_text("{not json")
+    assert Table.opened(Conditions(threads=2), tmp_path).known == {}
+    with pytest.raises(KeyError):
+        table.milliseconds(Work(pointwise(), 8, 8, (5, 4), (5, 4)))
+
+
+@pytest.mark.parametrize("runtime", sorted(PROBES))
+def test_the_real_probes_time_whatever_the_catalogue_has_in_a_fabric(runtime: str) -> None:
+    graph = weave("fabric-tiny", size=(8, 8))
+    works = dict.fromkeys(operations(graph, simplified(graph), (8, 8)))
+    times = [PROBES[runtime](work, 1, 2) for work in works]
+    assert all(0 < milliseconds < 1000 for milliseconds in times)
+
+
+@pytest.mark.parametrize("network", ["fabric-tiny", "unet", "msdnet-small", "paper-mnist-sparse"])
+def test_a_draft_answers_like_the_network(network: str) -> None:
+    channels = 1 if network == "paper-mnist-sparse" else 3
+    task = "segmentation" if network == "unet" else "classification"
+    fabric = Fabric(weave(network, size=IMAGE, image_channels=channels, task=task)).eval()
+    images = torch.rand(2, channels, *IMAGE)
+    session = onnxruntime.InferenceSession(drafted(folded(fabric), images), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        wanted = fabric(images).numpy()
+    np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], wanted, rtol=1e-3, atol=1e-4)
+    found = measure(drafted(folded(fabric), images), (channels, *IMAGE), batch=2, seconds=0.001)
+    assert found.batch == 2
+    assert found.runs >= 25
+    assert "batch 2, 1 thread, ONNX Runtime" in str(found)

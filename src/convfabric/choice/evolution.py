@@ -78,7 +78,7 @@ class Evolution:
                 return graph
         parents = sorted(tried, key=lambda graph: tried[graph], reverse=True)[:PARENTS]
         for attempt in range(MOST_TRIES):
-            if not parents or (drawing and attempt < MOST_TRIES // 2):
+            if not parents or drawing == (attempt < MOST_TRIES // 2):
                 child = self.sampler.draw(dice)
             else:
                 children = [self.repaired(self._child(parents, dice), dice) for _ in range(CHILDREN)]

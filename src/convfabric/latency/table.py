@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from math import log
 from pathlib import Path
 
 import onnxruntime
@@ -13,9 +14,10 @@ from convfabric.archive import write_atomically
 from convfabric.environment import machine
 from convfabric.execution.building import kept_in
 from convfabric.latency.probing import PROBES
-from convfabric.operators import Operator, Work
+from convfabric.operators import Operator, Size, Work
 
 SAVE_EVERY = 50
+Kind = tuple[Operator, Size, Size]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Table:
     conditions: Conditions
     file: Path | None = None
     known: dict[str, float] = field(default_factory=dict)
+    near: dict[Kind, list[Work]] = field(default_factory=dict)
+    """Operations that were asked for, by all but their channels."""
 
     @classmethod
     def opened(cls, conditions: Conditions, folder: Path | None = None) -> "Table":
@@ -56,12 +60,22 @@ class Table:
         return cls(conditions=conditions, file=file, known=known)
 
     def milliseconds(self, work: Work) -> float:
-        """What an operation takes. KeyError where it was not measured."""
-        return self.known[key_of(work)]
+        """What an operation takes; where it was not measured with these channels, by the nearest that was.
+
+        KeyError where none of the kind was measured.
+        """
+        found = self.known.get(key_of(work))
+        if found is not None:
+            return found
+        nearest = min(self.near[_kind(work)], key=lambda other: _apart(work, other))
+        return self.known[key_of(nearest)] * _size(work) / _size(nearest)
 
     def measure(self, works: Iterable[Work], watch: Callable[[int, int], None] = lambda done, of: None) -> int:
         """Measures those that are not known yet; how many there were. ``watch`` is told how far it has come."""
-        missing = [work for work in dict.fromkeys(works) if key_of(work) not in self.known]
+        wanted = list(dict.fromkeys(works))
+        for work in wanted:
+            self.near.setdefault(_kind(work), []).append(work)
+        missing = [work for work in wanted if key_of(work) not in self.known]
         probe = PROBES[self.conditions.runtime]
         for done, work in enumerate(missing, 1):
             self.known[key_of(work)] = probe(work, self.conditions.threads, self.conditions.batch)
@@ -78,6 +92,22 @@ class Table:
                 write_atomically(self.file, json.dumps(facts, indent=0))
             except OSError:
                 return
+
+
+def _kind(work: Work) -> Kind:
+    return work.operator, work.size_in, work.size_out
+
+
+def _apart(one: Work, other: Work) -> float:
+    """How much the channels of two operations differ, by ratio."""
+    pairs = ((one.channels_in, other.channels_in), (one.channels_out, other.channels_out))
+    return sum(abs(log(a / b)) for a, b in pairs)
+
+
+def _size(work: Work) -> float:
+    """Multiply-accumulates, and values written for those that have none."""
+    operator, *ends = work
+    return float(operator.macs(*ends) + operator.values(*ends))
 
 
 def key_of(work: Work) -> str:

@@ -1,0 +1,178 @@
+"""Gates: unbiased gradients, costs, schedules, and that they close."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from convfabric.costs import costs, edge_costs
+from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph, Place
+from convfabric.laws import check
+from convfabric.operators import Identity, basic_block, projection
+from convfabric.schedule import parallel_steps
+from convfabric.training.gates import Gates, reinforced
+from convfabric.training.loop import Run, train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
+
+IMAGE = (8, 8)
+
+
+def six_edges() -> Graph:
+    """A B-CNF of six edges, all of them gated."""
+    graph = weave("b-cnf", layers=2, scales=2, channels=3, size=IMAGE, classes=3)
+    assert len(graph.edges) == 6
+    return graph
+
+
+def objective(fabric: Fabric, gates: Gates, images: Tensor, targets: Tensor, values_E: Tensor) -> Tensor:
+    """(B,) loss and price of the cost when every image has the same gates."""
+    mapping = {name: values_E[i] for i, name in enumerate(gates.names)}
+    logits = fabric.forward_exits(images, gates=mapping)[-1]
+    over = (gates.cost(values_E[None]) - gates.recipe.gate_target).clamp(min=0)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none") + gates.recipe.gate_weight * over
+
+
+def outcomes(count: int) -> Iterator[Tensor]:
+    yield from (torch.tensor(values, dtype=torch.float64) for values in product((0.0, 1.0), repeat=count))
+
+
+def test_reinforce_is_on_average_the_gradient_of_the_expected_objective() -> None:
+    torch.manual_seed(0)
+    graph = six_edges()
+    fabric = Fabric(graph).double().eval()
+    gates = Gates(graph, Recipe(gates="bernoulli", gate_target=0.3, gate_weight=2.0), IMAGE).double()
+    gates.logits_E.data = torch.linspace(-1.5, 1.5, 6, dtype=torch.float64)
+    images, targets = torch.randn(2, 3, *IMAGE, dtype=torch.float64), torch.tensor([0, 2])
+    with torch.no_grad():
+        losses = torch.stack([objective(fabric, gates, images, targets, values) for values in outcomes(6)])
+    likely = torch.stack([_log_probability(gates, values).exp() for values in outcomes(6)])
+    [exact] = torch.autograd.grad((likely[:, None] * losses).mean(1).sum(), gates.logits_E)
+
+    total = torch.zeros(6, dtype=torch.float64)
+    drawn = list(outcomes(6))
+    for first, second in product(range(64), repeat=2):
+        logs = torch.stack([_log_probability(gates, drawn[first]), _log_probability(gates, drawn[second])])
+        rewards = -torch.stack([losses[first, 0], losses[second, 1]])
+        [found] = torch.autograd.grad(reinforced(logs, rewards), gates.logits_E)
+        total += found * (likely[first] * likely[second]).detach()
+    torch.testing.assert_close(total, exact, rtol=1e-9, atol=1e-12)
+    assert exact.abs().min() > 1e-6
+
+
+def _log_probability(gates: Gates, values_E: Tensor) -> Tensor:
+    open_E = torch.sigmoid(gates.logits_E)
+    return (values_E * open_E.log() + (1 - values_E) * (1 - open_E).log()).sum()
+
+
+def test_draws_have_the_probabilities_they_say_and_their_logarithms() -> None:
+    torch.manual_seed(0)
+    gates = Gates(six_edges(), Recipe(gates="bernoulli"), IMAGE)
+    gates.logits_E.data = torch.linspace(-2, 2, 6)
+    draw = gates.draw(20_000)
+    torch.testing.assert_close(draw.values_BE.mean(0), torch.sigmoid(gates.logits_E.detach()), atol=0.02, rtol=0)
+    assert draw.log_probability_B is not None
+    torch.testing.assert_close(draw.log_probability_B[0], _log_probability(gates, draw.values_BE[0]))
+
+
+def test_hard_concrete_draws_are_open_as_often_as_said_and_pass_gradients() -> None:
+    torch.manual_seed(0)
+    gates = Gates(six_edges(), Recipe(gates="hard-concrete"), IMAGE)
+    gates.logits_E.data = torch.linspace(-2, 2, 6)
+    values = gates.draw(20_000).values_BE
+    said = torch.tensor([gates.probabilities()[name] for name in gates.names])
+    torch.testing.assert_close((values > 0).float().mean(0), said, atol=0.02, rtol=0)
+    assert ((values == 0) | (values == 1)).float().mean() > 0.3
+    gates.cost(gates.draw(8).values_BE).mean().backward()
+    assert gates.logits_E.grad is not None
+    assert bool((gates.logits_E.grad > 0).all())
+
+
+@pytest.mark.parametrize("network", ["b-cnf", "resnet-fabric"])
+@pytest.mark.parametrize("cost", ["macs", "params"])
+def test_the_cost_of_open_gates_is_that_of_the_edges(network: str, cost: str) -> None:
+    graph = weave(network, size=(32, 32), channels=4)
+    gates = Gates(graph, Recipe(gates="bernoulli", gate_cost=cost), (32, 32))  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    values = torch.randint(0, 2, (5, len(gates.names))).float()
+    kind = {"macs": "macs", "params": "parameters"}[cost]
+    every = {edge.name: getattr(edge_costs(graph, edge, (32, 32)), kind) for edge in graph.edges}
+    for row, share in zip(values, gates.cost(values), strict=True):
+        shut = {name for name, value in zip(gates.names, row, strict=True) if value == 0}
+        kept = sum(value for name, value in every.items() if name not in shut)
+        assert float(share) == pytest.approx(kept / sum(every.values()), rel=1e-5)
+    assert float(gates.cost(torch.ones(1, len(gates.names)))) == pytest.approx(1.0)
+
+
+def test_a_closed_gate_is_a_missing_edge_in_every_network_that_can_be_gated() -> None:
+    torch.manual_seed(0)
+    for network in ("b-cnf", "resnet-fabric"):
+        graph = weave(network, size=(32, 32), channels=4)
+        fabric, gates = Fabric(graph).eval(), Gates(graph, Recipe(gates="bernoulli"), (32, 32))
+        shut = set(gates.names[::3])
+        part = graph.restrict(graph.edge_names - shut)
+        images = torch.randn(2, 3, 32, 32)
+        mapping = {name: torch.tensor(float(name not in shut)) for name in gates.names}
+        torch.testing.assert_close(fabric.forward_exits(images, gates=mapping)[-1], fabric(images, part))
+
+
+def test_a_graph_whose_nodes_normalise_has_no_gates() -> None:
+    with pytest.raises(SettingError, match="so no edge can be gated; b-cnf and resnet-fabric"):
+        Gates(weave("fabric-tiny"), Recipe(gates="bernoulli"), IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "hard-concrete"])
+def test_gates_close_until_the_cost_is_near_its_target_and_the_run_goes_on_after_a_stop(
+    kind: str, tmp_path: Path
+) -> None:
+    data = open_data("digits")
+    graph = weave("b-cnf", layers=3, scales=3, channels=8, size=IMAGE, image_channels=1)
+    recipe = Recipe(epochs=6, lr=0.05, gates=kind, gate_target=0.5, gate_lr=0.5)  # type: ignore[arg-type]
+    ends = []
+    for stops in (0, 40):
+        torch.manual_seed(0)
+        fabric, folder = Fabric(graph), tmp_path / str(stops)
+
+        def stop(moment: object, at: int = stops) -> None:
+            if at and getattr(moment, "step", 0) == at:
+                raise RuntimeError("stopped")
+
+        try:
+            rows = train(fabric, data, recipe, folder=folder, device="cpu", watch=stop)
+        except RuntimeError:
+            rows = train(fabric, data, recipe, folder=folder, resume=True, device="cpu")
+        run = Run(Fabric(graph), data, recipe, folder=folder, device="cpu")
+        run.resume()
+        assert isinstance(run.lesson.own, Gates)
+        ends.append(run.lesson.own)
+    assert torch.equal(ends[0].logits_E, ends[1].logits_E)
+    found = ends[0].chosen()
+    assert costs(found, IMAGE).macs < 0.75 * costs(graph, IMAGE).macs
+    assert rows[-1]["val_accuracy"] > 0.5
+    assert 0 < rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_parallel_steps_of_hand_made_graphs() -> None:
+    chain = weave_trellis(Trellis(layers=4, scales=1, channels=4))
+    assert [parallel_steps(chain, workers) for workers in (1, 3)] == [5, 5]
+    draft = Draft("fork", Purpose())
+    start = draft.enter(Place(0, 0), basic_block(), 4)
+    sides = [draft.put(Place(1, 0, lane), 4, (start, projection())) for lane in range(4)]
+    draft.answer(draft.put(Place(2, 0), 4, *((side, Identity()) for side in sides)))
+    fork = check(draft.finished())
+    assert [parallel_steps(fork, workers) for workers in (1, 2, 4, 9)] == [7, 5, 4, 4]
+
+
+def test_more_machines_never_need_more_steps_and_one_needs_every_task() -> None:
+    for seed in range(8):
+        graph = weave("b-cnf", layers=2 + seed % 3, scales=2 + seed % 2, channels=2)
+        steps = [parallel_steps(graph, workers) for workers in range(1, 9)]
+        assert steps == sorted(steps, reverse=True)
+        added = sum(len(graph.arriving(n.place)) + (n.place == graph.entry.place) > 1 for n in graph.nodes)
+        assert steps[0] == 1 + len(graph.edges) + added + len(graph.heads)
