@@ -63,8 +63,8 @@ def main() -> None:
             rows.append(trained(graph, data, recipe, said.work / f"{kind}-{seed}"))
             print(rows[-1], flush=True)
     sentences = [
-        f"MNIST, {len(data.splits['train']):,} training images, 32×32, B-CNF of 4 layers × 5 scales × 16 channels; 10,000 "
-        "test images read once for each row. Cost is the share of the ungated network's MACs on edges.",
+        f"MNIST, {len(data.splits['train']):,} training images, 32×32, B-CNF of 4 layers × 5 scales × 16 channels; "
+        "10,000 test images read once for each row. Cost is the share of the ungated network's MACs on edges.",
         f"The chosen network keeps the edges whose gates are open with probability above 0.5; its statistics are "
         f"refreshed, nothing is fine-tuned. Sure gates are below {SURE} or above {1 - SURE}.",
         f"Recipe: {recipe}.",

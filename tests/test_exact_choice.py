@@ -81,7 +81,7 @@ def test_what_does_not_add_up_is_refused_by_name() -> None:
     sharing = weave("fabric-tiny", shared=True, doubling=False)
     with pytest.raises(SettingError, match="shares weights"):
         choose_exactly(sharing, random_worth(sharing, 0), Budget(params="50%"), IMAGE)
-    with pytest.raises(BudgetError, match="no sub-network of fabric-tiny fits 0.01 M MACs"):
+    with pytest.raises(BudgetError, match="no sub-network of fabric-tiny fits"):
         choose_exactly(graph, worth, Budget(macs=1e4), IMAGE)
 
 
@@ -99,7 +99,7 @@ def evolution_of(graph: Graph, share: float) -> tuple[Evolution, list[Graph]]:
 
 
 def test_evolution_finds_better_than_the_same_number_of_random_draws() -> None:
-    evolution, asked = evolution_of(weave("fabric-tiny", operators="residual"), 0.15)
+    evolution, _ = evolution_of(weave("fabric-tiny", operators="residual"), 0.15)
     found = evolution.run([], trials=120)
     dice = random.Random(1)
     drawn = [evolution.grown(evolution.repaired(evolution.sampler.draw(dice), dice), dice) for _ in range(120)]

@@ -106,8 +106,7 @@ def _apart(one: Work, other: Work) -> float:
 
 def _size(work: Work) -> float:
     """Multiply-accumulates, and values written for those that have none."""
-    operator, *ends = work
-    return float(operator.macs(*ends) + operator.values(*ends))
+    return float(work.operator.macs(*work[1:]) + work.operator.values(*work[1:]))
 
 
 def key_of(work: Work) -> str:

@@ -9,19 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convfabric.errors import SettingError
-from convfabric.graph import Edge, Entry, Graph, Head, Node, Place
+from convfabric.graph import Entry, Graph, Head, Node, Place
 from convfabric.laws import check
-from convfabric.operators import (
-    BandedConv,
-    Conv,
-    Identity,
-    Operator,
-    UpConv,
-    pointwise_up,
-    residual,
-    strided_stem,
-)
 from convfabric.weavers.draft import Purpose
+from convfabric.weavers.moves import Kind, edges_of, stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +29,7 @@ class Trellis:
     """Whether each coarser scale has twice the channels; else all have the same."""
     finest: int = 0
     """Scale where the first row stands; images reach it by strided convolutions."""
-    operators: Literal["plain", "banded", "block", "residual"] = "plain"
+    operators: Kind = "plain"
     """plain: the paper's 3×3 convolutions. banded: the same between neighbouring channels only, the paper's
     sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same
     function, but identity and branch are edges of their own and the branch has a node inside, so that each can be
@@ -84,14 +75,18 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     last_column = () if numbers.head == "all" else _last_layer(rows, last, corner)
     pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *last_column)
     grid = [Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows]
-    edges = tuple(edge for a, b in pairs for edge in _edges(numbers, a, b))
+    edges = tuple(edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared))
     inside = {edge.target for edge in edges if edge.target.lane}
     within = [Node(place=place, channels=max(1, round(channels[place.scale] * numbers.inner))) for place in inside]
     graph = Graph(
         name=name,
         nodes=(*grid, *sorted(within, key=lambda node: node.place)),
         edges=edges,
-        entry=Entry(place=Place(0, numbers.finest), operator=_stem(numbers), image_channels=purpose.image_channels),
+        entry=Entry(
+            place=Place(0, numbers.finest),
+            operator=stem(numbers.operators, numbers.finest),
+            image_channels=purpose.image_channels,
+        ),
         heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
     return check(graph)
@@ -114,28 +109,3 @@ def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Pl
         yield from ((Place(last, s + 1), Place(last, s)) for s in rows[:-1])
     elif last > 0:
         yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])
-
-
-def _stem(numbers: Trellis) -> Operator:
-    blocks = numbers.operators in ("block", "residual")
-    return strided_stem(numbers.finest) if blocks or numbers.finest else Conv()
-
-
-def _edges(numbers: Trellis, source: Place, target: Place) -> Iterator[Edge]:
-    far, step = target.layer - source.layer, target.scale - source.scale
-    if numbers.operators == "residual" and step == 0:
-        inside = Place(target.layer, target.scale, lane=far)
-        yield Edge(source=source, target=target, operator=Identity())
-        yield Edge(source=source, target=inside, operator=Conv(bias=False))
-        yield Edge(source=inside, target=target, operator=Conv(bias=False))
-        return
-    shared = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if numbers.shared else ""
-    yield Edge(source=source, target=target, operator=_operator(numbers.operators, step), shared=shared)
-
-
-def _operator(kind: str, step: int) -> Operator:
-    if kind == "plain":
-        return UpConv() if step < 0 else Conv(stride=1 + step)
-    if kind == "banded":
-        return BandedConv(scales=(-1, 0, 1)[step + 1])
-    return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]

@@ -1,0 +1,334 @@
+"""The contest: accuracy per millisecond, of networks cut from one fabric and of others trained at the same total cost.
+
+    pip install timm torch-pruning
+    python benchmarks/accuracy_per_ms.py --data cifar10-jpeg               what accuracy_per_ms.yaml says
+    python benchmarks/accuracy_per_ms.py --data cifar10-jpeg --only fabric resnet-20
+
+Every contestant gets the same cost for each budget; the fabric is trained with the sum of all, less what fine-tuning
+takes. Resumable: each finished network is kept in --work. Milliseconds are measured at the end, in turns.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from cifar import fewer
+from convfabric.archive import load_fabric, passport, save_fabric
+from convfabric.choice.evolution import Evolution
+from convfabric.costs import costs
+from convfabric.data.imageset import ImageSet
+from convfabric.data.opening import open_data
+from convfabric.execution.folding import folded
+from convfabric.extraction.inherited import Judge
+from convfabric.extraction.statistics import refresh
+from convfabric.extraction.surgery import extract
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.latency.drafts import drafted
+from convfabric.latency.measurement import measure
+from convfabric.sampling import Sampler
+from convfabric.scores import score
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+from plain import train_plain
+from records import RESULTS, write_record
+from rivals import SIZE, TIMM, macs_of, mobilenet_of, pruned, resnet_of, resnet_to_prune
+from timed import timed_fabric
+
+TERA, MEGA = 1e12, 1e6
+ROUNDS = 5
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What is contested, and where networks are kept."""
+
+    data: ImageSet
+    numbers: Mapping[str, Any]
+    """Of the configuration."""
+    work: Path
+    seed: int
+
+    @property
+    def images(self) -> int:
+        """Of training."""
+        return len(self.data.splits["train"])
+
+    def epochs(self, tera_macs: float, macs_an_image: float) -> int:
+        """Passes over the training images that a cost pays for."""
+        return max(1, round(tera_macs * TERA / (macs_an_image * self.images)))
+
+    def recipe(self, epochs: int, rate: float, **more: Any) -> Recipe:
+        """The recipe that all contestants share."""
+        return Recipe(epochs=epochs, lr=rate, batch=self.numbers["batch"], seed=self.seed, **more)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--data", required=True, help="folder with train/CLASS and test/CLASS")
+    words.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    words.add_argument("--work", type=Path, default=Path("runs/contest"))
+    words.add_argument("--only", nargs="*", help="contestants")
+    words.add_argument("--results", type=Path, default=RESULTS)
+    words.add_argument("--record", action="store_true", help="only measure and write down what is there")
+    said = words.parse_args()
+    numbers = yaml.safe_load(said.config.read_text())
+    data = fewer(open_data(said.data), numbers["images"])
+    for seed in numbers["seeds"] if not said.record else ():
+        for name in said.only or numbers["contestants"]:
+            CONTESTANTS[name](Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed))
+    record(said.work, numbers, data, said.results)
+
+
+def kept(contest: Contest, name: str, budget: float, make: Callable[[], tuple[nn.Module, Row]]) -> None:
+    """A finished network's row and timed model, made if they are not there. The test set is read once."""
+    folder = contest.work / f"{name}-{budget:g}"
+    if (folder / "row.json").is_file():
+        return
+    began = time.process_time()
+    network, facts = make()
+    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found, on_val = (score(network, contest.data, split) for split in ("test", "val"))
+    folder.mkdir(parents=True, exist_ok=True)
+    exported = folded(network) if isinstance(network, Fabric) else network
+    (folder / "timed.onnx").write_bytes(drafted(exported, torch.zeros(1, 3, *SIZE)))
+    row = {
+        "network": name,
+        "budget M MACs": budget,
+        "seed": contest.seed,
+        "M MACs": round(
+            (costs(network.graph, SIZE).macs if isinstance(network, Fabric) else macs_of(network)) / MEGA, 2
+        ),
+        "test accuracy %": round(100 * found.accuracy, 2),
+        "val accuracy %": round(100 * on_val.accuracy, 2),
+        "CPU minutes": round((time.process_time() - began) / 60, 1),
+        **facts,
+    }
+    (folder / "row.json").write_text(json.dumps(row))
+    print(row, flush=True)
+
+
+def taken(network: nn.Module) -> int:
+    """Multiply-accumulates for one image."""
+    return costs(network.graph, SIZE).macs if isinstance(network, Fabric) else macs_of(network)
+
+
+def rate_of(contest: Contest, name: str, tried: Callable[[float, float], float]) -> float:
+    """The rate that is best on val after an eighth of the cost, at the middle budget; ``tried`` takes rate and cost."""
+    file = contest.work.parent / f"rate-{name}.json"
+    if not file.is_file():
+        found = {rate: tried(rate, contest.numbers["tera_macs"] / 8) for rate in contest.numbers["rates"]}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+        print(name, found, flush=True)
+    known = {float(rate): value for rate, value in json.loads(file.read_text()).items()}
+    return max(known, key=lambda rate: known[rate])
+
+
+def resnets(name: str, blocks: int) -> Callable[[Contest], None]:
+    """ResNets of one depth, as wide as each budget lets them be."""
+
+    def contestant(contest: Contest) -> None:
+        def trained(budget: float, rate: float, cost: float) -> Fabric:
+            graph = resnet_of(blocks, budget * MEGA)
+            torch.manual_seed(contest.seed)
+            fabric = Fabric(graph)
+            epochs = contest.epochs(cost, 3 * costs(graph, SIZE).macs)
+            train(fabric, contest.data, contest.recipe(epochs, rate), device="cpu")
+            return fabric
+
+        _separately(contest, name, trained)
+
+    return contestant
+
+
+def mobilenets(name: str, version: int) -> Callable[[Contest], None]:
+    """MobileNets of one version, as wide as each budget lets them be."""
+
+    def contestant(contest: Contest) -> None:
+        def trained(budget: float, rate: float, cost: float) -> nn.Module:
+            torch.manual_seed(contest.seed)
+            network = mobilenet_of(version, budget * MEGA)
+            epochs = contest.epochs(cost, 3 * macs_of(network))
+            return train_plain(network, contest.data, contest.recipe(epochs, rate))
+
+        _separately(contest, name, trained)
+
+    return contestant
+
+
+def _separately(contest: Contest, name: str, trained: Callable[[float, float, float], nn.Module]) -> None:
+    """One training for each budget; ``trained`` takes budget, rate and cost."""
+    budgets = contest.numbers["budgets"]
+    if all((contest.work / f"{name}-{budget:g}" / "row.json").is_file() for budget in budgets):
+        return
+    middle = budgets[len(budgets) // 2]
+    rate = rate_of(contest, name, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").accuracy)
+    for budget in budgets:
+        kept(contest, name, budget, lambda b=budget: (trained(b, rate, contest.numbers["tera_macs"]), {"rate": rate}))
+
+
+def torch_pruned(contest: Contest) -> None:
+    """A ResNet-20 of twice the cost, its weakest channels taken out, fine-tuned with the whole as teacher."""
+    cost, share = contest.numbers["tera_macs"], contest.numbers["pruned"]["finetune"]
+    times = contest.numbers["pruned"]["times"]
+
+    def whole(budget: float, rate: float, cost: float) -> nn.Module:
+        torch.manual_seed(contest.seed)
+        network = resnet_to_prune(times * budget * MEGA)
+        epochs = contest.epochs(cost, 3 * macs_of(network))
+        return train_plain(network, contest.data, contest.recipe(epochs, rate))
+
+    def made(budget: float, rate: float) -> tuple[nn.Module, Row]:
+        teacher = whole(budget, rate, (1 - share) * cost)
+        network = pruned(teacher, budget * MEGA)
+        epochs = contest.epochs(share * cost, 3 * macs_of(network) + macs_of(teacher))
+        tuning = contest.recipe(epochs, rate * contest.numbers["fabric"]["finetune_lr"])
+        return train_plain(network, contest.data, tuning, teacher), {"rate": rate}
+
+    budgets = contest.numbers["budgets"]
+    middle = budgets[len(budgets) // 2]
+    rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").accuracy)
+    for budget in budgets:
+        kept(contest, "pruned", budget, lambda b=budget: made(b, rate))
+
+
+def our_fabric(contest: Contest) -> tuple[Fabric, float]:
+    """The trained fabric, and its rate."""
+    numbers = contest.numbers["fabric"]
+    graph = weave(numbers["network"], **numbers["numbers"])
+    parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
+    sampler, dice = Sampler.of(graph, numbers["narrowest"], SIZE), random.Random(0)
+    drawn = fmean(costs(sampler.draw(dice), SIZE).macs for _ in range(100))
+    an_image = 3 * (costs(graph, SIZE).macs + numbers["subnetworks"] * drawn)
+    every = contest.numbers["tera_macs"] * len(contest.numbers["budgets"])
+
+    def tried(rate: float, cost: float) -> float:
+        torch.manual_seed(contest.seed)
+        fabric = Fabric(graph)
+        recipe = contest.recipe(contest.epochs(len(contest.numbers["budgets"]) * cost / 2, an_image), rate, **parts)
+        train(fabric, contest.data, recipe, device="cpu")
+        return score(fabric, contest.data, "val").accuracy
+
+    rate = rate_of(contest, "fabric", tried)
+    recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
+    fabric, _ = timed_fabric(graph, contest.data, recipe, contest.work / "whole", "cpu")
+    print("fabric on val", score(fabric, contest.data, "val").accuracy, flush=True)
+    return fabric, rate
+
+
+def from_fabric(name: str, search: bool) -> Callable[[Contest], None]:
+    """Networks cut from the fabric, found by evolution or drawn; each is taught by the next larger one."""
+
+    def contestant(contest: Contest) -> None:
+        fabric, rate = our_fabric(contest)
+        numbers, judge, teacher = contest.numbers["fabric"], Judge.of(fabric, contest.data), fabric
+        sampler = Sampler.of(fabric.graph, numbers["narrowest"], SIZE)
+        for budget in contest.numbers["budgets"]:
+            evolution = Evolution(sampler=sampler, fits=under(budget), fitness=judge)
+
+            folder = contest.work / f"{name}-{budget:g}"
+
+            def made(
+                teacher: Fabric = teacher, evolution: Evolution = evolution, folder: Path = folder
+            ) -> tuple[nn.Module, Row]:
+                graph = (
+                    chosen(evolution, judge, numbers["trials"], contest.seed) if search else drawn(evolution, contest)
+                )
+                network = refresh(extract(fabric, graph), contest.data, contest.seed)
+                inherited = score(network, contest.data, "val").accuracy
+                an_image = 3 * costs(graph, SIZE).macs + costs(teacher.graph, SIZE).macs
+                epochs = contest.epochs(numbers["finetune"] * contest.numbers["tera_macs"], an_image)
+                tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])
+                train(network, contest.data, tuning, teacher=teacher, device="cpu")
+                save_fabric(folder, network, passport(network, contest.data))
+                return network, {"rate": rate, "inherited val %": round(100 * inherited, 2)}
+
+            kept(contest, name, budget, made)
+            teacher = load_fabric(folder)[0]
+
+    return contestant
+
+
+def under(budget: float) -> Callable[[Graph], bool]:
+    """Whether a graph is under so many million multiply-accumulates."""
+    return lambda graph: costs(graph, SIZE).macs <= budget * MEGA
+
+
+def chosen(evolution: Evolution, judge: Judge, trials: int, seed: int) -> Graph:
+    """The best graph that an evolution finds; it starts from the best that are known."""
+    starts = sorted(judge.known, key=judge, reverse=True)[:4]
+    return evolution.run(starts, trials, seed)[0].graph
+
+
+def drawn(evolution: Evolution, contest: Contest) -> Graph:
+    """A random graph that fills the budget."""
+    dice = random.Random(contest.seed + 1)
+    return evolution.grown(evolution.repaired(evolution.sampler.draw(dice), dice), dice)
+
+
+CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
+    "fabric": from_fabric("fabric", search=True),
+    "random": from_fabric("random", search=False),
+    "resnet-20": resnets("resnet-20", 3),
+    "resnet-14": resnets("resnet-14", 2),
+    "resnet-8": resnets("resnet-8", 1),
+    "mobilenetv2": mobilenets("mobilenetv2", 2),
+    "mobilenetv4": mobilenets("mobilenetv4", 4),
+    "pruned": torch_pruned,
+}
+
+
+def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
+    """Every finished network with its milliseconds, measured in turns, and a summary of seeds."""
+    folders = sorted(file.parent for file in work.glob("seed-*/*/row.json"))
+    times: dict[Path, list[float]] = {folder: [] for folder in folders}
+    for _ in range(ROUNDS):
+        for folder in folders:
+            model = (folder / "timed.onnx").read_bytes()
+            times[folder].append(measure(model, (3, *SIZE), seconds=0.1).median_ms)
+    rows = [json.loads((folder / "row.json").read_text()) for folder in folders]
+    for row, folder in zip(rows, folders, strict=True):
+        row["ms"] = round(median(times[folder]), 3)
+    rows.sort(key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
+    columns = ("network", "budget M MACs", "seed", "M MACs", "ms", "test accuracy %", "val accuracy %", "CPU minutes")
+    table = [{name: row[name] for name in columns} | {"rate": row.get("rate", "")} for row in rows]
+    sentences = [
+        f"CIFAR-10 (JPEG), {len(data.splits['train']):,} training images; 10,000 test images read once for each row. "
+        f"Each contestant has {numbers['tera_macs']} T multiply-accumulates for each budget (forward × images × 3, a "
+        "teacher's forward × 1); the fabric's networks share one training, with what fine-tuning leaves of all.",
+        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns of whole networks. {TIMM}.",
+        f"Configuration: {json.dumps(numbers)}.",
+        *summary(table),
+    ]
+    print(write_record("accuracy-per-ms", sentences, table, results))
+
+
+def summary(table: Sequence[Row]) -> list[str]:
+    """For each budget the contestants by mean accuracy over seeds."""
+    lines = []
+    for budget in dict.fromkeys(row["budget M MACs"] for row in table):
+        found: dict[str, list[float]] = {}
+        for row in table:
+            if row["budget M MACs"] == budget:
+                found.setdefault(row["network"], []).append(row["test accuracy %"])
+        best = sorted(found.items(), key=lambda item: -fmean(item[1]))
+        said = "; ".join(f"{name} {fmean(values):.2f} ± {pstdev(values):.2f}" for name, values in best)
+        lines.append(f"{budget} M MACs, test accuracy % (mean ± spread over {len(best[0][1])} seeds): {said}.")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

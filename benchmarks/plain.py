@@ -1,0 +1,36 @@
+"""Training of networks that are no fabrics, by the same recipe, batches, augmentation and losses."""
+
+import torch
+from torch import nn
+
+from convfabric.data.imageset import ImageSet
+from convfabric.fabric import Fabric
+from convfabric.training.loop import Run
+from convfabric.training.losses import loss
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+
+
+def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.Module | None = None) -> nn.Module:
+    """The network, trained in place in float32; with a teacher its answers are followed as a fabric's would be."""
+    run = Run(Fabric(weave("resnet", blocks=(1,), channels=2)), data, recipe, device="cpu")
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    step = 0
+    for epoch in range(recipe.epochs):
+        for [images], [targets] in run.batches(epoch, 0):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step, run.steps)
+            with torch.inference_mode():
+                taught = teacher.eval()(images) if teacher else None
+            found = loss(network(images), targets, recipe, data.ignore, taught)
+            optimiser.zero_grad()
+            found.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            optimiser.step()
+            step += 1
+    return network.eval()

@@ -1,0 +1,44 @@
+"""What the edges of a trellis carry: the operators of its kinds, one scale down, along, or up."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from convfabric.graph import Edge, Place
+from convfabric.operators import (
+    BandedConv,
+    Conv,
+    Identity,
+    Operator,
+    UpConv,
+    pointwise_up,
+    residual,
+    strided_stem,
+)
+
+Kind = Literal["plain", "banded", "block", "residual"]
+
+
+def stem(kind: Kind, finest: int) -> Operator:
+    """From the images to the first row."""
+    return strided_stem(finest) if kind in ("block", "residual") or finest else Conv()
+
+
+def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator[Edge]:
+    """What joins two nodes: one edge; of residual kind along a scale three, with a node inside the branch."""
+    far, step = target.layer - source.layer, target.scale - source.scale
+    if kind == "residual" and step == 0:
+        inside = Place(target.layer, target.scale, lane=far)
+        yield Edge(source=source, target=target, operator=Identity())
+        yield Edge(source=source, target=inside, operator=Conv(bias=False))
+        yield Edge(source=inside, target=target, operator=Conv(bias=False))
+        return
+    name = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if shared else ""
+    yield Edge(source=source, target=target, operator=_operator(kind, step), shared=name)
+
+
+def _operator(kind: Kind, step: int) -> Operator:
+    if kind == "plain":
+        return UpConv() if step < 0 else Conv(stride=1 + step)
+    if kind == "banded":
+        return BandedConv(scales=(-1, 0, 1)[step + 1])
+    return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
