@@ -72,7 +72,7 @@ class Contest:
 
     def recipe(self, epochs: int, rate: float, **more: Any) -> Recipe:
         """The recipe that all contestants share."""
-        return Recipe(epochs=epochs, lr=rate, batch=self.numbers["batch"], seed=self.seed, **more)
+        return Recipe(epochs=epochs, lr=rate, seed=self.seed, **self.numbers["recipe"], **more)
 
 
 def main() -> None:
