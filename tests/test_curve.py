@@ -1,0 +1,130 @@
+"""One training, several budgets: what is kept, what is drawn, what is refused."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_pipeline import done, refusal
+
+from convfabric.archive import load_fabric
+from convfabric.curve import curve
+from convfabric.errors import SettingError
+from convfabric.report.curve_page import Dot, Point, chart
+from convfabric.runs import noted
+
+QUICK = ["--set", "search=exact", "--set", "finetune=0.5"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    words = ["train", "digits", "--network", "fabric-tiny", "--set", "operators=residual", "--set", "layers=2"]
+    done([*words, "--set", "subnetworks=1", "--epochs", 2, "--out", folder])
+    others = folder.parent / "others.csv"
+    others.write_text("name,latency_ms,score\nplain & simple,0.05,0.9\n")
+    done(["curve", folder, "--macs", "60%", "25%", "0.9e6,60%", "--against", others, *QUICK])
+    return folder
+
+
+def test_every_budget_has_its_network_under_its_ceiling(run: Path) -> None:
+    folders = sorted(folder.name for folder in (run / "curve").iterdir())
+    assert folders == ["macs-25percent", "macs-60percent", "macs-900000"]
+    whole = noted(run)["fabric"]["macs"]
+    for name, most in zip(folders, (0.25 * whole, 0.6 * whole, 0.9e6), strict=True):
+        record = noted(run / "curve" / name)
+        assert record["network"]["macs"] <= most
+        assert (run / "curve" / name / "model.onnx").is_file()
+        assert record["network"]["edges"] == len(load_fabric(run / "curve" / name)[0].graph.edges)
+
+
+def test_the_table_has_a_line_for_each_with_every_stage(run: Path) -> None:
+    with (run / "curve.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 3
+    assert {"predicted ms", "measured ms", "just cut", "refreshed", "test accuracy"} <= set(rows[0])
+    times = [float(row["measured ms"]) for row in rows]
+    assert times == sorted(times)
+
+
+def test_the_page_stands_alone_and_knows_every_network(run: Path) -> None:
+    page = (run / "curve.html").read_text("utf-8")
+    assert not re.search(r"(src|href)=.?https?:", page)
+    found = re.search(r'id="facts">(.*?)</script>', page, re.DOTALL)
+    assert found
+    points = json.loads(found[1])
+    whole = load_fabric(run / "fabric")[0].graph
+    assert len(points) == 3
+    assert all(set(point["edges"]) <= whole.edge_names and point["channels"] for point in points)
+    drawn = set(re.findall(r'<path data-edge="([^"]+)"', page))
+    assert drawn == whole.edge_names
+    assert "plain &amp; simple" in page
+    assert page.count('class="point"') == 3
+
+
+def test_what_is_there_is_kept_and_what_is_new_is_added(run: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in run.glob("curve/*/model.onnx")}
+    words = ["curve", run, "--macs", "60%", "40%", *QUICK]
+    assert len(json.loads(done([*words, "--json"]))["networks"]) == 2
+    assert all(file.stat().st_mtime_ns == then for file, then in before.items())
+    assert (run / "curve" / "macs-40percent" / "model.onnx").is_file()
+
+
+def test_another_setting_makes_the_network_anew(run: Path) -> None:
+    file = run / "curve" / "macs-25percent" / "model.onnx"
+    then = file.stat().st_mtime_ns
+    done(["curve", run, "--macs", "25%", "--set", "search=worth", "--set", "finetune=0"])
+    assert file.stat().st_mtime_ns != then
+
+
+def test_nothing_is_cut_where_one_budget_is_out_of_reach(run: Path) -> None:
+    said = refusal(["curve", run, "--macs", "55%", "1", *QUICK], code=3)
+    assert "no sub-network fits 1e-06 M MACs per image: the smallest" in said
+    assert not (run / "curve" / "macs-55percent").exists()
+
+
+def test_what_a_curve_cannot_be_of_is_refused(run: Path, tmp_path: Path) -> None:
+    assert "give one of --latency-ms, --macs and --params" in refusal(["curve", run], code=2)
+    assert "macs=many: give a positive number" in refusal(["curve", run, "--macs", "many"])
+    assert "no such file" in refusal(["curve", run, "--macs", "50%", "--against", tmp_path / "none.csv"])
+    empty = tmp_path / "empty.csv"
+    empty.write_text("name,ms\n")
+    assert "no column latency_ms, score" in refusal(["curve", run, "--macs", "50%", "--against", empty])
+    empty.write_text("name,latency_ms,score\na,0.1,98\n")
+    assert "line 2: a, 0.1, 98; milliseconds above 0" in refusal(["curve", run, "--macs", "50%", "--against", empty])
+    assert "no config.yaml" in refusal(["curve", tmp_path, "--macs", "50%"])
+    with pytest.raises(SettingError, match="edges: a curve runs over latency_ms, macs, params"):
+        curve(run, "edges", [3])
+    with pytest.raises(SettingError, match="give one amount or more"):
+        curve(run, "macs", [])
+
+
+@pytest.mark.parametrize("times", [(0.04, 0.041), (0.5, 80.0), (1.0,)])
+def test_the_chart_has_ticks_and_stays_inside_its_frame(times: tuple[float, ...]) -> None:
+    points = [
+        Point(name=f"{ms} ms", milliseconds=ms, measured="", score=0.9 + ms / 1000, about="", edges=(), channels={})
+        for ms in times
+    ]
+    drawn = chart(points, [Dot(name="a <b>", milliseconds=times[-1] * 1.1, score=0.85)], "test accuracy")
+    spots = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)"', drawn)]
+    assert len(spots) == len(times) + 1
+    assert all(0 < x < 760 and 0 < y < 380 for x, y in spots)
+    assert len(re.findall(r'text-anchor="middle" fill="#5c6b76"', drawn)) >= 1
+    assert "a &lt;b&gt;" in drawn
+
+
+def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convfabric.latency import table
+
+    monkeypatch.setattr(table, "kept_in", lambda: tmp_path)
+    words = ["calibrate", "fabric-tiny", "--size", "8", "--set", "layers=2", "--set", "channels=4"]
+    facts = json.loads(done([*words, "--json"]))
+    assert facts["measured_now"] == len(facts["operations"]) > 0
+    assert facts["whole_ms"] > 0
+    assert 0 <= facts["median_error"]
+    assert len(facts["errors"]) > 3
+    said = done(words)
+    assert "0 of them measured now" in said
+    assert "predictions are off by" in said
+    assert "runtime=tf, threads=1, batch=1: onnxruntime and torch are known" in refusal([*words, "--runtime", "tf"])
