@@ -1,0 +1,107 @@
+"""What each ingredient adds: the same fit with one of them left out, the same seeds and the same budget.
+
+    python benchmarks/ablation.py                        digits, at a fifth of the fabric's MACs
+    python benchmarks/ablation.py --data mnist --data-dir DIR --network fabric-small --epochs 3
+
+Resumable: started again with the same --work folder it goes on where it stopped.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from convfabric.costs import costs
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
+from convfabric.pipeline import Listener, fit
+from convfabric.runs import noted
+from convfabric.weavers import weave
+from records import RESULTS, write_record
+
+ALL: Mapping[str, Any] = {"operators": "residual", "subnetworks": 1, "narrowest": 0.25, "search": "evolution"}
+WITHOUT: Mapping[str, Mapping[str, Any]] = {
+    "everything": {},
+    "no identity edges": {"operators": "plain"},
+    "identity inside edges": {"operators": "block"},
+    "no teacher": {"distil": 0.0},
+    "no sampling in training": {"subnetworks": 0},
+    "two sub-networks a step": {"subnetworks": 2},
+    "no widths": {"narrowest": 1.0},
+    "choice by worth for cost": {"search": "worth"},
+    "choice by integer program": {"search": "exact"},
+    "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
+    "no fine-tuning": {"finetune": 0.0},
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--data", default="digits")
+    words.add_argument("--data-dir")
+    words.add_argument("--network", default="fabric-tiny")
+    words.add_argument("--epochs", type=int, default=20)
+    words.add_argument("--share", type=float, default=0.2)
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--work", type=Path, default=Path("runs/ablation"))
+    words.add_argument("--results", type=Path, default=RESULTS)
+    said = words.parse_args()
+    data = open_data(said.data, DataOptions(data_dir=said.data_dir))
+    image = data.preprocessing.size
+    whole = weave(said.network, size=image, image_channels=data.preprocessing.channels, operators="residual")
+    settings = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
+    settings |= {"data_dir": said.data_dir} if said.data_dir else {}
+    rows = []
+    for name, change in WITHOUT.items():
+        folders = [said.work / f"{name.replace(' ', '-')}-{seed}" for seed in range(said.seeds)]
+        for seed, folder in enumerate(folders):
+            fitted(said.data, folder, settings | ALL | change | {"seed": seed})
+        rows.append(row(name, folders))
+        print(rows[-1], flush=True)
+    sentences = [
+        f"{said.data}, {said.network}, {said.epochs} epochs, at most {settings['macs'] / 1e6:.3f} M MACs, "
+        f"{said.seeds} seeds: mean ± spread of accuracy in percent. One ingredient is left out or replaced at a time.",
+        f"Everything: {dict(ALL)}; the rest as convfabric fit does by default.",
+    ]
+    print(write_record(f"ablation-{said.data}", sentences, rows, said.results))
+
+
+def fitted(data: str, folder: Path, settings: Mapping[str, Any]) -> None:
+    """A fit, unless it is there."""
+    if (folder / "report.html").is_file():
+        return
+    began = time.process_time()
+    fit(data, folder, resume=(folder / "config.yaml").is_file(), listener=Listener(say=lambda text: None), **settings)
+    (folder / "minutes.txt").write_text(str((time.process_time() - began) / 60))
+
+
+def row(name: str, folders: list[Path]) -> Row:
+    """What the seeds of one variant came to."""
+    records = [noted(folder) for folder in folders]
+
+    def said(*keys: str) -> str:
+        values = [100 * _found(record, keys) for record in records]
+        return f"{fmean(values):.2f} ± {pstdev(values):.2f}"
+
+    return {
+        "variant": name,
+        "fabric, test": said("fabric", "score", "accuracy"),
+        "refreshed, test": said("network", "refreshed", "accuracy"),
+        "network, test": said("network", "score", "accuracy"),
+        "network, val": said("network", "val_score", "accuracy"),
+        "M MACs": round(fmean(record["network"]["macs"] for record in records) / 1e6, 3),
+        "CPU minutes": round(fmean(float((folder / "minutes.txt").read_text()) for folder in folders), 1),
+    }
+
+
+def _found(record: Any, keys: tuple[str, ...]) -> float:
+    for key in keys:
+        record = record[key]
+    return float(record)
+
+
+if __name__ == "__main__":
+    main()
