@@ -1,0 +1,114 @@
+"""Predicted against measured milliseconds of random sub-networks, and budgets kept.
+
+    python benchmarks/latency.py                         30 held-out sub-networks of three fabrics, 1 and 2 threads
+    python benchmarks/latency.py --budgets 10            and as many ceilings for each, met as measured or not
+
+Run it on a machine that does nothing else: a neighbour's work on the same cores is measured too.
+"""
+
+import argparse
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+
+from convfabric.archive import Passport
+from convfabric.choice import Budget
+from convfabric.choice.evolution import Evolution
+from convfabric.cutting import HEADROOM, Survey, latency_of, survey
+from convfabric.data.imageset import Preprocessing
+from convfabric.execution.folding import folded
+from convfabric.exporting.deployable import Deployable
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.latency.drafts import drafted
+from convfabric.latency.measurement import measure
+from convfabric.weavers import weave
+from records import RESULTS, write_record
+
+FABRICS: Mapping[str, Mapping[str, Any]] = {
+    "fabric-small": {},
+    "fabric-small, residual": {"operators": "residual"},
+    "fabric-small, residual, from 1/2": {"operators": "residual", "finest": 1, "channels": 32},
+}
+NARROWEST, ROUNDS = 0.25, 5
+SIZE = (32, 32)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--held-out", type=int, default=30)
+    words.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    words.add_argument("--budgets", type=int, default=0, help="ceilings of milliseconds for each fabric")
+    words.add_argument("--results", type=Path, default=RESULTS)
+    said = words.parse_args()
+    rows = [row(name, threads, said) for threads in said.threads for name in FABRICS]
+    sentences = [
+        f"{said.held_out} random sub-networks that no fit has seen, at 3×32×32, edges and widths drawn; ONNX Runtime, "
+        f"batch 1, each measured {ROUNDS} times in turns, median. Again: how far two halves of these turns are apart.",
+        "Met: networks of random edges and widths that fill a ceiling by prediction, and are below it as measured.",
+    ]
+    print(write_record("latency-prediction", sentences, rows, said.results))
+
+
+def row(name: str, threads: int, said: argparse.Namespace) -> Row:
+    """Errors of one fabric's prediction under so many threads."""
+    papers = papers_of(weave("fabric-small", **FABRICS[name]))
+    found = survey(papers, threads, NARROWEST, print)
+    dice = random.Random(99)
+    held_out = [found.sampler.draw(dice) for _ in range(said.held_out)]
+    times = in_turns(papers, held_out, threads)
+    measured = [median(each) for each in times]
+    predicted = [found.prediction.milliseconds(graph) for graph in held_out]
+    errors = [abs(p / m - 1) for p, m in zip(predicted, measured, strict=True)]
+    again = [abs(median(each[::2]) / median(each[1::2]) - 1) for each in times]
+    result: Row = {
+        "fabric": name,
+        "threads": threads,
+        "ms, least to most": f"{min(measured):.3f} to {max(measured):.3f}",
+        "median error %": round(100 * median(errors), 1),
+        "largest error %": round(100 * max(errors), 1),
+        "rank correlation": round(float(spearmanr(predicted, measured).statistic), 3),
+        "again, median %": round(100 * median(again), 1),
+        "stated by the program %": round(100 * found.prediction.median_error, 1),
+        "met": met(papers, found, threads, said.budgets) if said.budgets else "",
+    }
+    print(result, flush=True)
+    return result
+
+
+def met(papers: Passport, found: Survey, threads: int, count: int) -> str:
+    """How many of so many ceilings, over the range of the fabric, are met as measured."""
+    smallest, whole = (found.prediction.milliseconds(g) for g in (found.sampler.smallest, found.sampler.graph))
+    ceilings = [smallest * 1.5 * (whole * 0.9 / (smallest * 1.5)) ** (i / max(1, count - 1)) for i in range(count)]
+    dice, kept = random.Random(7), 0
+    for most in ceilings:
+        budget = Budget(latency_ms=most * HEADROOM)
+        evolution = Evolution(
+            sampler=found.sampler, fits=lambda g, b=budget: found.fits(g, b), fitness=lambda graph: 0.0
+        )
+        graph = evolution.grown(evolution.repaired(found.sampler.draw(dice), dice), dice)
+        kept += latency_of(papers, threads)(graph).median_ms <= most
+    return f"{kept} of {count}"
+
+
+def papers_of(graph: Graph) -> Passport:
+    """A passport for images that are normalised as usual."""
+    usual = Preprocessing(size=SIZE, channels=3, fitting="stretch", mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Passport(graph=graph, classes=tuple("0123456789"), preprocessing=usual)
+
+
+def in_turns(papers: Passport, graphs: list[Graph], threads: int) -> list[list[float]]:
+    """Milliseconds of each graph in each turn."""
+    models = [drafted(Deployable(folded(Fabric(g).eval()), papers), torch.zeros(1, 3, *SIZE)) for g in graphs]
+    turns = [[measure(m, (3, *SIZE), threads, seconds=0.1).median_ms for m in models] for _ in range(ROUNDS)]
+    return [list(times) for times in zip(*turns, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
