@@ -44,7 +44,7 @@ def test_draws_span_the_range_and_follow_the_dice() -> None:
     sampler = Sampler.of(graph, 0.25, (32, 32))
     drawn = [sampler.draw(random.Random(seed)) for seed in range(60)]
     shares = sorted(costs(part, (32, 32)).macs / costs(graph, (32, 32)).macs for part in drawn)
-    assert shares[0] < 0.05
+    assert shares[0] < 0.06
     assert shares[-1] > 0.5
     assert drawn == [sampler.draw(random.Random(seed)) for seed in range(60)]
 

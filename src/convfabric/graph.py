@@ -298,9 +298,10 @@ def _recounted(graph: Graph, whole: Graph) -> Graph:
     """
     counts = {node.place: node.channels for node in graph.nodes}
     before = {place: whole.node(place).channels for place in counts}
-    if counts == before and all(node.join == "sum" for node in graph.nodes):
+    only_sums = all(node.join == "sum" for node in graph.nodes)
+    if counts == before and only_sums:
         return graph
-    for place in graph.order:
+    for place in graph.order if not only_sums else ():
         kept = [counts[edge.source] for edge in graph.arriving(place) if edge.operator.keeps_channels]
         joined = graph.node(place).join == "concatenation"
         follows = sum(kept) if joined else kept[0] if kept else counts[place]
@@ -350,6 +351,18 @@ def tied(graph: Graph) -> list[frozenset[Place]]:
         for edge in graph.edges
         if edge.operator.keeps_channels and graph.node(edge.target).join == "sum"
     }
-    links |= {(target, source) for source, target in links}
-    groups = {frozenset(_reached({node.place}, links)) for node in graph.nodes}
-    return sorted(groups, key=lambda group: min(group))
+    beside: dict[Place, list[Place]] = {node.place: [] for node in graph.nodes}
+    for source, target in links:
+        beside[source].append(target)
+        beside[target].append(source)
+    groups, seen = [], set[Place]()
+    for place in sorted(beside):
+        if place not in seen:
+            group, fresh = {place}, [place]
+            while fresh:
+                new = [other for other in beside[fresh.pop()] if other not in group]
+                group.update(new)
+                fresh += new
+            seen |= group
+            groups.append(frozenset(group))
+    return groups

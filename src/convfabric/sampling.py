@@ -13,7 +13,7 @@ from convfabric.routes import cheapest_route
 BLOCK = 8
 """Channels that vector units handle at once: widths are multiples of it where they can be."""
 STEPS = 4
-MOST_DROPPED = 0.6
+MOST_DROPPED = 0.8
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Sampler:
 
     graph: Graph
     widths: tuple[Widths, ...]
+    units: tuple[frozenset[str], ...]
+    """Names of edges that stay or go together, see :func:`units`; those of identities are not among them."""
     smallest: Graph
     """The cheapest route by MACs, with the fewest channels."""
 
@@ -87,18 +89,21 @@ class Sampler:
         def macs(edge: Edge) -> float:
             return edge_costs(least, edge, image).macs
 
-        return cls(graph, groups, cheapest_route(least, macs))
+        costly = tuple(
+            unit for unit in units(graph) if not any(free(edge) for edge in graph.edges if edge.name in unit)
+        )
+        return cls(graph, groups, costly, cheapest_route(least, macs))
 
     def draw(self, dice: random.Random) -> Graph:
-        """A sub-network: edges go with one probability, widths are near one level, both drawn first.
+        """A sub-network: units go with one probability, widths are near one level, both drawn first.
 
         Identities, which cost nothing, go only with what they lead to.
         """
         dropped, level = dice.uniform(0, MOST_DROPPED), dice.random()
         while True:
-            kept = [edge.name for edge in self.graph.edges if free(edge) or dice.random() >= dropped]
+            gone = {name for unit in self.units if dice.random() < dropped for name in sorted(unit)}
             try:
-                return narrowed(self.graph.restrict(kept), self._counts(dice, level))
+                return narrowed(self.graph.restrict(self.graph.edge_names - gone), self._counts(dice, level))
             except (NoRouteError, GraphError):
                 dropped *= 0.9
 
@@ -124,6 +129,23 @@ class Sampler:
             if graph not in seen:
                 seen.add(graph)
                 yield graph
+
+
+def units(graph: Graph) -> tuple[frozenset[str], ...]:
+    """Names of edges, together those that are of no use alone: they meet at a node where nothing else ends or begins.
+
+    >>> from convfabric.weavers import weave
+    >>> sorted(len(unit) for unit in units(weave("fabric-tiny", operators="residual", layers=2, scales=1)))
+    [1, 2]
+    """
+    unit = {edge.name: {edge.name} for edge in graph.edges}
+    for node in graph.nodes:
+        arriving = graph.arriving(node.place)
+        leaving = [edge for edge in graph.edges if edge.source == node.place]
+        if len(arriving) == len(leaving) == 1 and node.place != graph.entry.place and node.place not in graph.reads:
+            together = unit[arriving[0].name] | unit[leaving[0].name]
+            unit |= dict.fromkeys(together, together)
+    return tuple(dict.fromkeys(frozenset(together) for together in unit.values()))
 
 
 def free(edge: Edge) -> bool:

@@ -15,7 +15,7 @@ from convfabric.errors import BudgetError, GraphError
 from convfabric.graph import Graph
 from convfabric.sampling import Sampler, free
 
-PARENTS, CHILDREN = 8, 24
+PARENTS, CHILDREN = 8, 8
 RIDGE = 0.02
 DRAWN = 0.4
 """Share of the trials that go to starts and random draws."""
@@ -108,7 +108,7 @@ class Evolution:
     def _row(self, graph: Graph) -> NDArray[np.float64]:
         kept, positions = self.genes(graph)
         wide = [at / (len(group.counts) - 1) for at, group in zip(positions, self.sampler.widths, strict=True)]
-        return np.array([*(float(edge.name in kept) for edge in self.sampler.graph.edges), *wide])
+        return np.array([*(float(unit <= kept) for unit in self.sampler.units), *wide])
 
     def changed(self, graph: Graph, dice: random.Random) -> Graph:
         """A graph with a few edges and widths other than before."""
@@ -119,21 +119,23 @@ class Evolution:
                 moved = positions[at] + dice.choice((-1, 1))
                 positions = (*positions[:at], self._clipped(at, moved), *positions[at + 1 :])
             else:
-                kept = kept ^ {dice.choice(self.sampler.graph.edges).name}
+                unit = dice.choice(self.sampler.units)
+                kept = kept - unit if unit <= kept else kept | unit | self._free
         return self.made((kept, positions)) or graph
 
     def crossed(self, mother: Graph, father: Graph, dice: random.Random) -> Graph:
         """A graph with each edge and width of one of two."""
         (kept, positions), (others, theirs) = self.genes(mother), self.genes(father)
-        differing = kept ^ others
-        edges = (kept & others) | {name for name in sorted(differing) if dice.random() < 0.5}
+        edges = self._free
+        for unit in self.sampler.units:
+            edges = edges | unit if unit <= dice.choice((kept, others)) else edges
         return self.made((edges, tuple(dice.choice(pair) for pair in zip(positions, theirs, strict=True)))) or mother
 
     def repaired(self, graph: Graph, dice: random.Random) -> Graph:
-        """A graph that fits, less one edge or one step of width after another."""
+        """A graph that fits, less one unit of edges or one step of width after another."""
         while not self.fits(graph):
             kept, positions = self.genes(graph)
-            smaller = [(kept - {edge.name}, positions) for edge in graph.edges if not free(edge)]
+            smaller = [(kept - unit, positions) for unit in self.sampler.units if unit <= kept]
             smaller += [(kept, moved) for at in range(len(positions)) if (moved := self._moved(positions, at, -1))]
             dice.shuffle(smaller)
             made = (self.made(genes) for genes in smaller)
@@ -144,20 +146,25 @@ class Evolution:
         """A graph that fits, with whatever more still fits, tried in random order: wider nodes, then edges."""
         kept, positions = self.genes(graph)
         wider = list(range(len(positions)))
-        edges = [edge.name for edge in self.sampler.graph.edges if edge.name not in kept]
+        absent = [unit for unit in self.sampler.units if not unit <= kept]
         dice.shuffle(wider)
-        dice.shuffle(edges)
+        dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
                 more = self.made((kept, moved))
                 if more is None or not self.fits(more):
                     break
                 graph, positions = more, moved
-        for name in edges:
-            more = self.made((kept | {name}, positions))
-            if more is not None and name in more.edge_names and self.fits(more):
+        for unit in absent:
+            more = self.made((kept | unit | self._free, positions))
+            if more is not None and unit <= more.edge_names and self.fits(more):
                 graph, kept = more, more.edge_names
         return graph
+
+    @property
+    def _free(self) -> frozenset[str]:
+        """Edges that cost nothing: tried wherever they lead somewhere."""
+        return frozenset(edge.name for edge in self.sampler.graph.edges if free(edge))
 
     def genes(self, graph: Graph) -> Genes:
         """What tells a sub-network from the others; groups of places that it lacks are at their widest."""
