@@ -17,3 +17,11 @@ def shared_data() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip("no MNIST here: set CONVFABRIC_DATA to a folder that holds MNIST/raw")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def samples_are_short() -> None:
+    """Sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
+    from convfabric import cutting
+
+    cutting.SAMPLE_SECONDS = 0.01

@@ -30,6 +30,7 @@ from convfabric.errors import ArchiveError, BudgetError, SettingError
 from convfabric.exporting.deployable import export
 from convfabric.exporting.stages import export_stages
 from convfabric.exporting.standalone import write_predictor
+from convfabric.extraction.inherited import Judge
 from convfabric.extraction.simplification import without_dead_channels
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import ranked
@@ -118,8 +119,8 @@ def extract_step(
     """The network cut from the trained fabric to the job's budget and fine-tuned, kept in a folder.
 
     That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
-    What an earlier network of the folder was exported to is removed. Where fine-tuning made answers on the
-    validation split worse, the network is kept as it was before.
+    What an earlier network of the folder was exported to is removed. Where fine-tuning made answers on validation
+    images worse, those that the search had not seen, the network is kept as it was before.
     """
     fabric, _ = load_fabric((run or folder) / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
@@ -128,10 +129,11 @@ def extract_step(
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
-    before, on_val = copy.deepcopy(network), score(network, data, "val").headline
+    before, unseen = copy.deepcopy(network), Judge.unseen(data)
+    on_val = score(network, unseen, "val").headline
     began = time.monotonic()
     _finetune(folder, job, data, fabric, network, listener, resume)
-    tuned_on_val = score(network, data, "val").headline
+    tuned_on_val = score(network, unseen, "val").headline
     if tuned_on_val < on_val:
         listener.say(
             f"fine-tuning took val from {on_val:.2%} to {tuned_on_val:.2%}: kept as before it; more epochs help"

@@ -115,10 +115,13 @@ class ImageSet:
         return self.preprocessing.channels == 3 and self.name not in ("digits", "mnist")
 
 
-def drawn(split: Split, count: int, seed: int = 0) -> HeldSplit:
-    """So many images of a split, or all where there are fewer, drawn by a seed and held in memory."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = sorted(order[:count])
+def drawn(split: Split, count: int, after: int = 0) -> HeldSplit:
+    """So many images of a split, or as many as there are, in a shuffled order, held in memory.
+
+    ``after`` leaves out those that a call for so many would give.
+    """
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen = sorted(order[after : after + count])
     batches = list(split.batches([[chosen[i] for i in part] for part in in_order(len(chosen), 64)]))
     return HeldSplit(torch.cat([images for images, _ in batches]), torch.cat([targets for _, targets in batches]))
 

@@ -30,12 +30,18 @@ class Judge:
 
     @classmethod
     def of(cls, fabric: Fabric, data: ImageSet) -> "Judge":
-        """The judge of a fabric, by a few images of the data."""
-        height, width = data.preprocessing.size
-        share = min(1.0, PIXELS / (height * width))
-        wanted = {"train": REFRESHING, "val": JUDGING}
-        splits = {n: drawn(data.splits[n], max(FEWEST, round(count * share))) for n, count in wanted.items()}
-        return cls(fabric, replace(data, splits=splits))
+        """The judge of a fabric, by a few images of the data; of the validation split at most half."""
+        train = drawn(data.splits["train"], _many(REFRESHING, data))
+        val = drawn(data.splits["val"], _judging(data))
+        return cls(fabric, replace(data, splits={"train": train, "val": val}))
+
+    @staticmethod
+    def unseen(data: ImageSet) -> ImageSet:
+        """The data with validation images alone that no judge has seen, for what is decided after a search.
+
+        What was searched for on some images looks better on them than it is.
+        """
+        return replace(data, splits={"val": drawn(data.splits["val"], 4 * _many(JUDGING, data), after=_judging(data))})
 
     def __call__(self, graph: Graph) -> float:
         """The fitness of a sub-network."""
@@ -43,3 +49,13 @@ class Judge:
             found = score(refresh(extract(self.fabric, graph), self.few), self.few, "val")
             self.known[graph] = found.headline - LOSS_SHARE * found.loss
         return self.known[graph]
+
+
+def _judging(data: ImageSet) -> int:
+    return min(_many(JUDGING, data), max(1, len(data.splits["val"]) // 2))
+
+
+def _many(usual: int, data: ImageSet) -> int:
+    """A number of images that takes as long as the usual one at 32×32 pixels."""
+    height, width = data.preprocessing.size
+    return max(FEWEST, round(usual * min(1.0, PIXELS / (height * width))))

@@ -1,0 +1,54 @@
+"""The judge of sub-networks: what it sees, and what it leaves for later."""
+
+import random
+
+import pytest
+import torch
+
+from convfabric.data.imageset import HeldSplit, ImageSet, drawn
+from convfabric.data.opening import open_data
+from convfabric.extraction.inherited import Judge
+from convfabric.fabric import Fabric
+from convfabric.sampling import Sampler
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return open_data("digits")
+
+
+def as_set(split: object) -> set[bytes]:
+    assert isinstance(split, HeldSplit)
+    return {image.numpy().tobytes() for image in split.images_BCHW}
+
+
+def test_what_is_drawn_and_what_comes_after_are_the_whole_split(digits: ImageSet) -> None:
+    split = digits.splits["val"]
+    first, rest = drawn(split, 100), drawn(split, 10_000, after=100)
+    assert (len(first), len(first) + len(rest)) == (100, len(split))
+    assert as_set(first) | as_set(rest) == as_set(split)
+
+
+def test_the_judge_leaves_validation_images_for_what_is_decided_later(digits: ImageSet) -> None:
+    judge = Judge.of(Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1)), digits)
+    seen, unseen = judge.few.splits["val"], Judge.unseen(digits).splits["val"]
+    assert min(len(seen), len(unseen)) > 100
+    assert not as_set(seen) & as_set(unseen)
+    assert "test" not in judge.few.splits
+
+
+def test_a_trained_fabric_is_judged_better_than_a_fresh_one_and_stays_as_it_is(digits: ImageSet) -> None:
+    torch.manual_seed(0)
+    graph = weave("fabric-tiny", size=(8, 8), image_channels=1, operators="residual")
+    fabric = Fabric(graph)
+    part = Sampler.of(graph, 0.5, (8, 8)).draw(random.Random(1))
+    fresh = Judge.of(fabric, digits)(part)
+    train(fabric, digits, Recipe(epochs=2, subnetworks=1, narrowest=0.5), device="cpu")
+    before = {name: value.clone() for name, value in fabric.state_dict().items()}
+    judge = Judge.of(fabric, digits)
+    assert judge(part) > fresh + 0.2
+    assert judge(part) == judge(part) == judge.known[part]
+    assert all(torch.equal(before[name], value) for name, value in fabric.state_dict().items())
