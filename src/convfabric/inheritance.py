@@ -22,21 +22,23 @@ class Rows(NamedTuple):
 
     positions: Tensor
     of: int
-
-    @property
-    def leading(self) -> bool:
-        """Whether they are the first ones, in order."""
-        return torch.equal(self.positions, torch.arange(len(self.positions)))
+    leading: bool
+    """Whether they are the first ones, in order."""
 
     @property
     def complete(self) -> bool:
         """Whether all of them stay where they are."""
-        return len(self.positions) == self.of and self.leading
+        return self.leading and len(self.positions) == self.of
+
+
+def rows_at(positions: Tensor, of: int) -> Rows:
+    """The channels at some positions."""
+    return Rows(positions, of, torch.equal(positions, torch.arange(len(positions))))
 
 
 def first(count: int, of: int) -> Rows:
     """The first channels of so many."""
-    return Rows(torch.arange(count), of)
+    return Rows(torch.arange(count), of, True)
 
 
 def every(count: int) -> Rows:
@@ -62,11 +64,13 @@ def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> d
         if smaller.node(place).join == "concatenation":
             starts = _starts(whole, place)
             taken = [starts[edge.name] + rows[edge.source].positions for edge in arriving]
-            rows[place] = Rows(torch.cat(taken), of)
+            rows[place] = rows_at(torch.cat(taken), of)
         elif arriving and place not in chosen:
             rows[place] = rows[arriving[0].source]
         else:
-            rows[place] = Rows(chosen[place], of) if place in chosen else first(count, of)
+            rows[place] = rows_at(chosen[place], of) if place in chosen else first(count, of)
+        if rows[place].leading and len(rows[place].positions) == count:
+            continue
         positions = rows[place].positions
         within = len(set(positions.tolist())) == count and int(positions.min()) >= 0 and int(positions.max()) < of
         if len(positions) != count or not within:
@@ -88,20 +92,34 @@ def inherited(weights: Mapping[str, Tensor], whole: Graph, smaller: Graph, rows:
 
     Raises GraphError where an operator whose channels belong together would lose a part of them.
     """
-    entry = smaller.entry
-    taken = _followed(weights, "entry", entry.operator, every(entry.image_channels), rows[entry.place])
+    entry, parts = smaller.entry, _by_part(weights)
+
+    def followed(name: str, operator: Operator, before: Rows, after: Rows) -> Weights:
+        return _followed(parts.get(name, {}), name, operator, before, after)
+
+    taken = followed("entry", entry.operator, every(entry.image_channels), rows[entry.place])
     for edge in {edge.weights: edge for edge in smaller.edges}.values():
         before = rows[edge.source]
         after = before if smaller.node(edge.target).join == "concatenation" else rows[edge.target]
-        taken |= _followed(weights, f"edges.{edge.weights}", edge.operator, before, after)
+        taken |= followed(f"edges.{edge.weights}", edge.operator, before, after)
     for node in smaller.nodes:
-        taken |= _followed(weights, f"nodes.{node.place}", node.then, rows[node.place], rows[node.place])
+        taken |= followed(f"nodes.{node.place}", node.then, rows[node.place], rows[node.place])
     for head in smaller.heads:
         name = f"heads.{head.name}"
         taken |= {f"{name}.bias": weights[f"{name}.bias"]} if head.linear else {}
         for place in head.reads if head.linear else ():
             taken[f"{name}.reads.{place}.weight"] = _cut(weights[f"{name}.reads.{place}.weight"], None, rows[place])
     return taken
+
+
+def _by_part(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
+    """The weights by what they are of: the entry, an edge, a node or a head."""
+    parts: dict[str, Weights] = {}
+    for name, value in weights.items():
+        kind, _, rest = name.partition(".")
+        part = kind if kind == "entry" else f"{kind}.{rest.partition('.')[0]}"
+        parts.setdefault(part, {})[name] = value
+    return parts
 
 
 def _followed(weights: Mapping[str, Tensor], name: str, operator: Operator, before: Rows, after: Rows) -> Weights:
@@ -150,7 +168,7 @@ def _(operator: Chain, before: Rows, after: Rows) -> Inside:
         following = before
         if i in changing:
             last = i == changing[-1] or operator.inner is None
-            following = after if last else Rows(torch.arange(less.channels_out), part.channels_out)
+            following = after if last else first(less.channels_out, part.channels_out)
         inside[f"steps.{i}"] = (part.operator, before, following)
         before = following
     return inside
@@ -170,6 +188,6 @@ def _(operator: Concat, before: Rows, after: Rows) -> Inside:
         own = after.positions[(after.positions >= start) & (after.positions < start + part.channels_out)] - start
         if len(own) != less.channels_out:
             raise ValueError(f"branch {i} makes {less.channels_out} channels, {len(own)} of its own would stay")
-        inside[f"branches.{i}"] = (part.operator, before, Rows(own, part.channels_out))
+        inside[f"branches.{i}"] = (part.operator, before, rows_at(own, part.channels_out))
         start += part.channels_out
     return inside
