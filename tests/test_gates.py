@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from convfabric.archive import load_fabric
 from convfabric.costs import costs, edge_costs
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
@@ -176,3 +177,19 @@ def test_more_machines_never_need_more_steps_and_one_needs_every_task() -> None:
         assert steps == sorted(steps, reverse=True)
         added = sum(len(graph.arriving(n.place)) + (n.place == graph.entry.place) > 1 for n in graph.nodes)
         assert steps[0] == 1 + len(graph.edges) + added + len(graph.heads)
+
+
+def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
+    from convfabric.pipeline import Listener, fit
+
+    network = {"network": "b-cnf", "layers": 3, "scales": 3, "channels": 8}
+    settings = {"gates": "bernoulli", "gate_lr": 0.5, "lr": 0.05, "epochs": 4, "macs": "40%", "search": "exact"}
+    record = fit("digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings)
+    kept = set(load_fabric(tmp_path / "run")[0].graph.edge_names)
+    worth = record["worth"]
+    assert set(worth) == load_fabric(tmp_path / "run" / "fabric")[0].graph.edge_names
+    assert all(0 <= value <= 1 for value in worth.values())
+    assert len(set(worth.values())) > 3
+    assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
+    gone = set(worth) - kept
+    assert sum(worth[name] for name in kept) / len(kept) > sum(worth[name] for name in gone) / len(gone)

@@ -96,7 +96,7 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
     found = surveyed(fabric.graph, replace(members[0].job, budget=Budget()), data, listener)
     for member in members:
         found.resolved(member.job.budget)
-    cutter = cutter_of(fabric, members[0].job, data, listener, found)
+    cutter = cutter_of(run, fabric, members[0].job, data, listener, found)
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
         config = member.folder / CONFIG

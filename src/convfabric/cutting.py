@@ -111,9 +111,18 @@ class Cutter:
     Channels are taken from the end: see :func:`convfabric.extraction.surgery.ranked`.
     """
 
-    def __init__(self, fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, say: Say = print) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        data: ImageSet,
+        found: Survey,
+        procedure: Procedure,
+        say: Say = print,
+        worth: Worths | None = None,
+    ) -> None:
+        """``worth`` replaces what the procedure would measure, as gates do that were trained."""
         self.fabric, self.found, self.say = fabric, found, say
-        self.worth = WORTHS[procedure.worth](fabric, data)
+        self.worth = worth or WORTHS[procedure.worth](fabric, data)
         self.search = SEARCHES[procedure.search](fabric, data, found, procedure, self.worth)
 
     def cut(self, budget: Budget) -> Cut:

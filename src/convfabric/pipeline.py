@@ -21,7 +21,6 @@ from convfabric.archive import (
     write_atomically,
 )
 from convfabric.choice import Budget
-from convfabric.costs import costs, peak_bytes
 from convfabric.cutting import HEADROOM, Cutter, Say, Survey, aimed, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
@@ -38,11 +37,12 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job, job_from
 from convfabric.latency.measurement import measure
+from convfabric.noting import data_facts, network_facts, said_parts, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, default_folder, note, noted, remove_exported
-from convfabric.scores import Score, score
+from convfabric.scores import score
 from convfabric.training.estimate import estimate
-from convfabric.training.loop import Watch, plan_of, train
+from convfabric.training.loop import GATES, Watch, plan_of, train
 from convfabric.weavers import weave
 
 
@@ -78,7 +78,8 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     torch.manual_seed(job.recipe.seed)
     fabric, device = Fabric(woven(job, data)), job.procedure.device
     if process_count() == 1:
-        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}")
+        parts = said_parts(fabric.graph, job, data)
+        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}{parts}")
     began = time.monotonic()
     train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
     plan = str(plan_of(job.recipe, fabric))
@@ -99,10 +100,17 @@ def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Surv
     return found
 
 
-def cutter_of(fabric: Fabric, job: Job, data: ImageSet, listener: Listener, found: Survey | None = None) -> Cutter:
-    """What cuts networks from a trained fabric; channels that were not trained in an order are ranked first."""
+def cutter_of(
+    run: Path, fabric: Fabric, job: Job, data: ImageSet, listener: Listener, found: Survey | None = None
+) -> Cutter:
+    """What cuts networks from the trained fabric of a run; channels that were not trained in an order are ranked.
+
+    Where gates were trained, their probabilities are what edges are worth.
+    """
     found = found or surveyed(fabric.graph, job, data, listener)
-    return Cutter(fabric if job.recipe.subnetworks else ranked(fabric), data, found, job.procedure, listener.say)
+    source = fabric if job.recipe.subnetworks else ranked(fabric)
+    worth = json.loads((run / GATES).read_text()) if job.recipe.gates != "none" else None
+    return Cutter(source, data, found, job.procedure, listener.say, worth)
 
 
 def extract_step(
@@ -124,7 +132,7 @@ def extract_step(
     """
     fabric, _ = load_fabric((run or folder) / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        cutter = cutter or cutter_of(fabric, job, data, listener)
+        cutter = cutter or cutter_of(run or folder, fabric, job, data, listener)
         _cut_anew(folder, job, data, cutter, aimed(cutter.found.resolved(job.budget), share), listener)
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
@@ -270,7 +278,7 @@ def run_job(
         found = surveyed(woven(job, data), job, data, listener)
     begin(folder, job, force=force, resume=resume)
     fabric = train_step(folder, job, data, listener, resume=resume)
-    cutter = None if found is None else cutter_of(fabric, job, data, listener, found)
+    cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
     network_step(folder, job, data, listener, resume=resume, cutter=cutter)
     report_step(folder, data)
     return noted(folder)
@@ -336,42 +344,3 @@ def fit(
         listener=listener,
         data=images,
     )
-
-
-def say_data(data: ImageSet, say: Say) -> None:
-    """What was found, inferred and converted, in a few lines."""
-    height, width = data.preprocessing.size
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
-    names = ", ".join(data.classes[:12]) + (", ..." if len(data.classes) > 12 else "")
-    say(f"{data.name}: {data.task}, {counts} images, {data.preprocessing.channels}×{height}×{width} (C×H×W)")
-    say(f"{len(data.classes)} classes: {names}")
-    for line in data.notes:
-        say(line)
-
-
-def data_facts(data: ImageSet) -> Facts:
-    """What a report says of the data."""
-    return {
-        "name": data.name,
-        "task": data.task,
-        "classes": list(data.classes),
-        "images": {name: len(split) for name, split in data.splits.items()},
-        "size": list(data.preprocessing.size),
-        "channels": data.preprocessing.channels,
-        "digest": data.digest,
-        "notes": list(data.notes),
-        "verdict": data.verdict,
-    }
-
-
-def network_facts(network: Fabric, data: ImageSet) -> Facts:
-    """Edges, costs and scores of a network."""
-    image = data.preprocessing.size
-    found: Score = score(network, data, data.verdict)
-    return {
-        "edges": len(network.graph.edges),
-        **asdict(costs(network.graph, image)),
-        "peak_bytes": peak_bytes(network.graph, image),
-        "score": asdict(found),
-        "val_score": asdict(score(network, data, "val")),
-    }

@@ -24,7 +24,7 @@ EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
     *(CONFIG, RECORD, "environment.json", "metrics.csv"),
-    *("fabric.state.safetensors", "finetune.state.safetensors"),
+    *("fabric.state.safetensors", "finetune.state.safetensors", "gates.json"),
     *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
     *EXPORTED,
 )

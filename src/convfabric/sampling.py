@@ -1,8 +1,9 @@
 """Random sub-networks of a graph, over the whole range of what they cost: fewer edges, fewer channels."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from convfabric.costs import edge_costs
 from convfabric.errors import GraphError, NoRouteError
@@ -121,14 +122,10 @@ class Sampler:
             counts |= dict.fromkeys(group.places, count)
         return counts
 
-    def stream(self, dice: random.Random) -> Iterator[Graph]:
-        """Different sub-networks, without end."""
-        seen: set[Graph] = set()
-        while True:
-            graph = self.draw(dice)
-            if graph not in seen:
-                seen.add(graph)
-                yield graph
+    def mean_share(self, measure: Callable[[Graph], float], draws: int = 50) -> float:
+        """The mean of a measure over sub-networks that are drawn, as a share of the whole's."""
+        dice = random.Random(0)
+        return fmean(measure(self.draw(dice)) for _ in range(draws)) / measure(self.graph)
 
 
 def units(graph: Graph) -> tuple[frozenset[str], ...]:

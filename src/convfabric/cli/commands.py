@@ -131,7 +131,8 @@ def train(
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.environment import is_first_process
-    from convfabric.pipeline import Listener, opened, say_data, train_step, woven
+    from convfabric.noting import say_data
+    from convfabric.pipeline import Listener, opened, train_step, woven
     from convfabric.runs import begin, default_folder
 
     folder = out or default_folder(data)

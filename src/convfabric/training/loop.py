@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,14 @@ from convfabric.graph import Graph
 from convfabric.notation import graph_to_json
 from convfabric.scores import score
 from convfabric.training.checkpoints import Progress, load_state, save_state
+from convfabric.training.gates import Gates
 from convfabric.training.interrupts import Interrupts
 from convfabric.training.lessons import Turn, lesson_of
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
+GATES = "gates.json"
+"""Of a run with gates: for every edge the probability that it stays."""
 Row = dict[str, Any]
 """One line of metrics.csv."""
 
@@ -166,6 +170,8 @@ class Run:
                 if stopping:
                     raise KeyboardInterrupt
         self.fabric.eval()
+        if self.folder and self.accelerator.is_main_process and isinstance(self.lesson.own, Gates):
+            write_atomically(self.folder / GATES, json.dumps(self.lesson.own.probabilities(), indent=0))
 
     def batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """What this process takes of each batch of an epoch, from the step within it."""

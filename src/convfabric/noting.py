@@ -1,0 +1,63 @@
+"""What is said and noted of data and networks."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from convfabric.costs import costs, peak_bytes
+from convfabric.data.imageset import ImageSet
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.job import Job
+from convfabric.runs import Facts
+from convfabric.sampling import Sampler
+from convfabric.scores import Score, score
+
+Say = Callable[[str], None]
+
+
+def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
+    """What sub-networks in training cost, as a multiple of training the whole alone."""
+    image, recipe = data.preprocessing.size, job.recipe
+    if not recipe.subnetworks:
+        return ""
+    share = Sampler.of(graph, recipe.narrowest, image).mean_share(lambda part: costs(part, image).macs)
+    return f"; with sub-networks it is {1 + recipe.subnetworks * share:.2f} times the MACs of the whole alone"
+
+
+def say_data(data: ImageSet, say: Say) -> None:
+    """What was found, inferred and converted, in a few lines."""
+    height, width = data.preprocessing.size
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    names = ", ".join(data.classes[:12]) + (", ..." if len(data.classes) > 12 else "")
+    say(f"{data.name}: {data.task}, {counts} images, {data.preprocessing.channels}×{height}×{width} (C×H×W)")
+    say(f"{len(data.classes)} classes: {names}")
+    for line in data.notes:
+        say(line)
+
+
+def data_facts(data: ImageSet) -> Facts:
+    """What a report says of the data."""
+    return {
+        "name": data.name,
+        "task": data.task,
+        "classes": list(data.classes),
+        "images": {name: len(split) for name, split in data.splits.items()},
+        "size": list(data.preprocessing.size),
+        "channels": data.preprocessing.channels,
+        "digest": data.digest,
+        "notes": list(data.notes),
+        "verdict": data.verdict,
+    }
+
+
+def network_facts(network: Fabric, data: ImageSet) -> Facts:
+    """Edges, costs and scores of a network."""
+    image = data.preprocessing.size
+    found: Score = score(network, data, data.verdict)
+    return {
+        "edges": len(network.graph.edges),
+        **asdict(costs(network.graph, image)),
+        "peak_bytes": peak_bytes(network.graph, image),
+        "score": asdict(found),
+        "val_score": asdict(score(network, data, "val")),
+    }
