@@ -1,11 +1,13 @@
 """Counts that papers state, and that exact arithmetic gives from their wiring."""
 
+import random
+
 import pytest
 
 from convfabric.costs import costs
 from convfabric.errors import SettingError
-from convfabric.graph import Place
-from convfabric.routes import cheapest_route, count_routes
+from convfabric.graph import Graph, Place
+from convfabric.routes import cheapest_route, cheapest_routes, count_routes
 from convfabric.weavers import PRESETS, Purpose, Trellis, weave, weave_trellis
 
 
@@ -85,3 +87,19 @@ def _all_chains(graph, price):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
         return ends + [price[edge.name] + rest for edge in onward for rest in from_here(edge.target)]
 
     return from_here(graph.entry.place)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_k_cheapest_routes_are_the_first_of_all_routes_by_cost(seed: int) -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=3, channels=4))
+    dice = random.Random(seed)
+    price = {edge.name: dice.random() for edge in graph.edges}
+
+    def total(route: Graph) -> float:
+        return sum(price[name] for name in route.edge_names)
+
+    every = cheapest_routes(graph, lambda edge: price[edge.name], 10_000)
+    assert len({route.edge_names for route in every}) == len(every) == count_routes(graph)
+    assert [total(route) for route in every] == sorted(total(route) for route in every)
+    found = cheapest_routes(graph, lambda edge: price[edge.name], 5)
+    assert [route.edge_names for route in found] == [route.edge_names for route in every[:5]]

@@ -19,11 +19,7 @@ def count_routes(graph: Graph) -> int:
     return sum(ways[place] for place in graph.head.reads)
 
 
-def cheapest_route(
-    graph: Graph,
-    edge_cost: Callable[[Edge], float],
-    node_cost: Callable[[Place], float] = lambda place: 0.0,
-) -> Graph:
+def cheapest_route(graph: Graph, edge_cost: Callable[[Edge], float]) -> Graph:
     """The route of least total cost, as a restricted graph; ties go to the edge that stands first.
 
     >>> from convfabric.weavers import Trellis, weave_trellis
@@ -31,15 +27,25 @@ def cheapest_route(
     >>> sorted(edge.name for edge in cheapest_route(graph, lambda edge: 1.0).edges)
     ['L0S0_L1S0', 'L1S0_L2S1']
     """
-    best: dict[Place, tuple[float, frozenset[str]]] = {}
+    return cheapest_routes(graph, edge_cost, 1)[0]
+
+
+def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int) -> list[Graph]:
+    """The routes of least total cost, the cheapest first, as restricted graphs; fewer where there are fewer.
+
+    >>> from convfabric.weavers import Trellis, weave_trellis
+    >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4))
+    >>> [len(route.edges) for route in cheapest_routes(graph, lambda edge: 1.0, 9)]
+    [1, 2, 2, 3]
+    """
+    best: dict[Place, list[tuple[float, frozenset[str]]]] = {}
     for place in graph.order:
         arrivals = [
-            (best[edge.source][0] + edge_cost(edge), best[edge.source][1] | {edge.name})
+            (before + edge_cost(edge), names | {edge.name})
             for edge in graph.arriving(place)
+            for before, names in best[edge.source]
         ]
-        if place == graph.entry.place:
-            arrivals.append((0.0, frozenset()))
-        total, names = min(arrivals, key=lambda arrival: arrival[0])
-        best[place] = (total + node_cost(place), names)
-    _, names = min((best[place] for place in graph.head.reads), key=lambda arrival: arrival[0])
-    return graph.restrict(names)
+        start = [(0.0, frozenset[str]())] if place == graph.entry.place else []
+        best[place] = sorted([*start, *arrivals], key=lambda route: route[0])[:count]
+    ends = sorted((route for place in graph.head.reads for route in best[place]), key=lambda route: route[0])
+    return [graph.restrict(names) for _, names in ends[:count]]
