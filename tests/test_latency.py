@@ -149,3 +149,14 @@ def test_a_draft_answers_like_the_network(network: str) -> None:
     assert found.batch == 2
     assert found.runs >= 25
     assert "batch 2, 1 thread, ONNX Runtime" in str(found)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_operations_are_those_that_are_left_once_norms_are_folded(seed: int) -> None:
+    graph = weave("fabric-small", operators="residual")
+    dice = random.Random(seed)
+    part = graph.restrict(e.name for e in graph.edges if not e.operator.keeps_channels or dice.random() < 0.5)
+    simple = folded(Fabric(part).eval()).graph
+    norms = sum("Norm" in str(node.then) for node in simple.nodes)
+    found = [work for work in operations(part, simplified(graph), IMAGE) if "Norm" in str(work.operator)]
+    assert len(found) == norms

@@ -199,6 +199,24 @@ def _scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: 
             return None
 
 
+def carries(operator: Operator) -> bool:
+    """Whether an operator can take over the norm of the node behind it.
+
+    >>> carries(Conv()), carries(Chain((Conv(), Nearest()))), carries(Sum((Identity(), Conv())))
+    (True, True, False)
+    """
+    match operator:
+        case Conv() | UpConv() | Depthwise() | BandedConv() | FullyConnected() | Norm():
+            return True
+        case Chain():
+            last = [step for step in operator.steps if not _passes(step)]
+            return bool(last) and carries(last[-1])
+        case Sum() | Concat():
+            return all(carries(branch) for branch in operator.branches)
+        case _:
+            return False
+
+
 def _passes(step: Operator) -> bool:
     """Whether a factor and a constant for each channel may as well come before it."""
     return isinstance(step, Nearest | Bilinear | Identity | Dropout)

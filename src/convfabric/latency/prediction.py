@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from convfabric.costs import FLOAT_BYTES, costs, edge_work, entry_work, node_work, size_at
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import carries, folded
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph, Node
 from convfabric.latency.table import Table
@@ -34,7 +34,8 @@ def simplified(graph: Graph) -> Simple:
 def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
     """Every operation that a sub-network runs, for images of a height and width; one that occurs twice comes twice.
 
-    A ReLU, or nothing, behind a node is part of what comes before it.
+    A ReLU, or nothing, behind a node is part of what comes before it. So is a norm, as soon as no identity is left
+    among what arrives that could not take it over.
     """
     yield entry_work(graph, image)._replace(operator=simple["entry"])
     for edge in graph.edges:
@@ -42,7 +43,9 @@ def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
             yield edge_work(graph, edge, image)._replace(operator=simple[edge.name])
     for node in graph.nodes:
         left = _left_over(simple[str(node.place)])
-        if left is not None:
+        arriving = graph.arriving(node.place)
+        folds = node.join == "sum" and all(carries(edge.operator) and not edge.shared for edge in arriving)
+        if left is not None and not folds:
             yield node_work(graph, node.place, image)._replace(operator=left)
 
 
