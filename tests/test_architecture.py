@@ -40,6 +40,7 @@ ROOMS = (
         "pictured",
         "understood",
         "runs",
+        "noting",
         "pipeline",
         "curve",
         "calibrating",

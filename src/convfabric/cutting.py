@@ -31,7 +31,7 @@ MOST_ATTEMPTS = 6
 HEADROOM = 0.97
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
-SAMPLE_SECONDS = 0.15
+SAMPLE_SECONDS = 0.1
 Say = Callable[[str], None]
 
 
@@ -74,24 +74,24 @@ def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> No
 def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey:
     """A graph and a few sub-networks measured as ONNX models; trained weights are not needed."""
     graph, image = papers.graph, papers.preprocessing.size
-    sampler, measured = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
+    sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
     table = Table.opened(Conditions(threads=threads))
-    prediction = calibrate(sampler, image, table, lambda part: measured(part).median_ms)
+    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).median_ms)
+    measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
     return Survey(sampler=sampler, measured=measured, prediction=prediction)
 
 
 def latency_of(papers: Passport, threads: int, batch: int = 1) -> Callable[[Graph], Latency]:
-    """Measures graphs as ONNX models, with fresh weights; a graph asked for twice is measured once."""
+    """Measures graphs as ONNX models with fresh weights, anew each time; the model of a graph is written once."""
     preprocessing = papers.preprocessing
     image = (preprocessing.channels, *preprocessing.size)
 
     @cache
-    def measured(graph: Graph) -> Latency:
-        deployable = Deployable(folded(Fabric(graph).eval()), papers)
-        return measure(drafted(deployable, torch.zeros(batch, *image)), image, threads, batch, SAMPLE_SECONDS)
+    def model(graph: Graph) -> bytes:
+        return drafted(Deployable(folded(Fabric(graph).eval()), papers), torch.zeros(batch, *image))
 
-    return measured
+    return lambda graph: measure(model(graph), image, threads, batch, SAMPLE_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
