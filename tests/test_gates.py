@@ -1,5 +1,6 @@
 """Gates: unbiased gradients, costs, schedules, and that they close."""
 
+import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convfabric.archive import load_fabric
+from convfabric.archive import load_fabric, read_tensors
 from convfabric.costs import costs, edge_costs
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
@@ -186,6 +187,9 @@ def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
     settings = {"gates": "bernoulli", "gate_lr": 0.5, "lr": 0.05, "epochs": 4, "macs": "40%", "search": "exact"}
     record = fit("digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings)
     kept = set(load_fabric(tmp_path / "run")[0].graph.edge_names)
+    tuned = json.loads(read_tensors(tmp_path / "run" / "finetune.state.safetensors")[1]["identity"])["recipe"]
+    assert "gates='none'" in tuned
+    assert "subnetworks=0" in tuned
     worth = record["worth"]
     assert set(worth) == load_fabric(tmp_path / "run" / "fabric")[0].graph.edge_names
     assert all(0 <= value <= 1 for value in worth.values())

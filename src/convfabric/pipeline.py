@@ -181,7 +181,8 @@ def _finetune(
     epochs = round(recipe.epochs * procedure.finetune)
     if epochs == 0:
         return
-    tuning = recipe.changed(epochs=epochs, lr=recipe.lr * procedure.finetune_lr, seed=recipe.seed + 1)
+    alone = recipe.changed(subnetworks=0, gates="none")
+    tuning = alone.changed(epochs=epochs, lr=recipe.lr * procedure.finetune_lr, seed=recipe.seed + 1)
     said = estimate(network, data, tuning, teacher=fabric, device=procedure.device)
     listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {said}")
     train(

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -80,10 +80,6 @@ class Prediction:
     def milliseconds(self, graph: Graph) -> float:
         """What a sub-network is predicted to take."""
         return float(np.dot(self.weights, features(graph, self.simple, self.image, self.table)))
-
-    def corrected(self, ratio: float) -> "Prediction":
-        """The same prediction times a ratio of measured to predicted."""
-        return replace(self, weights=tuple(weight * ratio for weight in self.weights))
 
     def __str__(self) -> str:
         return (

@@ -52,11 +52,9 @@ def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, ignore: int, image: Si
     whole = for_training(fabric, plan)
     if recipe.gates != "none":
         return _Gated(fabric, recipe, whole, ignore, image)
-    return (
-        _WithParts(fabric, recipe, whole, ignore, image)
-        if recipe.subnetworks
-        else _Whole(recipe, whole, ignore, fabric)
-    )
+    if recipe.subnetworks:
+        return _WithParts(fabric, recipe, whole, ignore, image)
+    return _Whole(recipe, whole, ignore, fabric)
 
 
 class _Whole:
@@ -91,12 +89,10 @@ class _WithParts:
         narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
         drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
         whole, *parts = model(images, [*narrow, *drawn])
-        total, taught_by_whole = (
-            summed_loss(whole, targets, self.recipe, self.ignore, taught),
-            whole[-1].detach().float(),
-        )
+        total = summed_loss(whole, targets, self.recipe, self.ignore, taught)
+        answered = whole[-1].detach().float()
         for exits in parts:
-            loss = summed_loss(exits, targets, self.of_parts, self.ignore, taught_by_whole)
+            loss = summed_loss(exits, targets, self.of_parts, self.ignore, answered)
             total = total + loss / len(parts)
         return total
 
