@@ -76,7 +76,7 @@ def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey
     graph, image = papers.graph, papers.preprocessing.size
     sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
     table = Table.opened(Conditions(threads=threads))
-    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).median_ms)
+    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
     return Survey(sampler=sampler, measured=measured, prediction=prediction)

@@ -19,6 +19,8 @@ class Latency:
     """How long a batch of images takes, all conditions stated."""
 
     median_ms: float
+    quickest_ms: float
+    """The median of the quickest block: what the network takes while nothing else is at work."""
     spread_ms: float
     """Between the first and the third quartile."""
     runs: int
@@ -71,6 +73,7 @@ def measure(
     first, _, third = quantiles(times, n=4)
     return Latency(
         median_ms=median(times),
+        quickest_ms=median(blocks[0]),
         spread_ms=third - first,
         runs=len(times),
         warm_up_runs=WARM_UP_RUNS,

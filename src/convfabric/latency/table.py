@@ -16,7 +16,7 @@ from convfabric.execution.building import kept_in
 from convfabric.latency.probing import PROBES
 from convfabric.operators import Operator, Size, Work
 
-SAVE_EVERY = 50
+SAVED_TOGETHER, TURNS = 50, 3
 Kind = tuple[Operator, Size, Size]
 
 
@@ -71,18 +71,25 @@ class Table:
         return self.known[key_of(nearest)] * _size(work) / _size(nearest)
 
     def measure(self, works: Iterable[Work], watch: Callable[[int, int], None] = lambda done, of: None) -> int:
-        """Measures those that are not known yet; how many there were. ``watch`` is told how far it has come."""
+        """Measures those that are not known yet; how many there were. ``watch`` is told how far it has come.
+
+        Fifty at a time, in turns, and the least of each counts: a neighbour's work makes an operation slower for a
+        second, never quicker.
+        """
         wanted = list(dict.fromkeys(works))
         for work in wanted:
             self.near.setdefault(_kind(work), []).append(work)
         missing = [work for work in wanted if key_of(work) not in self.known]
-        probe = PROBES[self.conditions.runtime]
-        for done, work in enumerate(missing, 1):
-            self.known[key_of(work)] = probe(work, self.conditions.threads, self.conditions.batch)
-            watch(done, len(missing))
-            if done % SAVE_EVERY == 0 or done == len(missing):
-                self._keep()
+        for first in range(0, len(missing), SAVED_TOGETHER):
+            some = missing[first : first + SAVED_TOGETHER]
+            turns = [[self._probed(work) for work in some] for _ in range(TURNS)]
+            self.known.update({key_of(work): min(times) for work, *times in zip(some, *turns, strict=True)})
+            self._keep()
+            watch(first + len(some), len(missing))
         return len(missing)
+
+    def _probed(self, work: Work) -> float:
+        return PROBES[self.conditions.runtime](work, self.conditions.threads, self.conditions.batch)
 
     def _keep(self) -> None:
         if self.file:
