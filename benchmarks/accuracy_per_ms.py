@@ -3,6 +3,7 @@
     pip install timm torch-pruning
     python benchmarks/accuracy_per_ms.py --data cifar10-jpeg               what accuracy_per_ms.yaml says
     python benchmarks/accuracy_per_ms.py --data cifar10-jpeg --only fabric resnet-20
+    python benchmarks/accuracy_per_ms.py --data CamVid --config benchmarks/accuracy_per_ms_camvid.yaml
 
 Every contestant gets the same cost for each budget; the fabric is trained with the sum of all, less what fine-tuning
 takes. Resumable: each finished network is kept in --work. Milliseconds are measured at the end, in turns.
@@ -14,8 +15,10 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median, pstdev
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,14 +31,17 @@ from convfabric.choice.evolution import Evolution
 from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.execution.folding import folded
 from convfabric.extraction.inherited import Judge
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
+from convfabric.job import parsed_size
 from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import measure
+from convfabric.operators import Size
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
@@ -43,11 +49,11 @@ from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from plain import train_plain
 from records import RESULTS, write_record
-from rivals import SIZE, TIMM, macs_of, mobilenet_of, pruned, resnet_of, resnet_to_prune
+from rivals import VERSIONS, macs_of, mobilenet_of, pruned, resnet_to_prune
 from timed import timed_fabric
 
 TERA, MEGA = 1e12, 1e6
-ROUNDS = 5
+ROUNDS, MOST_CHANNELS = 5, 200
 Row = dict[str, Any]
 
 
@@ -66,9 +72,30 @@ class Contest:
         """Of training."""
         return len(self.data.splits["train"])
 
+    @property
+    def size(self) -> Size:
+        """Height and width of the images."""
+        return self.data.preprocessing.size
+
+    def macs(self, network: nn.Module | Graph) -> int:
+        """Multiply-accumulates for one image."""
+        graph = network.graph if isinstance(network, Fabric) else network
+        return costs(graph, self.size).macs if isinstance(graph, Graph) else macs_of(graph)
+
+    def woven(self, name: str, numbers: Mapping[str, Any]) -> Graph:
+        """A network for the data."""
+        purpose = {"task": self.data.task, "classes": len(self.data.classes)}
+        return weave(name, size=self.size, image_channels=self.data.preprocessing.channels, **purpose, **numbers)
+
     def epochs(self, tera_macs: float, macs_an_image: float) -> int:
         """Passes over the training images that a cost pays for."""
         return max(1, round(tera_macs * TERA / (macs_an_image * self.images)))
+
+    @property
+    def middle(self) -> float:
+        """Of the budgets, where rates are tried."""
+        budgets: list[float] = self.numbers["budgets"]
+        return budgets[len(budgets) // 2]
 
     def recipe(self, epochs: int, rate: float, **more: Any) -> Recipe:
         """The recipe that all contestants share."""
@@ -85,10 +112,12 @@ def main() -> None:
     words.add_argument("--record", action="store_true", help="only measure and write down what is there")
     said = words.parse_args()
     numbers = yaml.safe_load(said.config.read_text())
-    data = fewer(open_data(said.data), numbers["images"])
+    options = {"size": parsed_size(numbers["size"])} if "size" in numbers else {}
+    data = fewer(open_data(said.data, DataOptions(ignore=numbers.get("ignore"), **options)), numbers["images"])
     for seed in numbers["seeds"] if not said.record else ():
         for name in said.only or numbers["contestants"]:
-            CONTESTANTS[name](Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed))
+            contest = Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed)
+            CONTESTANTS.get(name, widest(name))(contest)
     record(said.work, numbers, data, said.results)
 
 
@@ -103,26 +132,19 @@ def kept(contest: Contest, name: str, budget: float, make: Callable[[], tuple[nn
     found, on_val = (score(network, contest.data, split) for split in ("test", "val"))
     folder.mkdir(parents=True, exist_ok=True)
     exported = folded(network) if isinstance(network, Fabric) else network
-    (folder / "timed.onnx").write_bytes(drafted(exported, torch.zeros(1, 3, *SIZE)))
+    (folder / "timed.onnx").write_bytes(drafted(exported, torch.zeros(1, 3, *contest.size)))
     row = {
         "network": name,
         "budget M MACs": budget,
         "seed": contest.seed,
-        "M MACs": round(
-            (costs(network.graph, SIZE).macs if isinstance(network, Fabric) else macs_of(network)) / MEGA, 2
-        ),
-        "test accuracy %": round(100 * found.accuracy, 2),
-        "val accuracy %": round(100 * on_val.accuracy, 2),
+        "M MACs": round(contest.macs(network) / MEGA, 2),
+        "test %": round(100 * found.headline, 2),
+        "val %": round(100 * on_val.headline, 2),
         "CPU minutes": round((time.process_time() - began) / 60, 1),
         **facts,
     }
     (folder / "row.json").write_text(json.dumps(row))
     print(row, flush=True)
-
-
-def taken(network: nn.Module) -> int:
-    """Multiply-accumulates for one image."""
-    return costs(network.graph, SIZE).macs if isinstance(network, Fabric) else macs_of(network)
 
 
 def rate_of(contest: Contest, name: str, tried: Callable[[float, float], float]) -> float:
@@ -137,19 +159,26 @@ def rate_of(contest: Contest, name: str, tried: Callable[[float, float], float])
     return max(known, key=lambda rate: known[rate])
 
 
-def resnets(name: str, blocks: int) -> Callable[[Contest], None]:
-    """ResNets of one depth, as wide as each budget lets them be."""
+def widest(name: str) -> Callable[[Contest], None]:
+    """Networks of a family that the configuration describes, as wide as each budget lets them be."""
 
     def contestant(contest: Contest) -> None:
+        family = contest.numbers["plain"][name]
+
         def trained(budget: float, rate: float, cost: float) -> Fabric:
-            graph = resnet_of(blocks, budget * MEGA)
+            fitting = [contest.woven(family["network"], family.get("numbers", {}) | {"channels": 1})]
+            for channels in range(2, MOST_CHANNELS):
+                wider = contest.woven(family["network"], family.get("numbers", {}) | {"channels": channels})
+                if contest.macs(wider) > budget * MEGA:
+                    break
+                fitting.append(wider)
             torch.manual_seed(contest.seed)
-            fabric = Fabric(graph)
-            epochs = contest.epochs(cost, 3 * costs(graph, SIZE).macs)
+            fabric = Fabric(fitting[-1])
+            epochs = contest.epochs(cost, 3 * contest.macs(fabric))
             train(fabric, contest.data, contest.recipe(epochs, rate), device="cpu")
             return fabric
 
-        _separately(contest, name, trained)
+        _separately(contest, name, trained, family)
 
     return contestant
 
@@ -169,15 +198,21 @@ def mobilenets(name: str, version: int) -> Callable[[Contest], None]:
     return contestant
 
 
-def _separately(contest: Contest, name: str, trained: Callable[[float, float, float], nn.Module]) -> None:
-    """One training for each budget; ``trained`` takes budget, rate and cost."""
-    budgets = contest.numbers["budgets"]
-    if all((contest.work / f"{name}-{budget:g}" / "row.json").is_file() for budget in budgets):
-        return
-    middle = budgets[len(budgets) // 2]
-    rate = rate_of(contest, name, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").accuracy)
-    for budget in budgets:
-        kept(contest, name, budget, lambda b=budget: (trained(b, rate, contest.numbers["tera_macs"]), {"rate": rate}))
+def _separately(
+    contest: Contest,
+    name: str,
+    trained: Callable[[float, float, float], nn.Module],
+    family: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """One training for each budget; ``trained`` takes budget, rate and cost.
+
+    ``family`` may name other ``budgets``, how many ``times`` the cost it has, and whose ``rate`` it takes.
+    """
+    cost, middle = family.get("times", 1) * contest.numbers["tera_macs"], contest.middle
+    tried = family.get("rate", name)
+    rate = rate_of(contest, tried, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").headline)
+    for budget in family.get("budgets", contest.numbers["budgets"]):
+        kept(contest, name, budget, lambda b=budget: (trained(b, rate, cost), {"rate": rate}))
 
 
 def torch_pruned(contest: Contest) -> None:
@@ -198,21 +233,20 @@ def torch_pruned(contest: Contest) -> None:
         tuning = contest.recipe(epochs, rate * contest.numbers["fabric"]["finetune_lr"])
         return train_plain(network, contest.data, tuning, teacher), {"rate": rate}
 
-    budgets = contest.numbers["budgets"]
-    middle = budgets[len(budgets) // 2]
-    rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").accuracy)
-    for budget in budgets:
+    middle = contest.middle
+    rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
+    for budget in contest.numbers["budgets"]:
         kept(contest, "pruned", budget, lambda b=budget: made(b, rate))
 
 
 def our_fabric(contest: Contest) -> tuple[Fabric, float]:
     """The trained fabric, and its rate."""
     numbers = contest.numbers["fabric"]
-    graph = weave(numbers["network"], **numbers["numbers"])
+    graph = contest.woven(numbers["network"], numbers["numbers"])
     parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
-    sampler, dice = Sampler.of(graph, numbers["narrowest"], SIZE), random.Random(0)
-    drawn = fmean(costs(sampler.draw(dice), SIZE).macs for _ in range(100))
-    an_image = 3 * (costs(graph, SIZE).macs + numbers["subnetworks"] * drawn)
+    sampler, dice = Sampler.of(graph, numbers["narrowest"], contest.size), random.Random(0)
+    drawn = fmean(contest.macs(sampler.draw(dice)) for _ in range(100))
+    an_image = 3 * (contest.macs(graph) + numbers["subnetworks"] * drawn)
     every = contest.numbers["tera_macs"] * len(contest.numbers["budgets"])
 
     def tried(rate: float, cost: float) -> float:
@@ -220,12 +254,12 @@ def our_fabric(contest: Contest) -> tuple[Fabric, float]:
         fabric = Fabric(graph)
         recipe = contest.recipe(contest.epochs(len(contest.numbers["budgets"]) * cost / 2, an_image), rate, **parts)
         train(fabric, contest.data, recipe, device="cpu")
-        return score(fabric, contest.data, "val").accuracy
+        return score(fabric, contest.data, "val").headline
 
     rate = rate_of(contest, "fabric", tried)
     recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
     fabric, _ = timed_fabric(graph, contest.data, recipe, contest.work / "whole", "cpu")
-    print("fabric on val", score(fabric, contest.data, "val").accuracy, flush=True)
+    print("fabric on val", score(fabric, contest.data, "val").headline, flush=True)
     return fabric, rate
 
 
@@ -235,9 +269,9 @@ def from_fabric(name: str, search: bool) -> Callable[[Contest], None]:
     def contestant(contest: Contest) -> None:
         fabric, rate = our_fabric(contest)
         numbers, judge, teacher = contest.numbers["fabric"], Judge.of(fabric, contest.data), fabric
-        sampler = Sampler.of(fabric.graph, numbers["narrowest"], SIZE)
+        sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
         for budget in contest.numbers["budgets"]:
-            evolution = Evolution(sampler=sampler, fits=under(budget), fitness=judge)
+            evolution = Evolution(sampler=sampler, fits=partial(under, contest, budget), fitness=judge)
 
             folder = contest.work / f"{name}-{budget:g}"
 
@@ -248,8 +282,8 @@ def from_fabric(name: str, search: bool) -> Callable[[Contest], None]:
                     chosen(evolution, judge, numbers["trials"], contest.seed) if search else drawn(evolution, contest)
                 )
                 network = refresh(extract(fabric, graph), contest.data, contest.seed)
-                inherited = score(network, contest.data, "val").accuracy
-                an_image = 3 * costs(graph, SIZE).macs + costs(teacher.graph, SIZE).macs
+                inherited = score(network, contest.data, "val").headline
+                an_image = 3 * contest.macs(graph) + contest.macs(teacher)
                 epochs = contest.epochs(numbers["finetune"] * contest.numbers["tera_macs"], an_image)
                 tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])
                 train(network, contest.data, tuning, teacher=teacher, device="cpu")
@@ -262,9 +296,9 @@ def from_fabric(name: str, search: bool) -> Callable[[Contest], None]:
     return contestant
 
 
-def under(budget: float) -> Callable[[Graph], bool]:
+def under(contest: Contest, budget: float, graph: Graph) -> bool:
     """Whether a graph is under so many million multiply-accumulates."""
-    return lambda graph: costs(graph, SIZE).macs <= budget * MEGA
+    return contest.macs(graph) <= budget * MEGA
 
 
 def chosen(evolution: Evolution, judge: Judge, trials: int, seed: int) -> Graph:
@@ -282,9 +316,6 @@ def drawn(evolution: Evolution, contest: Contest) -> Graph:
 CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
     "fabric": from_fabric("fabric", search=True),
     "random": from_fabric("random", search=False),
-    "resnet-20": resnets("resnet-20", 3),
-    "resnet-14": resnets("resnet-14", 2),
-    "resnet-8": resnets("resnet-8", 1),
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),
     "pruned": torch_pruned,
@@ -298,22 +329,23 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
     for _ in range(ROUNDS):
         for folder in folders:
             model = (folder / "timed.onnx").read_bytes()
-            times[folder].append(measure(model, (3, *SIZE), seconds=0.1).median_ms)
+            times[folder].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).median_ms)
     rows = [json.loads((folder / "row.json").read_text()) for folder in folders]
     for row, folder in zip(rows, folders, strict=True):
         row["ms"] = round(median(times[folder]), 3)
     rows.sort(key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
-    columns = ("network", "budget M MACs", "seed", "M MACs", "ms", "test accuracy %", "val accuracy %", "CPU minutes")
+    columns = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes")
     table = [{name: row[name] for name in columns} | {"rate": row.get("rate", "")} for row in rows]
     sentences = [
-        f"CIFAR-10 (JPEG), {len(data.splits['train']):,} training images; 10,000 test images read once for each row. "
-        f"Each contestant has {numbers['tera_macs']} T multiply-accumulates for each budget (forward × images × 3, a "
-        "teacher's forward × 1); the fabric's networks share one training, with what fine-tuning leaves of all.",
-        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns of whole networks. {TIMM}.",
+        f"{numbers['name']}, {len(data.splits['train']):,} training images; {len(data.splits['test']):,} test images "
+        f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
+        "multiply-accumulates for each budget (forward × images × 3, a teacher's forward × 1); the fabric's networks "
+        "share one training, with what fine-tuning leaves of all.",
+        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns of whole networks. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
     ]
-    print(write_record("accuracy-per-ms", sentences, table, results))
+    print(write_record(f"accuracy-per-ms-{numbers['name'].split()[0].lower()}", sentences, table, results))
 
 
 def summary(table: Sequence[Row]) -> list[str]:
@@ -323,10 +355,10 @@ def summary(table: Sequence[Row]) -> list[str]:
         found: dict[str, list[float]] = {}
         for row in table:
             if row["budget M MACs"] == budget:
-                found.setdefault(row["network"], []).append(row["test accuracy %"])
+                found.setdefault(row["network"], []).append(row["test %"])
         best = sorted(found.items(), key=lambda item: -fmean(item[1]))
         said = "; ".join(f"{name} {fmean(values):.2f} ± {pstdev(values):.2f}" for name, values in best)
-        lines.append(f"{budget} M MACs, test accuracy % (mean ± spread over {len(best[0][1])} seeds): {said}.")
+        lines.append(f"{budget} M MACs, test % (mean ± spread over {len(best[0][1])} seeds): {said}.")
     return lines
 
 

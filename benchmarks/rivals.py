@@ -1,4 +1,4 @@
-"""Networks that others make: ResNets and MobileNets of a wanted cost, and ResNets that Torch-Pruning cut."""
+"""Networks that others make: MobileNets of a wanted cost, and ResNets that Torch-Pruning cut."""
 
 import copy
 from collections.abc import Callable
@@ -12,24 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.costs import costs
-from convfabric.graph import Graph
-from convfabric.weavers import weave
-
 SIZE = (32, 32)
 STEPS = 60
-TIMM = f"timm {timm.__version__}, Torch-Pruning {torch_pruning.__version__}"
-
-
-def resnet_of(blocks: int, most_macs: float) -> Graph:
-    """The widest ResNet with so many blocks in each of three stages that is under a cost."""
-    graph = weave("resnet", blocks=(blocks,) * 3, channels=1)
-    for channels in range(2, 200):
-        wider = weave("resnet", blocks=(blocks,) * 3, channels=channels)
-        if costs(wider, SIZE).macs > most_macs:
-            break
-        graph = wider
-    return graph
+VERSIONS = f"timm {timm.__version__}, Torch-Pruning {torch_pruning.__version__}"
 
 
 def mobilenet_of(version: int, most_macs: float) -> nn.Module:
