@@ -91,6 +91,7 @@ def test_hard_concrete_draws_are_open_as_often_as_said_and_pass_gradients() -> N
     said = torch.tensor([gates.probabilities()[name] for name in gates.names])
     torch.testing.assert_close((values > 0).float().mean(0), said, atol=0.02, rtol=0)
     assert ((values == 0) | (values == 1)).float().mean() > 0.3
+    gates.logits_E.data = torch.linspace(0.5, 2, 6)
     gates.cost(gates.draw(8).values_BE).mean().backward()
     assert gates.logits_E.grad is not None
     assert bool((gates.logits_E.grad > 0).all())
@@ -110,6 +111,14 @@ def test_the_cost_of_open_gates_is_that_of_the_edges(network: str, cost: str) ->
         kept = sum(value for name, value in every.items() if name not in shut)
         assert float(share) == pytest.approx(kept / sum(every.values()), rel=1e-5)
     assert float(gates.cost(torch.ones(1, len(gates.names)))) == pytest.approx(1.0)
+
+
+def test_an_open_gate_that_no_way_leads_through_is_free_and_a_closed_one_pays_for_what_it_draws() -> None:
+    gates = Gates(six_edges(), Recipe(gates="bernoulli"), IMAGE)
+    whole = float(gates.cost(torch.ones(1, 6)))
+    gates.logits_E.data[gates.column["L1S0_L1S1"]] = -3.0
+    freed = gates.costs["L0S0_L1S0"] + gates.costs["L0S1_L1S0"]
+    assert float(gates.cost(torch.ones(1, 6))) == pytest.approx(whole - freed / gates.whole)
 
 
 def test_a_closed_gate_is_a_missing_edge_in_every_network_that_can_be_gated() -> None:

@@ -85,17 +85,19 @@ class Gates(nn.Module):
         return {name: draw.values_BE[:, i, None, None, None] for name, i in self.column.items()}
 
     def cost(self, values_BE: Tensor) -> Tensor:
-        """(B,) share of the whole graph's cost that lies on open edges, whether or not a way leads through them.
+        """(B,) share of the whole graph's cost that lies on open edges.
 
-        Differentiable for the relaxation; steps are not. Edges that no way leads through pay until they close, so
-        every gate has a reason to move, and not those alone that all ways pass.
+        Differentiable for the relaxation; steps are not. An open edge is free while no way leads through it by the
+        gates that are more open than not, so that the target is spent on what answers. That does not hang on one
+        draw: closing an edge that all ways pass saves its own price only.
         """
         if self.recipe.gate_cost == "steps":
             kept = [frozenset(self._kept(row)) for row in values_BE.detach()]
             whole = parallel_steps(self.graph, self.recipe.gate_workers)
             taken = [_steps(self.graph, names, self.recipe.gate_workers) / whole for names in kept]
             return torch.tensor(taken, device=values_BE.device)
-        prices_E = values_BE.new_tensor([self.costs[name] for name in self.names])
+        idle = _idle(self.graph, frozenset(name for name, value in self.probabilities().items() if value > 0.5))
+        prices_E = values_BE.new_tensor([self.costs[name] * (name not in idle) for name in self.names])
         return (values_BE @ prices_E + self.fixed) / self.whole
 
     def _kept(self, values_E: Tensor) -> list[str]:
@@ -149,6 +151,15 @@ def _can_be_gated(graph: Graph, edge: Edge) -> bool:
     node = graph.node(edge.target)
     steps = node.then.steps if isinstance(node.then, Chain) else (node.then,)
     return node.join == "sum" and not free(edge) and not any(isinstance(step, Norm) for step in steps)
+
+
+@lru_cache(maxsize=4096)
+def _idle(graph: Graph, kept: frozenset[str]) -> frozenset[str]:
+    """Of the edges that are kept those that no way leads through; none where no way is left."""
+    try:
+        return kept - graph.restrict(kept).edge_names
+    except NoRouteError:
+        return frozenset()
 
 
 @lru_cache(maxsize=4096)
