@@ -68,6 +68,11 @@ class Contest:
     seed: int
 
     @property
+    def watched(self) -> ImageSet:
+        """The data with fewer validation images, for a look after each epoch that decides nothing."""
+        return fewer(self.data, self.numbers.get("watched", 0), "val")
+
+    @property
     def images(self) -> int:
         """Of training."""
         return len(self.data.splits["train"])
@@ -112,8 +117,9 @@ def main() -> None:
     words.add_argument("--record", action="store_true", help="only measure and write down what is there")
     said = words.parse_args()
     numbers = yaml.safe_load(said.config.read_text())
-    options = {"size": parsed_size(numbers["size"])} if "size" in numbers else {}
-    data = fewer(open_data(said.data, DataOptions(ignore=numbers.get("ignore"), **options)), numbers["images"])
+    options = {name: numbers[name] for name in ("size", "ignore") if name in numbers}
+    options |= {"size": parsed_size(options["size"])} if "size" in options else {}
+    data = fewer(open_data(said.data, DataOptions(**options)), numbers["images"])
     for seed in numbers["seeds"] if not said.record else ():
         for name in said.only or numbers["contestants"]:
             contest = Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed)
@@ -175,7 +181,7 @@ def widest(name: str) -> Callable[[Contest], None]:
             torch.manual_seed(contest.seed)
             fabric = Fabric(fitting[-1])
             epochs = contest.epochs(cost, 3 * contest.macs(fabric))
-            train(fabric, contest.data, contest.recipe(epochs, rate), device="cpu")
+            train(fabric, contest.watched, contest.recipe(epochs, rate), device="cpu")
             return fabric
 
         _separately(contest, name, trained, family)
@@ -191,7 +197,7 @@ def mobilenets(name: str, version: int) -> Callable[[Contest], None]:
             torch.manual_seed(contest.seed)
             network = mobilenet_of(version, budget * MEGA)
             epochs = contest.epochs(cost, 3 * macs_of(network))
-            return train_plain(network, contest.data, contest.recipe(epochs, rate))
+            return train_plain(network, contest.watched, contest.recipe(epochs, rate))
 
         _separately(contest, name, trained)
 
@@ -224,14 +230,14 @@ def torch_pruned(contest: Contest) -> None:
         torch.manual_seed(contest.seed)
         network = resnet_to_prune(times * budget * MEGA)
         epochs = contest.epochs(cost, 3 * macs_of(network))
-        return train_plain(network, contest.data, contest.recipe(epochs, rate))
+        return train_plain(network, contest.watched, contest.recipe(epochs, rate))
 
     def made(budget: float, rate: float) -> tuple[nn.Module, Row]:
         teacher = whole(budget, rate, (1 - share) * cost)
         network = pruned(teacher, budget * MEGA)
         epochs = contest.epochs(share * cost, 3 * macs_of(network) + macs_of(teacher))
         tuning = contest.recipe(epochs, rate * contest.numbers["fabric"]["finetune_lr"])
-        return train_plain(network, contest.data, tuning, teacher), {"rate": rate}
+        return train_plain(network, contest.watched, tuning, teacher), {"rate": rate}
 
     middle = contest.middle
     rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
@@ -253,47 +259,66 @@ def our_fabric(contest: Contest) -> tuple[Fabric, float]:
         torch.manual_seed(contest.seed)
         fabric = Fabric(graph)
         recipe = contest.recipe(contest.epochs(len(contest.numbers["budgets"]) * cost / 2, an_image), rate, **parts)
-        train(fabric, contest.data, recipe, device="cpu")
+        train(fabric, contest.watched, recipe, device="cpu")
         return score(fabric, contest.data, "val").headline
 
     rate = rate_of(contest, "fabric", tried)
     recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
-    fabric, _ = timed_fabric(graph, contest.data, recipe, contest.work / "whole", "cpu")
+    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / "whole", "cpu")
     print("fabric on val", score(fabric, contest.data, "val").headline, flush=True)
     return fabric, rate
 
 
-def from_fabric(name: str, search: bool) -> Callable[[Contest], None]:
-    """Networks cut from the fabric, found by evolution or drawn; each is taught by the next larger one."""
+def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable[[Contest], None]:
+    """Networks cut from the fabric, found by evolution or drawn; each is taught by the next larger one.
+
+    Where each is alone, it has the cost of all budgets together, as if there were no others, and the fabric as teacher.
+    """
 
     def contestant(contest: Contest) -> None:
         fabric, rate = our_fabric(contest)
-        numbers, judge, teacher = contest.numbers["fabric"], Judge.of(fabric, contest.data), fabric
-        sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
-        for budget in contest.numbers["budgets"]:
-            evolution = Evolution(sampler=sampler, fits=partial(under, contest, budget), fitness=judge)
-
+        judge, teacher = Judge.of(fabric, contest.data), fabric
+        every = contest.numbers["budgets"]
+        for budget in contest.numbers["alone"] if alone else every:
             folder = contest.work / f"{name}-{budget:g}"
 
-            def made(
-                teacher: Fabric = teacher, evolution: Evolution = evolution, folder: Path = folder
-            ) -> tuple[nn.Module, Row]:
-                graph = (
-                    chosen(evolution, judge, numbers["trials"], contest.seed) if search else drawn(evolution, contest)
-                )
-                network = refresh(extract(fabric, graph), contest.data, contest.seed)
-                inherited = score(network, contest.data, "val").headline
-                an_image = 3 * contest.macs(graph) + contest.macs(teacher)
-                epochs = contest.epochs(numbers["finetune"] * contest.numbers["tera_macs"], an_image)
-                tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])
-                train(network, contest.data, tuning, teacher=teacher, device="cpu")
+            def made(budget: float = budget, teacher: Fabric = teacher, folder: Path = folder) -> tuple[Fabric, Row]:
+                graph = picked(contest, fabric, budget, judge if search else None)
+                cost = contest.numbers["tera_macs"] * (len(every) if alone else 1)
+                network, facts = tuned(contest, fabric, graph, teacher, rate, cost)
                 save_fabric(folder, network, passport(network, contest.data))
-                return network, {"rate": rate, "inherited val %": round(100 * inherited, 2)}
+                return network, facts
 
             kept(contest, name, budget, made)
-            teacher = load_fabric(folder)[0]
+            teacher = fabric if alone else load_fabric(folder)[0]
 
     return contestant
+
+
+def picked(contest: Contest, fabric: Fabric, budget: float, judge: Judge | None) -> Graph:
+    """The best sub-network that an evolution finds, from the best that are known; without a judge, one by chance."""
+    numbers = contest.numbers["fabric"]
+    sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
+    fits = partial(under, contest, budget)
+    if judge is None:
+        evolution, dice = Evolution(sampler=sampler, fits=fits, fitness=contest.macs), random.Random(contest.seed + 1)
+        return evolution.grown(evolution.repaired(sampler.draw(dice), dice), dice)
+    starts = sorted(judge.known, key=judge, reverse=True)[:4]
+    evolution = Evolution(sampler=sampler, fits=fits, fitness=judge)
+    return evolution.run(starts, numbers["trials"], contest.seed)[0].graph
+
+
+def tuned(
+    contest: Contest, fabric: Fabric, graph: Graph, teacher: Fabric, rate: float, cost: float
+) -> tuple[Fabric, Row]:
+    """A sub-network, trained on with its part of a cost."""
+    numbers = contest.numbers["fabric"]
+    network = refresh(extract(fabric, graph), contest.data, contest.seed)
+    inherited = score(network, contest.data, "val").headline
+    epochs = contest.epochs(numbers["finetune"] * cost, 3 * contest.macs(graph) + contest.macs(teacher))
+    tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])
+    train(network, contest.watched, tuning, teacher=teacher, device="cpu")
+    return network, {"rate": rate, "inherited val %": round(100 * inherited, 2)}
 
 
 def under(contest: Contest, budget: float, graph: Graph) -> bool:
@@ -301,21 +326,10 @@ def under(contest: Contest, budget: float, graph: Graph) -> bool:
     return contest.macs(graph) <= budget * MEGA
 
 
-def chosen(evolution: Evolution, judge: Judge, trials: int, seed: int) -> Graph:
-    """The best graph that an evolution finds; it starts from the best that are known."""
-    starts = sorted(judge.known, key=judge, reverse=True)[:4]
-    return evolution.run(starts, trials, seed)[0].graph
-
-
-def drawn(evolution: Evolution, contest: Contest) -> Graph:
-    """A random graph that fills the budget."""
-    dice = random.Random(contest.seed + 1)
-    return evolution.grown(evolution.repaired(evolution.sampler.draw(dice), dice), dice)
-
-
 CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
-    "fabric": from_fabric("fabric", search=True),
+    "fabric": from_fabric("fabric"),
     "random": from_fabric("random", search=False),
+    "fabric-alone": from_fabric("fabric-alone", alone=True),
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),
     "pruned": torch_pruned,

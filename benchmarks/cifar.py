@@ -56,15 +56,15 @@ def main() -> None:
     (priors if said.what == "priors" else exits)(said, data)
 
 
-def fewer(data: ImageSet, images: int) -> ImageSet:
-    """The data with so many training images, drawn with seed 0."""
-    train = data.splits["train"]
+def fewer(data: ImageSet, images: int, split: str = "train") -> ImageSet:
+    """The data with so many images of a split, drawn with seed 0; 0: all."""
+    whole = data.splits[split]
     if not images:
         return data
-    assert isinstance(train, HeldSplit), "a set that is held in memory"
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:images]
-    part = HeldSplit(train.images_BCHW[chosen], train.targets[chosen])
-    return replace(data, splits={**data.splits, "train": part}, digest=f"{data.digest}-{images}")
+    assert isinstance(whole, HeldSplit), "a set that is held in memory"
+    chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:images]
+    part = HeldSplit(whole.images_BCHW[chosen], whole.targets[chosen])
+    return replace(data, splits={**data.splits, split: part}, digest=f"{data.digest}-{images}")
 
 
 def priors(said: argparse.Namespace, data: ImageSet) -> None:

@@ -1,6 +1,6 @@
 """A folder with fewer training images, each class alike, and the test images as they are; links, nothing is copied.
 
-    python benchmarks/subset.py cifar10-jpeg cifar10-jpeg-5000 --images 5000
+python benchmarks/subset.py cifar10-jpeg cifar10-jpeg-5000 --images 5000
 """
 
 import argparse

@@ -121,6 +121,23 @@ def test_an_open_gate_that_no_way_leads_through_is_free_and_a_closed_one_pays_fo
     assert float(gates.cost(torch.ones(1, 6))) == pytest.approx(whole - freed / gates.whole)
 
 
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.8])
+def test_what_the_target_pays_for_is_a_network_under_it_of_the_most_probable_edges(target: float) -> None:
+    graph = weave("b-cnf", layers=3, scales=3, channels=4, size=IMAGE)
+    gates = Gates(graph, Recipe(gates="bernoulli", gate_target=target), IMAGE)
+    torch.manual_seed(3)
+    gates.logits_E.data = torch.randn(len(gates.names)) + torch.tensor([3.0 * ("S2" in name) for name in gates.names])
+    found = gates.affordable()
+    assert graph.restrict(found).edge_names == found
+    whole = sum(gates.costs.values()) + gates.fixed
+    assert sum(gates.costs[name] for name in found) + gates.fixed <= 1.05 * target * whole
+    draw = gates.draw(4)
+    (gates.loss(draw, torch.zeros(4), way=1.0) - gates.loss(draw, torch.zeros(4), way=0.5)).backward()
+    assert gates.logits_E.grad is not None
+    slopes = dict(zip(gates.names, gates.logits_E.grad.tolist(), strict=True))
+    assert {name for name, slope in slopes.items() if slope < 0} == found & set(gates.names)
+
+
 def test_a_closed_gate_is_a_missing_edge_in_every_network_that_can_be_gated() -> None:
     torch.manual_seed(0)
     for network in ("b-cnf", "resnet-fabric"):

@@ -9,6 +9,7 @@ Legend of the suffixes: B images, E gated edges.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from convfabric.training.recipe import Recipe
 
 OPEN_AT_FIRST = 3.0
 """Logit of every gate before training: probability 0.95."""
+TOLERANCE = 0.05
+"""Share by which the cost that gates are made sure for may lie above the target."""
 HEAT, LOWEST, HIGHEST = 2 / 3, -0.1, 1.1
 """Of the hard-concrete distribution: temperature, and the ends that are clipped to 0 and 1."""
 
@@ -96,7 +99,8 @@ class Gates(nn.Module):
             whole = parallel_steps(self.graph, self.recipe.gate_workers)
             taken = [_steps(self.graph, names, self.recipe.gate_workers) / whole for names in kept]
             return torch.tensor(taken, device=values_BE.device)
-        idle = _idle(self.graph, frozenset(name for name, value in self.probabilities().items() if value > 0.5))
+        likely = frozenset(name for name, value in self.probabilities().items() if value > 0.5)
+        idle = likely - _ways(self.graph, likely)
         prices_E = values_BE.new_tensor([self.costs[name] * (name not in idle) for name in self.names])
         return (values_BE @ prices_E + self.fixed) / self.whole
 
@@ -106,11 +110,39 @@ class Gates(nn.Module):
 
     def probabilities(self) -> dict[str, float]:
         """For every edge the probability that its gate is open; 1 where it has none. A worth like any other."""
-        logits = self.logits_E.detach()
-        if self.recipe.gates == "hard-concrete":
-            logits = logits - HEAT * torch.tensor(-LOWEST / HIGHEST).log()
-        own = dict(zip(self.names, torch.sigmoid(logits).tolist(), strict=True))
+        own = dict(zip(self.names, torch.sigmoid(self._odds_E().detach()).tolist(), strict=True))
         return {edge.name: own.get(edge.name, 1.0) for edge in self.graph.edges}
+
+    def _odds_E(self) -> Tensor:
+        """Logarithms of the odds that gates are open."""
+        relaxed = self.recipe.gates == "hard-concrete"
+        return self.logits_E - HEAT * log(-LOWEST / HIGHEST) if relaxed else self.logits_E
+
+    def affordable(self) -> frozenset[str]:
+        """The edges that the target pays for.
+
+        The least probable gates go until it does; then those come back, the most probable first, through which a way
+        leads and that what is left of the target pays for.
+        """
+        likely = self.probabilities()
+        order = sorted(self.names, key=lambda name: (likely[name], name))
+        kept = frozenset(likely)
+        while order and self._share(kept) > self.recipe.gate_target:
+            kept -= {order.pop(0)}
+        kept = _ways(self.graph, kept)
+        for name in sorted(set(self.names) - kept, key=lambda name: (-likely[name], name)):
+            more = _ways(self.graph, kept | {name})
+            if name in more and self._share(more) <= self.recipe.gate_target * (1 + TOLERANCE):
+                kept = more
+        return kept
+
+    def _share(self, kept: frozenset[str]) -> float:
+        """Of the whole graph's cost, what the edges cost that a way leads through."""
+        if self.recipe.gate_cost == "steps":
+            workers = self.recipe.gate_workers
+            return _steps(self.graph, kept, workers) / parallel_steps(self.graph, workers)
+        ways = _ways(self.graph, kept)
+        return (sum(self.costs[name] for name in self.names if name in ways) + self.fixed) / self.whole
 
     def chosen(self) -> Graph:
         """The graph of the edges whose gates are more open than not; the whole one where no way is left."""
@@ -124,17 +156,24 @@ class Gates(nn.Module):
         """What the gates add to the mean of the images' losses: the price of the cost, of doubt, and REINFORCE.
 
         The baseline of an image is the mean reward of the others, so that the gradient has no bias; REINFORCE adds
-        to gradients, not to the loss. ``way`` is the share of the training that is over: the price of doubt, p(1-p)
-        of each gate, rises with it.
+        to gradients, not to the loss. ``way`` is the share of the training that is over: in its second half gates are
+        made sure, those open that the target pays for and the others shut, at a price of doubt that rises evenly.
         """
         recipe = self.recipe
-        open_E = torch.sigmoid(self.logits_E)
-        doubt = way * recipe.gate_doubt * (open_E * (1 - open_E)).sum()
+        doubt = self._doubt(max(0.0, 2 * way - 1) * recipe.gate_doubt)
         over_B = recipe.gate_weight * (self.cost(draw.values_BE) - recipe.gate_target).clamp(min=0)
         if draw.log_probability_B is None:
             return over_B.mean() + doubt
         learnt = reinforced(draw.log_probability_B, -(losses_B.detach() + over_B.detach()))
         return over_B.mean().detach() + doubt + learnt - learnt.detach()
+
+    def _doubt(self, price: float) -> Tensor:
+        """A price for each gate that is not yet open, where the target pays for it, or not yet shut."""
+        if price == 0:
+            return self.logits_E.new_zeros(())
+        inside = self.affordable()
+        ends_E = self.logits_E.new_tensor([float(name in inside) for name in self.names])
+        return price * nn.functional.binary_cross_entropy_with_logits(self._odds_E(), ends_E, reduction="sum")
 
 
 def reinforced(log_probability_B: Tensor, rewards_B: Tensor) -> Tensor:
@@ -154,12 +193,12 @@ def _can_be_gated(graph: Graph, edge: Edge) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _idle(graph: Graph, kept: frozenset[str]) -> frozenset[str]:
-    """Of the edges that are kept those that no way leads through; none where no way is left."""
+def _ways(graph: Graph, kept: frozenset[str]) -> frozenset[str]:
+    """Of the edges that are kept those that a way leads through; all where none does."""
     try:
-        return kept - graph.restrict(kept).edge_names
+        return frozenset(graph.restrict(kept).edge_names)
     except NoRouteError:
-        return frozenset()
+        return kept
 
 
 @lru_cache(maxsize=4096)

@@ -49,7 +49,8 @@ class Recipe:
     gate_weight: float = 10.0
     """Loss for being the whole fabric's cost above the target."""
     gate_doubt: float = 0.5
-    """Loss for each gate's p(1-p), rising evenly from nothing over the training, so that gates end open or shut."""
+    """Loss for each nat by which a gate is not yet open, or shut, rising from nothing over the second half of the
+    training: the most probable gates that the target pays for end open, the others shut."""
     gate_lr: float = 0.1
     """Learning rate of gates, from the first step to the last; sgd without momentum."""
     gate_workers: int = 4
