@@ -12,6 +12,7 @@ from convfabric.curve import curve
 from convfabric.errors import SettingError
 from convfabric.report.curve_page import Dot, Point, chart
 from convfabric.runs import noted
+from folders import mask_folders
 from test_pipeline import done, refusal
 
 QUICK = ["--set", "search=exact", "--set", "finetune=0.5"]
@@ -128,3 +129,16 @@ def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, m
     assert "0 of them measured now" in said
     assert "predictions are off by" in said
     assert "runtime=tf, threads=1, batch=1: onnxruntime and torch are known" in refusal([*words, "--runtime", "tf"])
+
+
+def test_a_curve_of_a_segmentation_is_of_its_miou(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", mask_folders(tmp_path / "masks", images=12), "--network", "fabric-tiny", "--size", "16x16"]
+    done([*words, "--set", "operators=residual", "--set", "layers=2", "--epochs", 1, "--out", run])
+    done(["curve", run, "--macs", "70%", "40%", *QUICK])
+    with (run / "curve.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    budgets = [row["budget"][:3] for row in sorted(rows, key=lambda row: float(row["M MACs"]))]
+    assert budgets == ["40%", "70%"]
+    assert [name for name in rows[0] if "mIoU" in name]
+    assert "mIoU" in (run / "curve.html").read_text("utf-8")
