@@ -1,6 +1,7 @@
 """What `fit` cuts against random sub-networks of equal cost from the same fabric, all fine-tuned alike.
 
     python benchmarks/chance.py                          digits, 20 random sub-networks, three seeds
+    python benchmarks/chance.py --set operators=residual --set subnetworks=1
     python benchmarks/chance.py --data mnist --data-dir DIR --epochs 3 --seeds 1
 
 Resumable: started again with the same --work folder it goes on where it stopped.
@@ -25,13 +26,12 @@ from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract, ranked
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from
+from convfabric.job import Job, job_from, parsed_setting
 from convfabric.pipeline import Listener, fit
 from convfabric.runs import noted
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
-from convfabric.weavers import weave
 from records import RESULTS, write_record
 
 Row = dict[str, Any]
@@ -46,31 +46,33 @@ def main() -> None:
     words.add_argument("--share", type=float, default=0.2, help="of the fabric's MACs")
     words.add_argument("--random", type=int, default=20, help="sub-networks")
     words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--set", action="append", default=[], dest="changes", metavar="NAME=VALUE", help="as for fit")
     words.add_argument("--work", type=Path, default=Path("runs/chance"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
     data = open_data(said.data, DataOptions(data_dir=said.data_dir))
     rows = [row for seed in range(said.seeds) for row in contested(said, data, seed)]
+    name = " ".join([said.network, *said.changes])
     first = (
-        f"{said.data}, {said.network} trained {said.epochs} epochs, networks of at most {said.share:.0%} of its MACs, "
+        f"{said.data}, {name}, trained {said.epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
         f"fine-tuned as fit does, with the fabric as teacher. {len(data.splits['val']):,} validation and "
         f"{len(data.splits['test']):,} test images."
     )
     sentences = [first, *(summary([row for row in rows if row["seed"] == seed]) for seed in range(said.seeds))]
-    print(write_record(f"chance-{said.data}", sentences, rows, said.results))
+    print(write_record("-".join(["chance", said.data, *sorted(said.changes)]), sentences, rows, said.results))
 
 
 def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
     """What fit came to, and each random sub-network."""
-    image, folder = data.preprocessing.size, said.work / f"{said.data}-{seed}"
-    whole = weave(said.network, size=image, image_channels=data.preprocessing.channels, classes=len(data.classes))
-    most = said.share * costs(whole, image).macs
-    settings = {"network": said.network, "epochs": said.epochs, "macs": most, "seed": seed}
+    changes = dict(map(parsed_setting, said.changes))
+    image, folder = data.preprocessing.size, said.work / "-".join([said.data, *sorted(said.changes), str(seed)])
+    settings = {"network": said.network, "epochs": said.epochs, "macs": f"{said.share:.0%}", "seed": seed} | changes
     settings |= {"data_dir": said.data_dir} if said.data_dir else {}
     if not (folder / "report.html").is_file():
         fit(said.data, folder, resume=(folder / "config.yaml").is_file(), listener=Listener(say=print), **settings)
     fabric, _ = load_fabric(folder / "fabric")
     job = job_from({"data": said.data, **settings})
+    most = said.share * costs(fabric.graph, image).macs
     source = fabric if job.recipe.subnetworks else ranked(fabric)
     sampler = Sampler.of(fabric.graph, job.recipe.narrowest, image)
     evolution = Evolution(sampler=sampler, fits=lambda graph: costs(graph, image).macs <= most, fitness=lambda _: 0.0)
