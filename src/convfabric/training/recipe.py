@@ -48,7 +48,7 @@ class Recipe:
     """Share of the whole fabric's cost that gates bring it down to."""
     gate_weight: float = 10.0
     """Loss for being the whole fabric's cost above the target."""
-    gate_doubt: float = 0.5
+    gate_doubt: float = 1.0
     """Loss for each nat by which a gate is not yet open, or shut, rising from nothing over the second half of the
     training: the most probable gates that the target pays for end open, the others shut."""
     gate_lr: float = 0.1
