@@ -3,15 +3,16 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from convfabric.archive import load_fabric
-from convfabric.curve import curve
+from convfabric.curve import curve, read_dots
 from convfabric.errors import SettingError
 from convfabric.report.curve_page import Dot, Point, chart
-from convfabric.runs import noted
+from convfabric.runs import note, noted
 from folders import mask_folders
 from test_pipeline import done, refusal
 
@@ -45,8 +46,8 @@ def test_the_table_has_a_line_for_each_with_every_stage(run: Path) -> None:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 3
     assert {"predicted ms", "measured ms", "just cut", "refreshed", "test accuracy"} <= set(rows[0])
-    times = [float(row["measured ms"]) for row in rows]
-    assert times == sorted(times)
+    macs = [float(row["M MACs"]) for row in rows]
+    assert macs == sorted(macs)
 
 
 def test_the_page_stands_alone_and_knows_every_network(run: Path) -> None:
@@ -67,38 +68,72 @@ def test_the_page_stands_alone_and_knows_every_network(run: Path) -> None:
 def test_what_is_there_is_kept_and_what_is_new_is_added(run: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in run.glob("curve/*/model.onnx")}
     words = ["curve", run, "--macs", "60%", "40%", *QUICK]
-    assert len(json.loads(done([*words, "--json"]))["networks"]) == 2
+    assert len(json.loads(done([*words, "--json"]))["networks"]) == 4
+    assert (run / "curve.html").read_text("utf-8").count('class="point"') == 4
     assert all(file.stat().st_mtime_ns == then for file, then in before.items())
     assert (run / "curve" / "macs-40percent" / "model.onnx").is_file()
 
 
-def test_another_setting_makes_the_network_anew(run: Path) -> None:
+def test_another_setting_makes_the_network_anew_only_where_that_is_said(run: Path) -> None:
     file = run / "curve" / "macs-25percent" / "model.onnx"
     then = file.stat().st_mtime_ns
-    done(["curve", run, "--macs", "25%", "--set", "search=worth", "--set", "finetune=0"])
+    words = ["curve", run, "--macs", "25%", "--set", "search=worth", "--set", "finetune=0"]
+    assert "macs-25percent: made with other settings; --force makes it anew" in refusal(words)
+    assert file.stat().st_mtime_ns == then
+    done([*words, "--force"])
     assert file.stat().st_mtime_ns != then
+
+
+def test_amounts_that_are_the_same_number_are_one_network(run: Path) -> None:
+    rows = json.loads(done(["curve", run, "--macs", "9e5", "900000", "900000.0", *QUICK, "--json"]))["networks"]
+    assert [row["budget"] for row in rows].count("0.9 M MACs per image") == 1
+
+
+def test_networks_of_an_earlier_fabric_are_not_on_the_curve(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    note(copied, fabric=noted(copied)["fabric"] | {"seconds": 1e9})
+    rows = curve(copied, "macs", ["60%"], search="exact", finetune=0.5)
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize("change", ["channels=99", "scales=2", "subnetworks=2", "size=12x12", "gate_target=0.3"])
+def test_what_would_have_made_another_fabric_is_refused(run: Path, change: str) -> None:
+    name = change.partition("=")[0]
+    for command in (["curve", run, "--macs", "25%"], ["extract", run, "--macs", "25%"]):
+        said = refusal([*command, "--set", change])
+        assert re.search(f"its fabric was trained with (no {name}|{name}=.*), not with {change}", said)
 
 
 def test_nothing_is_cut_where_one_budget_is_out_of_reach(run: Path) -> None:
     said = refusal(["curve", run, "--macs", "55%", "1", *QUICK], code=3)
     assert "no sub-network fits 1e-06 M MACs per image: the smallest" in said
+    assert "A share is written 1%." in said
     assert not (run / "curve" / "macs-55percent").exists()
 
 
 def test_what_a_curve_cannot_be_of_is_refused(run: Path, tmp_path: Path) -> None:
     assert "give one of --latency-ms, --macs and --params" in refusal(["curve", run], code=2)
-    assert "macs=many: give a positive number" in refusal(["curve", run, "--macs", "many"])
+    assert "macs=many: give a number above 0" in refusal(["curve", run, "--macs", "many"])
     assert "no such file" in refusal(["curve", run, "--macs", "50%", "--against", tmp_path / "none.csv"])
     empty = tmp_path / "empty.csv"
     empty.write_text("name,ms\n")
     assert "no column latency_ms, score" in refusal(["curve", run, "--macs", "50%", "--against", empty])
     empty.write_text("name,latency_ms,score\na,0.1,98\n")
     assert "line 2: a, 0.1, 98; milliseconds above 0" in refusal(["curve", run, "--macs", "50%", "--against", empty])
-    assert "no config.yaml" in refusal(["curve", tmp_path, "--macs", "50%"])
+    empty.write_text("name,latency_ms,score\nGröße,0.1,98\n", encoding="cp1252")
+    assert "not UTF-8 at byte 24" in refusal(["curve", run, "--macs", "50%", "--against", empty])
+    assert "no trained fabric in it" in refusal(["curve", tmp_path, "--macs", "50%"])
     with pytest.raises(SettingError, match="edges: a curve runs over latency_ms, macs, params"):
         curve(run, "edges", [3])
     with pytest.raises(SettingError, match="give one amount or more"):
         curve(run, "macs", [])
+
+
+def test_a_table_saved_by_a_spreadsheet_has_a_mark_before_its_names(tmp_path: Path) -> None:
+    table = tmp_path / "others.csv"
+    table.write_text("name,latency_ms,score\nGröße,0.5,0.9\n", encoding="utf-8-sig")
+    assert read_dots(table) == [Dot(name="Größe", milliseconds=0.5, score=0.9)]
 
 
 @pytest.mark.parametrize("times", [(0.04, 0.041), (0.5, 80.0), (1.0,)])

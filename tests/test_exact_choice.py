@@ -78,7 +78,7 @@ def test_what_does_not_add_up_is_refused_by_name() -> None:
     concatenating = weave("unet", size=IMAGE)
     with pytest.raises(SettingError, match="concatenates, so its costs do not add up"):
         choose_exactly(concatenating, random_worth(concatenating, 0), Budget(macs="50%"), IMAGE)
-    sharing = weave("fabric-tiny", shared=True, doubling=False)
+    sharing = weave("fabric-tiny", shared=True, operators="block", doubling=False)
     with pytest.raises(SettingError, match="shares weights"):
         choose_exactly(sharing, random_worth(sharing, 0), Budget(params="50%"), IMAGE)
     with pytest.raises(BudgetError, match="no sub-network of fabric-tiny fits"):

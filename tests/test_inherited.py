@@ -10,6 +10,7 @@ from convfabric.data.opening import open_data
 from convfabric.extraction.inherited import Judge
 from convfabric.fabric import Fabric
 from convfabric.sampling import Sampler
+from convfabric.scores import Score
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
@@ -52,3 +53,17 @@ def test_a_trained_fabric_is_judged_better_than_a_fresh_one_and_stays_as_it_is(d
     assert judge(part) > fresh + 0.2
     assert judge(part) == judge(part) == judge.known[part]
     assert all(torch.equal(before[name], value) for name, value in fabric.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("images", "before", "after", "surely"),
+    [(135, 134, 133, False), (135, 134, 128, True), (10_000, 9_900, 9_850, True), (10_000, 9_900, 9_895, False)],
+)
+def test_one_image_of_few_is_chance_and_fifty_of_ten_thousand_are_not(
+    images: int, before: int, after: int, surely: bool
+) -> None:
+    def found(right: int) -> Score:
+        return Score(images=images, loss=0.1, accuracy=right / images, miou=None, class_iou=())
+
+    assert found(after).surely_below(found(before)) == surely
+    assert not found(before).surely_below(found(after))

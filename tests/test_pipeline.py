@@ -294,7 +294,7 @@ def test_list_and_doctor_answer() -> None:
         (["describe", "trellis", "--set", "chanels=4"], "chanels: trellis has layers, scales, channels"),
         (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
         (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),
-        (["fit", "digits", "--macs", "150%"], "macs=150%: give a positive number or a share"),
+        (["fit", "digits", "--macs", "150%"], "macs=150%: give a number above 0, or a share"),
         (["fit", "digits", "--config", "nope.yaml"], "nope.yaml: no such file"),
         (["fit", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "nowhere"], "nowhere: no graph.json, so it is not a run"),

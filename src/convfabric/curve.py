@@ -20,11 +20,11 @@ from convfabric.environment import machine, versions
 from convfabric.errors import ArchiveError, SettingError
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from, settings_of, written_config
+from convfabric.job import Job, written_config
 from convfabric.pipeline import Listener, cutter_of, network_step, opened, surveyed
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.page import figure_name, said_macs, said_share
-from convfabric.runs import CONFIG, Facts, begin, job_of, note, noted
+from convfabric.runs import CONFIG, Facts, begin, note, noted, recut
 
 KINDS = ("latency_ms", "macs", "params")
 TABLE, PAGE = "curve.csv", "curve.html"
@@ -33,17 +33,32 @@ DOT_COLUMNS = ["name", "latency_ms", "score"]
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One network of a curve: the job that makes it, and the folder where it is kept."""
+    """One network of a curve: the job that makes it, the run, and the folder where it is kept."""
 
     job: Job
+    run: Path
     folder: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether the same job has begun it, from the fabric that the run now has."""
+        config = self.folder / CONFIG
+        same = config.is_file() and config.read_text("utf-8") == written_config(self.job)
+        return same and _is_of(self.folder, self.run)
 
     @property
     def done(self) -> bool:
         """Whether it is there already, made by the same job."""
-        config = self.folder / CONFIG
-        same = config.is_file() and config.read_text("utf-8") == written_config(self.job)
-        return same and bool(noted(self.folder).get("exported")) and (self.folder / "model.onnx").is_file()
+        return self.begun and _is_finished(self.folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    return bool(noted(folder).get("exported")) and (folder / "model.onnx").is_file()
+
+
+def _is_of(folder: Path, run: Path) -> bool:
+    """Whether what is in a folder was cut from the fabric that a run now has, not from one before."""
+    return bool(noted(folder).get("fabric") == noted(run)["fabric"])
 
 
 def curve(
@@ -61,22 +76,32 @@ def curve(
     Amounts are numbers or shares such as "25%". Networks that an earlier call with the same settings made are kept,
     unless ``force``; one that it was stopped in goes on. ``against`` is a CSV file (name, latency_ms, score from 0
     to 1) of other networks to be drawn as dots. ``settings`` replace those of the run. Returns one row for each
-    network, the quickest first; writes curve.csv and curve.html.
-    Raises BudgetError, before anything is cut, where an amount is below what the smallest sub-network takes.
+    network of the curve so far, the one of fewest MACs first; writes curve.csv and curve.html.
+    Raises BudgetError, before anything is cut, where an amount is below what the smallest sub-network takes, and
+    SettingError where a network is there that was made with other settings.
     """
     run, listener = Path(run), listener or Listener()
-    members = [_member(run, kind, amount, settings) for amount in dict.fromkeys(amounts)]
+    if not (run / "fabric" / GRAPH_FILE).is_file():
+        raise ArchiveError(f"{run}: no trained fabric in it; convfabric train and fit make one.")
+    asked = [_member(run, kind, amount, settings) for amount in amounts]
+    members = list({member.folder: member for member in asked}.values())
     if not members:
         raise SettingError(f"{kind}: give one amount or more, such as 0.5 1 2 4.")
     dots = read_dots(Path(against)) if against else []
-    if not (run / "fabric" / GRAPH_FILE).is_file():
-        raise ArchiveError(f"{run}: no trained fabric in it; convfabric train and fit make one.")
+    _check_others(members, force)
     fabric, data = load_fabric(run / "fabric")[0], opened(members[0].job)
     _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
-    rows = sorted((row_of(member.folder) for member in members), key=lambda row: float(row["measured ms"]))
-    points = sorted((_point(member) for member in members), key=lambda point: point.milliseconds)
-    _write(run, rows, points, dots, fabric.graph)
+    found = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and _is_finished(folder)]
+    rows = sorted(map(row_of, found), key=lambda row: float(row["M MACs"]))
+    _write(run, rows, sorted(map(_point, found), key=lambda point: point.milliseconds), dots, fabric.graph)
     return rows
+
+
+def _check_others(members: Sequence[Member], force: bool) -> None:
+    """SettingError where a finished network of the same fabric would have to be made anew with other settings."""
+    for member in members:
+        if not force and not member.begun and _is_of(member.folder, member.run) and _is_finished(member.folder):
+            raise SettingError(f"{member.folder}: made with other settings; --force makes it anew with these.")
 
 
 def _member(run: Path, kind: str, amount: float | str, settings: dict[str, Any]) -> Member:
@@ -84,9 +109,9 @@ def _member(run: Path, kind: str, amount: float | str, settings: dict[str, Any])
         raise SettingError(f"{kind}: a curve runs over {', '.join(KINDS)}.")
     ceiling = budget_from({kind: amount}).ceilings[kind]
     without = dict.fromkeys(asdict(Budget()))
-    job = job_from(settings_of(job_of(run)) | without | settings | {kind: ceiling})
+    job = recut(run, without | settings | {kind: ceiling})
     said = ceiling if isinstance(ceiling, str) else f"{ceiling:g}"
-    return Member(job=job, folder=run / "curve" / f"{kind}-{said.replace('%', 'percent')}")
+    return Member(job=job, run=run, folder=run / "curve" / f"{kind}-{said.replace('%', 'percent')}")
 
 
 def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: ImageSet, listener: Listener) -> None:
@@ -99,10 +124,9 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
     cutter = cutter_of(run, fabric, members[0].job, data, listener, found)
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
-        config = member.folder / CONFIG
-        same = config.is_file() and config.read_text("utf-8") == written_config(member.job) and not member.done
+        same = member.begun and not member.done
         begin(member.folder, member.job, force=not same, resume=same)
-        note(member.folder, data=noted(run)["data"])
+        note(member.folder, data=noted(run)["data"], fabric=noted(run)["fabric"])
         network_step(member.folder, member.job, data, listener, resume=same, cutter=cutter, run=run)
 
 
@@ -124,8 +148,8 @@ def row_of(folder: Path) -> dict[str, str]:
     }
 
 
-def _point(member: Member) -> Point:
-    record, graph = noted(member.folder), load_fabric(member.folder)[0].graph
+def _point(folder: Path) -> Point:
+    record, graph = noted(folder), load_fabric(folder)[0].graph
     network = record["network"]
     score = network["score"]
     return Point(
@@ -146,11 +170,15 @@ def read_dots(file: Path) -> list[Dot]:
     """Networks of other kinds in a CSV file; SettingError names the line that cannot be read."""
     if not file.is_file():
         raise SettingError(f"{file}: no such file.")
-    with file.open(newline="", encoding="utf-8") as lines:
-        table = csv.DictReader(lines)
-        if missing := [name for name in DOT_COLUMNS if name not in (table.fieldnames or ())]:
-            raise SettingError(f"{file}: no column {', '.join(missing)}; {', '.join(DOT_COLUMNS)} are needed.")
-        return [_dot(file, table.line_num, row) for row in table]
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise SettingError(f"{file}: not UTF-8 at byte {fault.start}; save it as CSV in UTF-8.") from None
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    if missing := [name for name in DOT_COLUMNS if name not in (table.fieldnames or ())]:
+        said = f"no column {', '.join(missing)}; {', '.join(DOT_COLUMNS)} are needed, with commas between them"
+        raise SettingError(f"{file}: {said}.")
+    return [_dot(file, table.line_num, row) for row in table]
 
 
 def _dot(file: Path, line: int, row: dict[str, str]) -> Dot:
@@ -160,7 +188,9 @@ def _dot(file: Path, line: int, row: dict[str, str]) -> Dot:
         found = Dot(name="", milliseconds=0.0, score=0.0)
     if not (0 < found.milliseconds < float("inf") and 0 <= found.score <= 1):
         said = ", ".join(str(row[name]) for name in DOT_COLUMNS)
-        raise SettingError(f"{file}, line {line}: {said}; milliseconds above 0 and a score from 0 to 1 are needed.")
+        raise SettingError(
+            f"{file}, line {line}: {said}; milliseconds above 0 and a score from 0 to 1 (0.5 is 50 %) are needed."
+        )
     return found
 
 

@@ -23,11 +23,11 @@ from convfabric.graph import Graph
 from convfabric.job import Procedure
 from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
-from convfabric.latency.prediction import Prediction, calibrate
+from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
 from convfabric.latency.table import Conditions, Table
 from convfabric.sampling import Sampler
 
-MOST_ATTEMPTS = 6
+MOST_ATTEMPTS, LARGEST_SHARE = 6, 100
 HEADROOM = 0.97
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
@@ -64,10 +64,11 @@ class Survey:
 def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> None:
     if takes > most:
         measured = ", measured" if name == "latency_ms" else ""
+        share = f" A share is written {most:g}%." if name in ("macs", "params") and most <= LARGEST_SHARE else ""
         raise BudgetError(
             f"no sub-network fits {said_amount(name, most)}: the smallest, {len(smallest.edges)} edges from "
             f"{smallest.entry.place} to {smallest.head.reads[0]}, takes {said_amount(name, takes)}{measured}. "
-            "Smaller numbers of the network cost less (convfabric list names them), or another network."
+            f"Smaller numbers of the network cost less (convfabric list names them), or another network.{share}"
         )
 
 
@@ -76,6 +77,7 @@ def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey
     graph, image = papers.graph, papers.preprocessing.size
     sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
     table = Table.opened(Conditions(threads=threads))
+    say(f"timing operations that are not known yet, and {MEASURED_GRAPHS} sub-networks, on this machine")
     prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")

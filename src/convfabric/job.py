@@ -80,11 +80,15 @@ def known_settings(network: str = DEFAULT) -> list[str]:
 def job_from(settings: Mapping[str, Any]) -> Job:
     """The job that flat settings describe; SettingError for an unknown key or a value of another kind.
 
+    What is not said is as usual for the network.
+
     >>> job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"}).options.size
     (8, 16)
     """
     network = str(settings.get("network") or DEFAULT)
     known = known_settings(network)
+    usual = find_preset(network).training
+    settings = settings if settings.get("gates", "none") != "none" else {**usual, **settings}
     if unknown := sorted(set(settings) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: unknown for {network}. Known settings are {', '.join(known)}.")
     if not isinstance(settings.get("data"), str):
@@ -94,7 +98,12 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     }
     ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
     numbers = {name: value for name, value in settings.items() if name in _numbers_of(network) and value is not None}
-    return Job(data=settings["data"], numbers=network_numbers(network, numbers), budget=budget_from(ceilings), **parts)
+    return Job(
+        data=str(Path(settings["data"])),
+        numbers=network_numbers(network, numbers),
+        budget=budget_from(ceilings),
+        **parts,
+    )
 
 
 def _numbers_of(network: str) -> list[str]:

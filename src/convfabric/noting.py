@@ -1,16 +1,20 @@
 """What is said and noted of data and networks."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from convfabric.costs import costs, peak_bytes
 from convfabric.data.imageset import ImageSet
+from convfabric.errors import NoRouteError
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job
 from convfabric.runs import Facts
 from convfabric.sampling import Sampler
 from convfabric.scores import Score, score
+from convfabric.training.loop import GATES
 
 Say = Callable[[str], None]
 
@@ -22,6 +26,21 @@ def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
         return ""
     share = Sampler.of(graph, recipe.narrowest, image).mean_share(lambda part: costs(part, image).macs)
     return f"; with sub-networks it is {1 + recipe.subnetworks * share:.2f} times the MACs of the whole alone"
+
+
+def said_gates(run: Path, graph: Graph, job: Job, data: ImageSet) -> str:
+    """What the gates of a run came to, beside what they were to."""
+    image, recipe = data.preprocessing.size, job.recipe
+    likely = json.loads((run / GATES).read_text())
+    kept = [name for name, value in likely.items() if value > 0.5]
+    said = f"gates: {len(kept)} of {len(likely)} edges open"
+    try:
+        share = costs(graph.restrict(kept), image).macs / costs(graph, image).macs
+    except NoRouteError:
+        return f"{said}, and no way leads through them"
+    return (
+        f"{said}, {share:.0%} of the fabric's MACs; the target was {recipe.gate_target:.0%} of its {recipe.gate_cost}"
+    )
 
 
 def say_data(data: ImageSet, say: Say) -> None:

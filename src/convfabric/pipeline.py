@@ -37,7 +37,7 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job, job_from
 from convfabric.latency.measurement import measure
-from convfabric.noting import data_facts, network_facts, said_parts, say_data
+from convfabric.noting import data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, default_folder, note, noted, remove_exported
 from convfabric.scores import score
@@ -89,6 +89,8 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         write_atomically(folder / "environment.json", json.dumps(facts, indent=1))
         spent = {"seconds": time.monotonic() - began, "plan": plan}
         note(folder, data=data_facts(data), fabric=network_facts(fabric, data) | spent)
+        if job.recipe.gates != "none":
+            listener.say(said_gates(folder, fabric.graph, job, data))
     return fabric.cpu()
 
 
@@ -128,7 +130,7 @@ def extract_step(
 
     That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
     What an earlier network of the folder was exported to is removed. Where fine-tuning made answers on validation
-    images worse, those that the search had not seen, the network is kept as it was before.
+    images worse than chance explains, those that the search had not seen, the network is kept as it was before.
     """
     fabric, _ = load_fabric((run or folder) / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
@@ -138,14 +140,13 @@ def extract_step(
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
     before, unseen = copy.deepcopy(network), Judge.unseen(data)
-    on_val = score(network, unseen, "val").headline
+    on_val = score(network, unseen, "val")
     began = time.monotonic()
     _finetune(folder, job, data, fabric, network, listener, resume)
-    tuned_on_val = score(network, unseen, "val").headline
-    if tuned_on_val < on_val:
-        listener.say(
-            f"fine-tuning took val from {on_val:.2%} to {tuned_on_val:.2%}: kept as before it; more epochs help"
-        )
+    tuned_on_val = score(network, unseen, "val")
+    if tuned_on_val.surely_below(on_val):
+        change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
+        listener.say(f"fine-tuning took val {change}: kept as before it; more epochs help")
         network = before
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))
@@ -178,9 +179,9 @@ def _finetune(
 ) -> None:
     """Further epochs at a lower rate, with the fabric as teacher."""
     recipe, procedure = job.recipe.fitted(len(data.splits["train"]), data.task), job.procedure
-    epochs = round(recipe.epochs * procedure.finetune)
-    if epochs == 0:
+    if procedure.finetune == 0:
         return
+    epochs = max(1, round(recipe.epochs * procedure.finetune))
     alone = recipe.changed(subnetworks=0, gates="none")
     tuning = alone.changed(epochs=epochs, lr=recipe.lr * procedure.finetune_lr, seed=recipe.seed + 1)
     said = estimate(network, data, tuning, teacher=fabric, device=procedure.device)

@@ -11,13 +11,17 @@
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from convfabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
+from convfabric.data.options import DataOptions
 from convfabric.environment import is_first_process
 from convfabric.errors import ArchiveError, SettingError
 from convfabric.job import Job, job_from, read_config, settings_of, written_config
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import find_preset
 
 CONFIG, RECORD = "config.yaml", "record.json"
 EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
@@ -50,6 +54,8 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
         _check_unchanged(folder, job)
         return
     if _holds_something(folder):
+        if not folder.is_dir():
+            raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
         if not force:
             raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
         if not (folder / CONFIG).is_file():
@@ -67,9 +73,34 @@ def _check_unchanged(folder: Path, job: Job) -> None:
     for name in before | now:
         if before.get(name) != now.get(name):
             raise SettingError(
-                f"{folder}: begun with {name}={before.get(name)}, now {name}={now.get(name)}. A run goes on as it was "
+                f"{folder}: begun with {_said(name, before)}, now {_said(name, now)}. A run goes on as it was "
                 f"begun; convfabric extract {folder} cuts it to another budget, --out begins another run."
             )
+
+
+def _said(name: str, settings: Facts) -> str:
+    return f"{name}={settings[name]}" if settings.get(name) is not None else f"no {name}"
+
+
+def recut(folder: Path, settings: Facts) -> Job:
+    """The job of a run with other settings for what is cut from its trained fabric.
+
+    Raises SettingError where they would have made another fabric.
+    """
+    before = settings_of(job_of(folder))
+    job = job_from(before | settings)
+    usual = find_preset(job.procedure.network).numbers
+    numbers = {field.name: getattr(usual, field.name) for field in fields(usual)}
+    before, now = numbers | before, numbers | settings_of(job)
+    options = (field.name for field in fields(DataOptions) if field.name != "data_dir")
+    gates = (field.name for field in fields(Recipe) if field.name.startswith("gate"))
+    for name in ("network", "prior", *numbers, *options, "subnetworks", *gates):
+        if before.get(name) != now.get(name):
+            raise SettingError(
+                f"{folder}: its fabric was trained with {_said(name, before)}, not with {_said(name, now)}. A network "
+                "is cut from the fabric that is there; convfabric fit with another --out trains another one."
+            )
+    return job
 
 
 def _remove_run(folder: Path) -> None:

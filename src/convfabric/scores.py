@@ -5,6 +5,7 @@ Legend of the suffixes: B images, H height, W width, K classes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,14 @@ class Score:
     def headline(self) -> float:
         """The figure a network is judged by: accuracy for classification, mIoU for segmentation."""
         return self.accuracy if self.miou is None else self.miou
+
+    def surely_below(self, other: "Score") -> bool:
+        """Whether the headline is below another's by more than the standard error of their difference.
+
+        Images count as drawn alone: sqrt(2 p (1 - p) / images), p the mean of both.
+        """
+        mean = (self.headline + other.headline) / 2
+        return other.headline - self.headline > sqrt(2 * mean * (1 - mean) / min(self.images, other.images))
 
 
 def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:

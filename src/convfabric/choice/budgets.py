@@ -66,7 +66,7 @@ def _said_ceiling(name: str, ceiling: Ceiling) -> str:
 
 def _checked(name: str, ceiling: Ceiling) -> None:
     said = ceiling if isinstance(ceiling, str) else f"{ceiling or 0:g}"
-    wanted = f"{name}={said}: give a positive number or a share such as 25%."
+    wanted = f"{name}={said}: give a number above 0, or a share such as 25%, of at most 100%."
     try:
         number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else 1 if ceiling is None else ceiling)
     except ValueError:
@@ -93,7 +93,7 @@ def _number(name: str, value: Ceiling) -> Ceiling:
     try:
         return float(value)
     except ValueError:
-        raise SettingError(f"{name}={value}: give a positive number or a share such as 25%.") from None
+        raise SettingError(f"{name}={value}: give a number above 0, or a share such as 25%.") from None
 
 
 def said_amount(name: str, value: float) -> str:

@@ -16,11 +16,13 @@ def curve(
     macs: Annotated[str | None, typer.Option(help="Multiply-accumulates an image: 1e6 4e6, or shares.")] = None,
     params: Annotated[str | None, typer.Option(help="Trained values: 1e4 1e5, or shares.")] = None,
     against: Annotated[
-        Path | None, typer.Option(help="A CSV file (name, latency_ms, score) of other networks, drawn as dots.")
+        Path | None, typer.Option(help="A CSV file (name, latency_ms, score from 0 to 1) of other networks: dots.")
     ] = None,
     threads: Threads = None,
     changes: Settings = None,
-    force: Annotated[bool, typer.Option("--force", help="Make networks anew that are there already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make networks anew that are there, also with other settings.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """From one training a network for each of several budgets, a table, and a page with a slider."""

@@ -165,17 +165,14 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
-    from convfabric.job import job_from, settings_of
     from convfabric.pipeline import Listener, extract_step, opened
     from convfabric.report.page import said_macs, said_share
-    from convfabric.runs import job_of, noted
+    from convfabric.runs import noted, recut
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
     with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
-        before = settings_of(job_of(run))
-        if any(named.values()):
-            before |= dict.fromkeys(named)
-        job = job_from(before | settings_from(None, changes, threads=threads, **named))
+        others = dict.fromkeys(named) if any(named.values()) else {}
+        job = recut(run, others | settings_from(None, changes, threads=threads, **named))
         extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
         facts = noted(run)["network"]
     line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"

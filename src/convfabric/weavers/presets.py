@@ -1,7 +1,7 @@
 """Graphs by name: the papers' own, and the ones a user gets by default."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from math import log2
 from types import MappingProxyType
@@ -34,10 +34,13 @@ class Preset:
     task: Task = "classification"
     follows_size: bool = False
     """Whether the finest scale and the number of scales are fitted to the size of the images."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of training that are the usual ones for it."""
 
 
-def _block(layers: int, scales: int, channels: int) -> Trellis:
-    return Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="block", head="all")
+def _fabric(about: str, layers: int, scales: int, channels: int) -> Preset:
+    numbers = Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="residual", head="all")
+    return Preset(about=about, numbers=numbers, follows_size=True, training={"subnetworks": 1})
 
 
 def _paper(layers: int, channels: int, scales: int = 6, operators: Literal["plain", "banded"] = "plain") -> Trellis:
@@ -52,11 +55,9 @@ _MSDNET_LARGE = Msdnet(base=7, step=7, channels=32, growth=16, factors=(1, 2, 4,
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fabric-tiny": Preset(
-            about="minutes on a CPU, images of 8 to 32 pixels", numbers=_block(4, 3, 12), follows_size=True
-        ),
-        "fabric-small": Preset(about="the default", numbers=_block(6, 3, 16), follows_size=True),
-        "fabric-medium": Preset(about="when a GPU is at hand", numbers=_block(8, 4, 24), follows_size=True),
+        "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12),
+        "fabric-small": _fabric("the default", 6, 3, 16),
+        "fabric-medium": _fabric("when a GPU is at hand", 8, 4, 24),
         "paper-mnist-dense": Preset(about="NIPS 2016, MNIST 0.33 % error", numbers=_paper(8, 64), image_channels=1),
         "paper-mnist-narrow": Preset(
             about="the same wiring with 32 channels, for a CPU", numbers=_paper(8, 32), image_channels=1
