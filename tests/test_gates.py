@@ -15,7 +15,9 @@ from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph, Place
+from convfabric.job import job_from
 from convfabric.laws import check
+from convfabric.noting import said_gates
 from convfabric.operators import Identity, basic_block, projection
 from convfabric.schedule import parallel_steps
 from convfabric.training.gates import Gates, reinforced
@@ -223,3 +225,16 @@ def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
     assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
     gone = set(worth) - kept
     assert sum(worth[name] for name in kept) / len(kept) > sum(worth[name] for name in gone) / len(gone)
+
+
+def test_what_gates_came_to_is_said_beside_their_target(tmp_path: Path) -> None:
+    graph, data = weave("b-cnf", layers=2, scales=2, channels=3, size=IMAGE, image_channels=1), open_data("digits")
+    job = job_from({"data": "digits", "network": "b-cnf", "gates": "bernoulli", "gate_target": 0.7})
+    likely = {edge.name: 0.9 for edge in graph.edges} | {"L0S0_L1S0": 0.2, "L0S1_L1S0": 0.1}
+    (tmp_path / "gates.json").write_text(json.dumps(likely))
+    left = costs(graph.restrict([name for name, value in likely.items() if value > 0.5]), IMAGE).macs
+    share = f"{left / costs(graph, IMAGE).macs:.0%}"
+    said = f"gates: 4 of 6 edges open, {share} of the fabric's MACs; the target was 70% of its MACs"
+    assert said_gates(tmp_path, graph, job, data) == said
+    (tmp_path / "gates.json").write_text(json.dumps(dict.fromkeys(likely, 0.1)))
+    assert said_gates(tmp_path, graph, job, data) == "gates: 0 of 6 edges open, and no way leads through them"

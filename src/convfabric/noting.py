@@ -38,9 +38,8 @@ def said_gates(run: Path, graph: Graph, job: Job, data: ImageSet) -> str:
         share = costs(graph.restrict(kept), image).macs / costs(graph, image).macs
     except NoRouteError:
         return f"{said}, and no way leads through them"
-    return (
-        f"{said}, {share:.0%} of the fabric's MACs; the target was {recipe.gate_target:.0%} of its {recipe.gate_cost}"
-    )
+    kind = {"macs": "MACs", "params": "parameters", "steps": "steps"}[recipe.gate_cost]
+    return f"{said}, {share:.0%} of the fabric's MACs; the target was {recipe.gate_target:.0%} of its {kind}"
 
 
 def say_data(data: ImageSet, say: Say) -> None:
