@@ -350,6 +350,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
     rows.sort(key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
     columns = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes")
     table = [{name: row[name] for name in columns} | {"rate": row.get("rate", "")} for row in rows]
+    missing = [name for name in numbers["contestants"] if name not in {row["network"] for row in rows}]
     sentences = [
         f"{numbers['name']}, {len(data.splits['train']):,} training images; {len(data.splits['test']):,} test images "
         f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
@@ -358,6 +359,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns of whole networks. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
+        f"Not run yet: {', '.join(missing) or 'nothing'}.",
     ]
     print(write_record(f"accuracy-per-ms-{numbers['name'].split()[0].lower()}", sentences, table, results))
 

@@ -83,15 +83,16 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     began = time.monotonic()
     train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
     plan = str(plan_of(job.recipe, fabric))
+    fabric = fabric.cpu()
     if is_first_process():
-        save_fabric(folder / "fabric", fabric.cpu(), passport(fabric, data))
         facts = {"machine": machine(), "versions": versions(), "seed": job.recipe.seed, "data_digest": data.digest}
         write_atomically(folder / "environment.json", json.dumps(facts, indent=1))
         spent = {"seconds": time.monotonic() - began, "plan": plan}
         note(folder, data=data_facts(data), fabric=network_facts(fabric, data) | spent)
+        save_fabric(folder / "fabric", fabric, passport(fabric, data))
         if job.recipe.gates != "none":
             listener.say(said_gates(folder, fabric.graph, job, data))
-    return fabric.cpu()
+    return fabric
 
 
 def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
