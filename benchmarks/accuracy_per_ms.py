@@ -6,7 +6,8 @@
     python benchmarks/accuracy_per_ms.py --data CamVid --config benchmarks/accuracy_per_ms_camvid.yaml
 
 Every contestant gets the same cost for each budget; the fabric is trained with the sum of all, less what fine-tuning
-takes. Resumable: each finished network is kept in --work. Milliseconds are measured at the end, in turns.
+takes. Resumable: each finished network is kept in --work, and what the last record in --results holds, of the same
+configuration, is not trained again. Milliseconds are measured at the end, in turns.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median, pstdev
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +41,6 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import parsed_size
 from convfabric.latency.drafts import drafted
-from convfabric.latency.measurement import measure
 from convfabric.operators import Size
 from convfabric.sampling import Sampler
 from convfabric.scores import score
@@ -48,13 +48,13 @@ from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from plain import train_plain
-from records import RESULTS, write_record
-from rivals import VERSIONS, macs_of, mobilenet_of, pruned, resnet_to_prune
+from records import RESULTS
+from rivals import macs_of, mobilenet_of, pruned, resnet_to_prune
+from standings import Row, earlier, key_of, record
 from timed import timed_fabric
 
 TERA, MEGA = 1e12, 1e6
-ROUNDS, MOST_CHANNELS = 5, 200
-Row = dict[str, Any]
+MOST_CHANNELS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,8 @@ class Contest:
     """Of the configuration."""
     work: Path
     seed: int
+    known: Sequence[Row]
+    """Rows of the last record."""
 
     @property
     def watched(self) -> ImageSet:
@@ -102,6 +104,10 @@ class Contest:
         budgets: list[float] = self.numbers["budgets"]
         return budgets[len(budgets) // 2]
 
+    def has(self, name: str, budgets: Sequence[float]) -> bool:
+        """Whether the last record holds a contestant's networks of this seed."""
+        return {(name, float(budget), self.seed) for budget in budgets} <= {key_of(row) for row in self.known}
+
     def recipe(self, epochs: int, rate: float, **more: Any) -> Recipe:
         """The recipe that all contestants share."""
         return Recipe(epochs=epochs, lr=rate, seed=self.seed, **self.numbers["recipe"], **more)
@@ -111,6 +117,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--data", required=True, help="folder with train/CLASS and test/CLASS")
     words.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    words.add_argument("--seeds", nargs="*", type=int, help="instead of the configuration's")
     words.add_argument("--work", type=Path, default=Path("runs/contest"))
     words.add_argument("--only", nargs="*", help="contestants")
     words.add_argument("--results", type=Path, default=RESULTS)
@@ -120,9 +127,10 @@ def main() -> None:
     options = {name: numbers[name] for name in ("size", "ignore") if name in numbers}
     options |= {"size": parsed_size(options["size"])} if "size" in options else {}
     data = fewer(open_data(said.data, DataOptions(**options)), numbers["images"])
-    for seed in numbers["seeds"] if not said.record else ():
+    known = earlier(numbers, said.results)
+    for seed in said.seeds or numbers["seeds"] if not said.record else ():
         for name in said.only or numbers["contestants"]:
-            contest = Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed)
+            contest = Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed, known=known)
             CONTESTANTS.get(name, widest(name))(contest)
     record(said.work, numbers, data, said.results)
 
@@ -130,7 +138,7 @@ def main() -> None:
 def kept(contest: Contest, name: str, budget: float, make: Callable[[], tuple[nn.Module, Row]]) -> None:
     """A finished network's row and timed model, made if they are not there. The test set is read once."""
     folder = contest.work / f"{name}-{budget:g}"
-    if (folder / "row.json").is_file():
+    if (folder / "row.json").is_file() or contest.has(name, [budget]):
         return
     began = time.process_time()
     network, facts = make()
@@ -155,6 +163,9 @@ def kept(contest: Contest, name: str, budget: float, make: Callable[[], tuple[nn
 
 def rate_of(contest: Contest, name: str, tried: Callable[[float, float], float]) -> float:
     """The rate that is best on val after an eighth of the cost, at the middle budget; ``tried`` takes rate and cost."""
+    recorded = [row["rate"] for row in contest.known if row["network"] == name]
+    if recorded:
+        return float(recorded[0])
     file = contest.work.parent / f"rate-{name}.json"
     if not file.is_file():
         found = {rate: tried(rate, contest.numbers["tera_macs"] / 8) for rate in contest.numbers["rates"]}
@@ -276,10 +287,13 @@ def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable
     """
 
     def contestant(contest: Contest) -> None:
+        every = contest.numbers["budgets"]
+        budgets = contest.numbers["alone"] if alone else every
+        if contest.has(name, budgets):
+            return
         fabric, rate = our_fabric(contest)
         judge, teacher = Judge.of(fabric, contest.data), fabric
-        every = contest.numbers["budgets"]
-        for budget in contest.numbers["alone"] if alone else every:
+        for budget in budgets:
             folder = contest.work / f"{name}-{budget:g}"
 
             def made(budget: float = budget, teacher: Fabric = teacher, folder: Path = folder) -> tuple[Fabric, Row]:
@@ -334,48 +348,6 @@ CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
     "mobilenetv4": mobilenets("mobilenetv4", 4),
     "pruned": torch_pruned,
 }
-
-
-def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
-    """Every finished network with its milliseconds, measured in turns, and a summary of seeds."""
-    folders = sorted(file.parent for file in work.glob("seed-*/*/row.json"))
-    times: dict[Path, list[float]] = {folder: [] for folder in folders}
-    for _ in range(ROUNDS):
-        for folder in folders:
-            model = (folder / "timed.onnx").read_bytes()
-            times[folder].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).median_ms)
-    rows = [json.loads((folder / "row.json").read_text()) for folder in folders]
-    for row, folder in zip(rows, folders, strict=True):
-        row["ms"] = round(median(times[folder]), 3)
-    rows.sort(key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
-    columns = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes")
-    table = [{name: row[name] for name in columns} | {"rate": row.get("rate", "")} for row in rows]
-    missing = [name for name in numbers["contestants"] if name not in {row["network"] for row in rows}]
-    sentences = [
-        f"{numbers['name']}, {len(data.splits['train']):,} training images; {len(data.splits['test']):,} test images "
-        f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
-        "multiply-accumulates for each budget (forward × images × 3, a teacher's forward × 1); the fabric's networks "
-        "share one training, with what fine-tuning leaves of all.",
-        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns of whole networks. {VERSIONS}.",
-        f"Configuration: {json.dumps(numbers)}.",
-        *summary(table),
-        f"Not run yet: {', '.join(missing) or 'nothing'}.",
-    ]
-    print(write_record(f"accuracy-per-ms-{numbers['name'].split()[0].lower()}", sentences, table, results))
-
-
-def summary(table: Sequence[Row]) -> list[str]:
-    """For each budget the contestants by mean accuracy over seeds."""
-    lines = []
-    for budget in dict.fromkeys(row["budget M MACs"] for row in table):
-        found: dict[str, list[float]] = {}
-        for row in table:
-            if row["budget M MACs"] == budget:
-                found.setdefault(row["network"], []).append(row["test %"])
-        best = sorted(found.items(), key=lambda item: -fmean(item[1]))
-        said = "; ".join(f"{name} {fmean(values):.2f} ± {pstdev(values):.2f}" for name, values in best)
-        lines.append(f"{budget} M MACs, test % (mean ± spread over {len(best[0][1])} seeds): {said}.")
-    return lines
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""What a contest came to: rows of finished networks, those of earlier records, milliseconds in turns, a drawing."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import Any
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from convfabric.data.imageset import ImageSet
+from convfabric.latency.measurement import measure
+from records import write_record
+from rivals import VERSIONS
+
+ROUNDS = 5
+COLUMNS = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes", "rate", "measured")
+SAME = ("images", "tera_macs", "recipe", "rates", "fabric")
+"""What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
+Row = dict[str, Any]
+
+
+def _name(numbers: Mapping[str, Any]) -> str:
+    return f"accuracy-per-ms-{numbers['name'].split()[0].lower()}"
+
+
+def earlier(numbers: Mapping[str, Any], results: Path) -> list[Row]:
+    """The rows of the last record of the same contest; none where its configuration was another."""
+    records = sorted(results.glob(f"*-{_name(numbers)}.csv"))
+    if not records:
+        return []
+    said = re.search(r"^Configuration: (\{.*\})\.$", records[-1].with_suffix(".md").read_text(), re.MULTILINE)
+    before = json.loads(said[1]) if said else {}
+    if any(before.get(name) != numbers[name] for name in SAME):
+        return []
+    with records[-1].open(newline="") as file:
+        return [_read(row, records[-1].name[: len("2026-01-01")]) for row in csv.DictReader(file)]
+
+
+def _read(texts: Mapping[str, str], measured: str) -> Row:
+    row: Row = {"measured": measured} | {key: text for key, text in texts.items() if text}
+    return {key: value if key in ("network", "measured") else json.loads(value) for key, value in row.items()}
+
+
+def key_of(row: Row) -> tuple[str, float, int]:
+    """What there is one row of."""
+    return row["network"], float(row["budget M MACs"]), row["seed"]
+
+
+def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
+    """Every finished network with its milliseconds, measured in turns, beside those of earlier records."""
+    folders = sorted(file.parent for file in work.glob("seed-*/*/row.json"))
+    times: dict[Path, list[float]] = {folder: [] for folder in folders}
+    for _ in range(ROUNDS):
+        for folder in folders:
+            model = (folder / "timed.onnx").read_bytes()
+            times[folder].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).quickest_ms)
+    found = {key_of(row): row for row in earlier(numbers, results)}
+    for folder in folders:
+        row = json.loads((folder / "row.json").read_text())
+        row |= {"ms": round(median(times[folder]), 3), "measured": date.today().isoformat()}
+        found[key_of(row)] = row
+    rows = sorted(found.values(), key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
+    table = [{name: row.get(name, "") for name in COLUMNS} for row in rows]
+    missing = [name for name in numbers["contestants"] if name not in {row["network"] for row in rows}]
+    sentences = [
+        f"{numbers['name']}, {len(data.splits['train']):,} training images; {len(data.splits['test']):,} test images "
+        f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
+        "multiply-accumulates for each budget (forward × images × 3, a teacher's forward × 1); the fabric's networks "
+        "share one training, with what fine-tuning leaves of all. An -alone network has the cost of all budgets.",
+        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns through all networks measured on "
+        f"the same day, each turn's quickest block. {VERSIONS}.",
+        f"Configuration: {json.dumps(numbers)}.",
+        *summary(table),
+        f"Not run yet: {', '.join(missing) or 'nothing'}.",
+    ]
+    written = write_record(_name(numbers), sentences, table, results)
+    written.with_suffix(".svg").write_text(drawn(table, numbers))
+    print(written)
+
+
+def _by_network(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each contestant."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["network"], []).append(row)
+    return found
+
+
+def summary(table: Sequence[Row]) -> list[str]:
+    """For each budget the contestants by mean accuracy over seeds."""
+    lines = []
+    for budget in dict.fromkeys(row["budget M MACs"] for row in table):
+        found = _by_network([row for row in table if row["budget M MACs"] == budget])
+        tests = {name: [row["test %"] for row in rows] for name, rows in found.items()}
+        best = sorted(tests.items(), key=lambda item: -fmean(item[1]))
+        said = "; ".join(f"{name} {fmean(values):.2f} ± {pstdev(values):.2f} ({len(values)})" for name, values in best)
+        lines.append(f"{budget} M MACs, test %, mean ± spread (seeds): {said}.")
+    return lines
+
+
+def drawn(table: Sequence[Row], numbers: Mapping[str, Any]) -> str:
+    """Accuracy against milliseconds, both means over seeds, one line for each contestant, as SVG."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    for name, rows in _by_network(table).items():
+        budgets = sorted({row["budget M MACs"] for row in rows})
+        at = [[row for row in rows if row["budget M MACs"] == budget] for budget in budgets]
+        points = [(fmean(row["ms"] for row in same), fmean(row["test %"] for row in same)) for same in at]
+        points.sort()
+        ours = name.startswith("fabric")
+        style = {"marker": "*" if name.endswith("-alone") else "o", "linewidth": 2.2 if ours else 1.1}
+        axes.plot(*zip(*points, strict=True), label=name, zorder=3 if ours else 2, **style)
+    axes.set(xscale="log", xlabel="milliseconds, one image, one thread", ylabel=f"test, % ({numbers['metric']})")
+    axes.set_title(numbers["name"])
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
