@@ -1,7 +1,7 @@
 """Milliseconds of any sub-network: its operations' times added, corrected on whole ones that were measured."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,9 +18,11 @@ from convfabric.latency.table import Table
 from convfabric.operators import Chain, Identity, Operator, Relu, Size, Work, area
 from convfabric.sampling import Sampler, narrowed
 
-MEASURED_GRAPHS = 16
+MEASURED_GRAPHS = 24
 DRAWN_GRAPHS = 120
 TURNS = 2
+SPARED_MS = tuple(microseconds / 1000 for microseconds in range(17))
+"""What may be taken off the time of every operation."""
 Simple = Mapping[str, Operator]
 """For each part of a graph, by its name, what is left of its operator once norms are folded."""
 
@@ -67,6 +69,8 @@ class Prediction:
     image: Size
     weights: tuple[float, ...]
     """Of what :func:`features` gives."""
+    spared_ms: float
+    """What an operation takes less in a network than timed alone, where every kernel is looked at and rounded up."""
     errors: tuple[float, ...]
     """|predicted / measured - 1| of each measured graph, left out of the fit."""
     rank: float
@@ -79,7 +83,7 @@ class Prediction:
 
     def milliseconds(self, graph: Graph) -> float:
         """What a sub-network is predicted to take."""
-        return float(np.dot(self.weights, features(graph, self.simple, self.image, self.table)))
+        return float(np.dot(self.weights, features(graph, self.simple, self.image, self.table, self.spared_ms)))
 
     def __str__(self) -> str:
         return (
@@ -88,18 +92,19 @@ class Prediction:
         )
 
 
-def features(graph: Graph, simple: Simple, image: Size, table: Table) -> tuple[float, ...]:
+def features(graph: Graph, simple: Simple, image: Size, table: Table, spared_ms: float) -> tuple[float, ...]:
     """What a prediction adds up.
 
-    1; ms of all operations; their number; M values added or joined; M values written; M parameters, which are
-    read from farther away in a whole network than in an operation that is timed alone.
+    1; ms of all operations, each less what is spared, if anything is left; their number; M values added or joined;
+    M values written; M parameters, which are read from farther away in a whole network than in an operation that is
+    timed alone.
     """
-    runs = list(operations(graph, simple, image))
+    times = [table.milliseconds(run) for run in operations(graph, simple, image)]
     joined = sum(_joined(graph, node, image) for node in graph.nodes)
     found = costs(graph, image)
-    operations_ms = sum(table.milliseconds(run) for run in runs)
+    operations_ms = sum(max(0.0, taken - spared_ms) for taken in times)
     millions = joined / 1e6, found.activation_bytes / FLOAT_BYTES / 1e6, found.parameters / 1e6
-    return 1.0, operations_ms, float(len(runs)), *millions
+    return 1.0, operations_ms, float(len(times)), *millions
 
 
 def _joined(graph: Graph, node: Node, image: Size) -> int:
@@ -134,20 +139,34 @@ def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]
 
 def predict_from(measured: Mapping[Graph, float], table: Table, simple: Simple, image: Size) -> Prediction:
     """The prediction that fits graphs with known milliseconds best, no part below zero, by relative error."""
-    rows = np.array([features(graph, simple, image, table) for graph in measured])
+    rows = np.array([[features(graph, simple, image, table, spared) for graph in measured] for spared in SPARED_MS])
     times = np.array(list(measured.values()))
-    everything = list(range(len(times)))
-    guesses = [float(np.dot(_fit(rows, times, [i for i in everything if i != out]), rows[out])) for out in everything]
-    errors = tuple(abs(guess / time - 1) for guess, time in zip(guesses, times, strict=True))
+
+    def guess(out: int) -> float:
+        others = np.arange(len(times)) != out
+        spared, weights = _fit(rows[:, others], times[others]) if others.any() else _fit(rows, times)
+        return float(np.dot(weights, rows[spared, out]))
+
+    guesses = [guess(out) for out in range(len(times))]
+    errors = tuple(abs(guessed / time - 1) for guessed, time in zip(guesses, times, strict=True))
     rank = float(spearmanr(guesses, times).statistic) if len(times) > 2 else 1.0
-    weights = tuple(_fit(rows, times, everything))
-    return Prediction(table=table, simple=simple, image=image, weights=weights, errors=errors, rank=rank)
+    spared, weights = _fit(rows, times)
+    return Prediction(
+        table=table,
+        simple=simple,
+        image=image,
+        weights=weights,
+        spared_ms=SPARED_MS[spared],
+        errors=errors,
+        rank=rank,
+    )
 
 
-def _fit(rows: NDArray[np.float64], times: NDArray[np.float64], chosen: Sequence[int]) -> list[float]:
-    chosen = chosen or list(range(len(times)))
-    found, _ = nnls(rows[chosen] / times[chosen, None], np.ones(len(chosen)))
-    return [float(weight) for weight in found]
+def _fit(rows: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[int, tuple[float, ...]]:
+    """Which of what may be spared fits best, and the weights with it; rows are spared × graphs × features."""
+    fits = [nnls(row / times[:, None], np.ones(len(times))) for row in rows]
+    best = min(range(len(fits)), key=lambda i: fits[i][1])
+    return best, tuple(float(weight) for weight in fits[best][0])
 
 
 def calibrate(
