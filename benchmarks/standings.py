@@ -1,15 +1,21 @@
-"""What a contest came to: rows of finished networks, those of earlier records, milliseconds in turns, a drawing."""
+"""What a contest came to: rows of finished networks, those of earlier records, milliseconds in turns, a drawing.
+
+Networks are kept beside the record without their weights, so that all can be measured again, on any machine.
+"""
 
 import csv
 import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any
 
+import numpy as np
+import onnx
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -23,6 +29,8 @@ COLUMNS = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %"
 SAME = ("images", "tera_macs", "recipe", "rates", "fabric")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
 Row = dict[str, Any]
+Key = tuple[str, float, int]
+"""Network, budget in M MACs, seed."""
 
 
 def _name(numbers: Mapping[str, Any]) -> str:
@@ -47,24 +55,45 @@ def _read(texts: Mapping[str, str], measured: str) -> Row:
     return {key: value if key in ("network", "measured") else json.loads(value) for key, value in row.items()}
 
 
-def key_of(row: Row) -> tuple[str, float, int]:
+def outlines(numbers: Mapping[str, Any], results: Path) -> dict[Key, bytes]:
+    """The networks that lie beside the last record, without their weights."""
+    files = sorted(results.glob(f"*-{_name(numbers)}.zip")) if earlier(numbers, results) else []
+    if not files:
+        return {}
+    with zipfile.ZipFile(files[-1]) as kept:
+        named = {name: name.removesuffix(".onnx").split() for name in kept.namelist()}
+        return {(network, float(b), int(seed)): kept.read(name) for name, (network, b, seed) in named.items()}
+
+
+def outlined(model: bytes) -> bytes:
+    """An ONNX model with every weight zero: as quick as before, and small once it is compressed."""
+    graph = onnx.load_from_string(model)
+    for weights in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        if values.dtype == np.float32:
+            weights.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(values), weights.name))
+    return graph.SerializeToString()
+
+
+def key_of(row: Row) -> Key:
     """What there is one row of."""
     return row["network"], float(row["budget M MACs"]), row["seed"]
 
 
 def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
     """Every finished network with its milliseconds, measured in turns, beside those of earlier records."""
-    folders = sorted(file.parent for file in work.glob("seed-*/*/row.json"))
-    times: dict[Path, list[float]] = {folder: [] for folder in folders}
-    for _ in range(ROUNDS):
-        for folder in folders:
-            model = (folder / "timed.onnx").read_bytes()
-            times[folder].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).quickest_ms)
     found = {key_of(row): row for row in earlier(numbers, results)}
-    for folder in folders:
-        row = json.loads((folder / "row.json").read_text())
-        row |= {"ms": round(median(times[folder]), 3), "measured": date.today().isoformat()}
+    models = outlines(numbers, results)
+    for file in sorted(work.glob("seed-*/*/row.json")):
+        row = json.loads(file.read_text())
         found[key_of(row)] = row
+        models[key_of(row)] = outlined((file.parent / "timed.onnx").read_bytes())
+    times: dict[Key, list[float]] = {key: [] for key in models}
+    for _ in range(ROUNDS):
+        for key, model in models.items():
+            times[key].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).quickest_ms)
+    for key, taken in times.items():
+        found[key] |= {"ms": round(median(taken), 3), "measured": date.today().isoformat()}
     rows = sorted(found.values(), key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
     table = [{name: row.get(name, "") for name in COLUMNS} for row in rows]
     missing = [name for name in numbers["contestants"] if name not in {row["network"] for row in rows}]
@@ -81,6 +110,9 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
     ]
     written = write_record(_name(numbers), sentences, table, results)
     written.with_suffix(".svg").write_text(drawn(table, numbers))
+    with zipfile.ZipFile(written.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as kept:
+        for (network, budget, seed), model in models.items():
+            kept.writestr(f"{network} {budget:g} {seed}.onnx", model)
     print(written)
 
 
