@@ -204,3 +204,12 @@ def _is_exponent(value: str) -> bool:
     """Whether it is a number such as 1e-2, which YAML takes for text."""
     digits, letter, power = value.lower().partition("e")
     return bool(letter) and digits.replace(".", "", 1).isdigit() and power.lstrip("+-").isdigit()
+
+
+def default_folder(data: str | Path) -> Path:
+    """The run folder where none was named.
+
+    >>> default_folder("photos/").as_posix()
+    'runs/photos'
+    """
+    return Path("runs") / (Path(data).resolve().stem or "run")

@@ -35,11 +35,11 @@ from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import ranked
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from
+from convfabric.job import Job, default_folder, job_from
 from convfabric.latency.measurement import measure
 from convfabric.noting import data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
-from convfabric.runs import Facts, begin, check_may_begin, default_folder, note, noted, remove_exported
+from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_exported
 from convfabric.scores import score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, Watch, plan_of, train

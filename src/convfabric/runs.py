@@ -123,15 +123,6 @@ def job_of(folder: Path) -> Job:
     return job_from(read_config(folder / CONFIG))
 
 
-def default_folder(data: str | Path) -> Path:
-    """The run folder where none was named.
-
-    >>> default_folder("photos/").as_posix()
-    'runs/photos'
-    """
-    return Path("runs") / (Path(data).resolve().stem or "run")
-
-
 def note(folder: Path, **facts: Any) -> None:
     """Adds facts to the record of a run."""
     write_atomically(folder / RECORD, json.dumps(noted(folder) | facts, indent=1))

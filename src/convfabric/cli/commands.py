@@ -1,4 +1,4 @@
-"""The verbs. Everything heavy is imported inside them, so that ``--help`` answers at once."""
+"""The verbs. What needs torch is imported in them, once settings are known to be right: errors are said at once."""
 
 from pathlib import Path
 from shlex import quote
@@ -85,16 +85,17 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.pipeline import Listener, run_job
+    from convfabric.job import default_folder
     from convfabric.report.page import said_macs, said_share
-    from convfabric.runs import default_folder
 
+    _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    _not_both(force, resume)
     with refusals(f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
+        from convfabric.pipeline import Listener, run_job
+
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
     verdict, last = record["data"]["verdict"], "fine-tuned" if job.procedure.finetune else "kept"
@@ -130,16 +131,18 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
-    from convfabric.environment import is_first_process
-    from convfabric.noting import say_data
-    from convfabric.pipeline import Listener, opened, train_step, woven
-    from convfabric.runs import begin, default_folder
+    from convfabric.job import default_folder
 
+    _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    _not_both(force, resume)
     with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
+        from convfabric.environment import is_first_process
+        from convfabric.noting import say_data
+        from convfabric.pipeline import Listener, opened, train_step, woven
+        from convfabric.runs import begin
+
         images = opened(job)
         woven(job, images)
         begin(folder, job, force=force, resume=resume)
