@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import fmean, median, pstdev
@@ -26,8 +26,10 @@ from rivals import VERSIONS
 
 ROUNDS = 5
 COLUMNS = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes", "rate", "measured")
-SAME = ("images", "tera_macs", "recipe", "rates", "fabric")
+SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
+FROM_FABRIC = ("fabric", "random", "fabric-alone")
+"""Whose rows stand only beside those of the same fabric."""
 Row = dict[str, Any]
 Key = tuple[str, float, int]
 """Network, budget in M MACs, seed."""
@@ -46,8 +48,10 @@ def earlier(numbers: Mapping[str, Any], results: Path) -> list[Row]:
     before = json.loads(said[1]) if said else {}
     if any(before.get(name) != numbers[name] for name in SAME):
         return []
+    other = () if before["fabric"] == numbers["fabric"] else FROM_FABRIC
     with records[-1].open(newline="") as file:
-        return [_read(row, records[-1].name[: len("2026-01-01")]) for row in csv.DictReader(file)]
+        rows = [_read(row, records[-1].name[: len("2026-01-01")]) for row in csv.DictReader(file)]
+    return [row for row in rows if row["network"] not in other]
 
 
 def _read(texts: Mapping[str, str], measured: str) -> Row:
@@ -55,14 +59,15 @@ def _read(texts: Mapping[str, str], measured: str) -> Row:
     return {key: value if key in ("network", "measured") else json.loads(value) for key, value in row.items()}
 
 
-def outlines(numbers: Mapping[str, Any], results: Path) -> dict[Key, bytes]:
-    """The networks that lie beside the last record, without their weights."""
-    files = sorted(results.glob(f"*-{_name(numbers)}.zip")) if earlier(numbers, results) else []
+def outlines(known: Collection[Key], numbers: Mapping[str, Any], results: Path) -> dict[Key, bytes]:
+    """Of the known networks those that lie beside the last record, without their weights."""
+    files = sorted(results.glob(f"*-{_name(numbers)}.zip"))
     if not files:
         return {}
     with zipfile.ZipFile(files[-1]) as kept:
         named = {name: name.removesuffix(".onnx").split() for name in kept.namelist()}
-        return {(network, float(b), int(seed)): kept.read(name) for name, (network, b, seed) in named.items()}
+        found = {(network, float(b), int(seed)): kept.read(name) for name, (network, b, seed) in named.items()}
+    return {key: model for key, model in found.items() if key in known}
 
 
 def outlined(model: bytes) -> bytes:
@@ -83,7 +88,7 @@ def key_of(row: Row) -> Key:
 def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
     """Every finished network with its milliseconds, measured in turns, beside those of earlier records."""
     found = {key_of(row): row for row in earlier(numbers, results)}
-    models = outlines(numbers, results)
+    models = outlines(found, numbers, results)
     for file in sorted(work.glob("seed-*/*/row.json")):
         row = json.loads(file.read_text())
         found[key_of(row)] = row
