@@ -68,6 +68,18 @@ def test_a_device_whose_operations_add_up_is_predicted_exactly(device: Table, op
     assert prediction.rank > 0.99
 
 
+def test_what_timing_an_operation_alone_adds_is_taken_off_again(device: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, dearer_ms = weave("fabric-small", operators="residual"), 0.006
+    simple = simplified(graph)
+    alone = {"onnxruntime": lambda work, threads, batch: dearer_ms + made_up_probe(work, threads, batch)}
+    monkeypatch.setattr(tables, "PROBES", alone)
+    prediction, sampler = calibrated(device, graph)
+    assert prediction.spared_ms == pytest.approx(dearer_ms, abs=0.0015)
+    for seed in range(20):
+        unseen = sampler.draw(random.Random(seed))
+        assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen, device, simple), rel=0.02)
+
+
 @pytest.mark.parametrize("network", ["fabric-small", "b-cnf", "resnet-20", "paper-mnist-sparse"])
 def test_every_operation_of_every_sub_network_is_in_the_table(device: Table, network: str) -> None:
     channels = 1 if network == "paper-mnist-sparse" else 3
