@@ -101,24 +101,37 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         found[key] |= {"ms": round(median(taken), 3), "measured": date.today().isoformat()}
     rows = sorted(found.values(), key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
     table = [{name: row.get(name, "") for name in COLUMNS} for row in rows]
-    missing = [name for name in numbers["contestants"] if name not in {row["network"] for row in rows}]
+    missing = absent(rows, numbers)
     sentences = [
         f"{numbers['name']}, {len(data.splits['train']):,} training images; {len(data.splits['test']):,} test images "
         f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
         "multiply-accumulates for each budget (forward × images × 3, a teacher's forward × 1); the fabric's networks "
         "share one training, with what fine-tuning leaves of all. An -alone network has the cost of all budgets.",
         f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns through all networks measured on "
-        f"the same day, each turn's quickest block. {VERSIONS}.",
+        f"the same day, each turn's quickest block; rows of another day may be another machine's. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
-        f"Not run yet: {', '.join(missing) or 'nothing'}.",
+        f"Not run yet: {'; '.join(missing) or 'nothing'}.",
     ]
     written = write_record(_name(numbers), sentences, table, results)
-    written.with_suffix(".svg").write_text(drawn(table, numbers))
+    written.with_suffix(".svg").write_text(
+        drawn([row for row in table if row["measured"] == date.today().isoformat()], numbers)
+    )
     with zipfile.ZipFile(written.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as kept:
         for (network, budget, seed), model in models.items():
             kept.writestr(f"{network} {budget:g} {seed}.onnx", model)
     print(written)
+
+
+def absent(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
+    """Each contestant's budgets and seeds that have no row."""
+    there, said = {key_of(row) for row in rows}, []
+    for name in numbers["contestants"]:
+        alone = numbers.get("alone", []) if name.endswith("-alone") else numbers["budgets"]
+        for seed in numbers["seeds"]:
+            lacking = [budget for budget in alone if (name, float(budget), seed) not in there]
+            said += [f"{name} at {', '.join(map(str, lacking))} M (seed {seed})"] if lacking else []
+    return said
 
 
 def _by_network(rows: Sequence[Row]) -> dict[str, list[Row]]:
