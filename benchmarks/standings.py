@@ -48,10 +48,14 @@ def earlier(numbers: Mapping[str, Any], results: Path) -> list[Row]:
     before = json.loads(said[1]) if said else {}
     if any(before.get(name) != numbers[name] for name in SAME):
         return []
-    other = () if before["fabric"] == numbers["fabric"] else FROM_FABRIC
     with records[-1].open(newline="") as file:
         rows = [_read(row, records[-1].name[: len("2026-01-01")]) for row in csv.DictReader(file)]
-    return [row for row in rows if row["network"] not in other]
+    return [row for row in rows if _described(row["network"], before) == _described(row["network"], numbers)]
+
+
+def _described(name: str, numbers: Mapping[str, Any]) -> Any:
+    """What a configuration says of one contestant."""
+    return numbers["fabric"] if name in FROM_FABRIC else numbers["plain"].get(name, numbers.get(name))
 
 
 def _read(texts: Mapping[str, str], measured: str) -> Row:
