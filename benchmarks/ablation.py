@@ -1,7 +1,7 @@
 """What each ingredient adds: the same fit with one of them left out, the same seeds and the same budget.
 
     python benchmarks/ablation.py                        digits, at a fifth of the fabric's MACs
-    python benchmarks/ablation.py --data cifar10-jpeg-5000 --epochs 12 --share 0.25     of subset.py
+    python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 16 --share 0.25     of subset.py
 
 Resumable: started again with the same --work folder it goes on where it stopped.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from convfabric.costs import costs
 from convfabric.data.opening import open_data
-from convfabric.data.options import DataOptions
+from convfabric.job import job_from
 from convfabric.pipeline import Listener, fit
 from convfabric.runs import noted
 from convfabric.weavers import weave
@@ -42,6 +42,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--data", default="digits")
     words.add_argument("--data-dir")
+    words.add_argument("--size", help="of the images, such as 16 or 32x24")
     words.add_argument("--network", default="fabric-tiny")
     words.add_argument("--epochs", type=int, default=20)
     words.add_argument("--share", type=float, default=0.2)
@@ -49,11 +50,12 @@ def main() -> None:
     words.add_argument("--work", type=Path, default=Path("runs/ablation"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
-    data = open_data(said.data, DataOptions(data_dir=said.data_dir))
+    options = {name: value for name in ("data_dir", "size") if (value := getattr(said, name))}
+    data = open_data(said.data, job_from({"data": said.data, **options}).options)
     image = data.preprocessing.size
     whole = weave(said.network, size=image, image_channels=data.preprocessing.channels, operators="residual")
     settings = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
-    settings |= {"data_dir": said.data_dir} if said.data_dir else {}
+    settings |= options
     rows = []
     for name, change in WITHOUT.items():
         folders = [said.work / f"{name.replace(' ', '-')}-{seed}" for seed in range(said.seeds)]
@@ -62,8 +64,8 @@ def main() -> None:
         rows.append(row(name, folders))
         print(rows[-1], flush=True)
     sentences = [
-        f"{said.data}, {said.network}, {said.epochs} epochs, at most {settings['macs'] / 1e6:.3f} M MACs, "
-        f"{said.seeds} seeds: mean ± spread of accuracy in percent. One ingredient is left out or replaced at a time.",
+        f"{said.data} of {image[0]}×{image[1]} pixels, {said.network}, {said.epochs} epochs, at most "
+        f"{settings['macs'] / 1e6:.3f} M MACs, {said.seeds} seeds: mean ± spread of accuracy in percent. One ingredient is left out or replaced at a time.",
         f"Everything: {dict(ALL)}; the rest as convfabric fit does by default.",
     ]
     print(write_record(f"ablation-{said.data}", sentences, rows, said.results))

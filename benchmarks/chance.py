@@ -2,7 +2,7 @@
 
     python benchmarks/chance.py                          digits, 20 random sub-networks, three seeds
     python benchmarks/chance.py --set operators=residual --set subnetworks=1
-    python benchmarks/chance.py --data mnist --data-dir DIR --epochs 3 --seeds 1
+    python benchmarks/chance.py --data mnist --data-dir DIR --epochs 2 --seeds 1
 
 Resumable: started again with the same --work folder it goes on where it stopped.
 """
@@ -32,6 +32,7 @@ from convfabric.runs import noted
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
 from records import RESULTS, write_record
 
 Row = dict[str, Any]
@@ -42,7 +43,7 @@ def main() -> None:
     words.add_argument("--data", default="digits")
     words.add_argument("--data-dir")
     words.add_argument("--network", default="fabric-tiny")
-    words.add_argument("--epochs", type=int, default=20)
+    words.add_argument("--epochs", type=int, default=0, help="0: as many as fit takes by itself")
     words.add_argument("--share", type=float, default=0.2, help="of the fabric's MACs")
     words.add_argument("--random", type=int, default=20, help="sub-networks")
     words.add_argument("--seeds", type=int, default=3)
@@ -53,13 +54,15 @@ def main() -> None:
     data = open_data(said.data, DataOptions(data_dir=said.data_dir))
     rows = [row for seed in range(said.seeds) for row in contested(said, data, seed)]
     name = " ".join([said.network, *said.changes])
+    epochs = Recipe(epochs=said.epochs).fitted(len(data.splits["train"]), data.task).epochs
     first = (
-        f"{said.data}, {name}, trained {said.epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
+        f"{said.data}, {name}, trained {epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
         f"fine-tuned as fit does, with the fabric as teacher. {len(data.splits['val']):,} validation and "
         f"{len(data.splits['test']):,} test images."
     )
     sentences = [first, *(summary([row for row in rows if row["seed"] == seed]) for seed in range(said.seeds))]
-    print(write_record("-".join(["chance", said.data, *sorted(said.changes)]), sentences, rows, said.results))
+    record = "-".join(["chance", said.data, f"{epochs}-epochs", *sorted(said.changes)])
+    print(write_record(record, sentences, rows, said.results))
 
 
 def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
