@@ -292,7 +292,7 @@ def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable
         if contest.has(name, budgets):
             return
         fabric, rate = our_fabric(contest)
-        judge, teacher = Judge.of(fabric, contest.data), fabric
+        judge, teacher = Judge.of(fabric, contest.data, contest.recipe(1, rate)), fabric
         for budget in budgets:
             folder = contest.work / f"{name}-{budget:g}"
 
@@ -327,7 +327,7 @@ def tuned(
 ) -> tuple[Fabric, Row]:
     """A sub-network, trained on with its part of a cost."""
     numbers = contest.numbers["fabric"]
-    network = refresh(extract(fabric, graph), contest.data, contest.seed)
+    network = refresh(extract(fabric, graph), contest.data, contest.recipe(1, rate))
     inherited = score(network, contest.data, "val").headline
     epochs = contest.epochs(numbers["finetune"] * cost, 3 * contest.macs(graph) + contest.macs(teacher))
     tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])

@@ -96,7 +96,7 @@ def finetuned(source: Fabric, fabric: Fabric, graph: Graph, data: ImageSet, job:
     """A sub-network, its statistics refreshed, trained on as fit does."""
     recipe, procedure = job.recipe.fitted(len(data.splits["train"]), data.task), job.procedure
     torch.manual_seed(recipe.seed)
-    network = refresh(extract(source, graph), data, recipe.seed)
+    network = refresh(extract(source, graph), data, recipe)
     alone = recipe.changed(subnetworks=0, gates="none", seed=recipe.seed + 1)
     tuning = alone.changed(epochs=round(recipe.epochs * procedure.finetune), lr=recipe.lr * procedure.finetune_lr)
     train(network, data, tuning, teacher=fabric, device="cpu")

@@ -24,7 +24,7 @@ from convfabric.execution.folding import folded
 from convfabric.exporting.deployable import Deployable
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Procedure
+from convfabric.job import Job, Procedure
 from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
 from convfabric.weavers import weave
@@ -104,7 +104,7 @@ def met(papers: Passport, found: Survey, threads: int, count: int) -> Row:
     ceilings = [1.5 * least * (0.9 * most / (1.5 * least)) ** (i / max(1, count - 1)) for i in range(count)]
     dice = random.Random(7)
     worth = {edge.name: dice.random() for edge in graph.edges}
-    cutter = Cutter(Fabric(graph), NO_DATA, found, Procedure(search="exact"), print, worth)
+    cutter = Cutter(Fabric(graph), NO_DATA, found, Job("", procedure=Procedure(search="exact")), print, worth)
     cut = [cutter.cut(Budget(latency_ms=ceiling)).network.graph for ceiling in ceilings]
     turns = in_turns(papers, cut, threads)
     undisturbed = [min(took.quickest_ms for took in each) for each in turns]

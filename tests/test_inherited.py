@@ -34,7 +34,7 @@ def test_what_is_drawn_and_what_comes_after_are_the_whole_split(digits: ImageSet
 
 
 def test_the_judge_leaves_validation_images_for_what_is_decided_later(digits: ImageSet) -> None:
-    judge = Judge.of(Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1)), digits)
+    judge = Judge.of(Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1)), digits, Recipe())
     seen, unseen = judge.few.splits["val"], Judge.unseen(digits).splits["val"]
     assert min(len(seen), len(unseen)) > 100
     assert not as_set(seen) & as_set(unseen)
@@ -46,10 +46,11 @@ def test_a_trained_fabric_is_judged_better_than_a_fresh_one_and_stays_as_it_is(d
     graph = weave("fabric-tiny", size=(8, 8), image_channels=1, operators="residual")
     fabric = Fabric(graph)
     part = Sampler.of(graph, 0.5, (8, 8)).draw(random.Random(1))
-    fresh = Judge.of(fabric, digits)(part)
-    train(fabric, digits, Recipe(epochs=2, subnetworks=1, narrowest=0.5), device="cpu")
+    recipe = Recipe(epochs=2, subnetworks=1, narrowest=0.5)
+    fresh = Judge.of(fabric, digits, recipe)(part)
+    train(fabric, digits, recipe, device="cpu")
     before = {name: value.clone() for name, value in fabric.state_dict().items()}
-    judge = Judge.of(fabric, digits)
+    judge = Judge.of(fabric, digits, recipe)
     assert judge(part) > fresh + 0.2
     assert judge(part) == judge(part) == judge.known[part]
     assert all(torch.equal(before[name], value) for name, value in fabric.state_dict().items())

@@ -249,6 +249,22 @@ def test_refreshed_statistics_are_those_of_the_data() -> None:
     assert not fabric.training
 
 
+def test_statistics_are_refreshed_on_images_changed_as_in_training() -> None:
+    data, fabric = few_digits(256), fresh()
+    recipe = QUICK.changed(shift=0.4, epochs=3)
+    train(fabric, data, recipe, device="cpu")
+
+    def means() -> torch.Tensor:
+        return torch.cat([norm.running_mean for norm in fabric.modules() if isinstance(norm, torch.nn.BatchNorm2d)])
+
+    of_weights = refresh(fabric, data, recipe) and means()
+    unchanged = refresh(fabric, data, recipe.changed(shift=0.0)) and means()
+    usual = refresh(fabric, data) and means()
+    train(fabric, data, recipe.changed(epochs=12, lr=1e-9), device="cpu")
+    assert 3 * (means() - of_weights).norm() < (means() - unchanged).norm()
+    assert (means() - of_weights).norm() < (means() - usual).norm()
+
+
 def test_the_estimate_leaves_the_fabric_as_it_was_and_states_units() -> None:
     fabric, untouched = fresh(), fresh()
     said = str(estimate(fabric, few_digits(), QUICK, device="cpu"))

@@ -20,7 +20,7 @@ from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS, Worths
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Procedure
+from convfabric.job import Job
 from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
 from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
@@ -118,14 +118,14 @@ class Cutter:
         fabric: Fabric,
         data: ImageSet,
         found: Survey,
-        procedure: Procedure,
+        job: Job,
         say: Say = print,
         worth: Worths | None = None,
     ) -> None:
-        """``worth`` replaces what the procedure would measure, as gates do that were trained."""
+        """``worth`` replaces what the job would measure, as gates do that were trained."""
         self.fabric, self.found, self.say = fabric, found, say
-        self.worth = worth or WORTHS[procedure.worth](fabric, data)
-        self.search = SEARCHES[procedure.search](fabric, data, found, procedure, self.worth)
+        self.worth = worth or WORTHS[job.procedure.worth](fabric, data)
+        self.search = SEARCHES[job.procedure.search](fabric, data, found, job, self.worth)
 
     def cut(self, budget: Budget) -> Cut:
         """The best network that the search finds within a resolved budget, its milliseconds measured on this machine.
@@ -168,19 +168,19 @@ Search = Callable[[Budget], Graph]
 """From a resolved budget to a graph that is predicted to be under it."""
 
 
-def by_worth(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+def by_worth(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
     """Edges of least worth for what they cost go first; where that leads nowhere, the smallest sub-network."""
 
     def search(budget: Budget) -> Graph:
         try:
-            return _in_rounds(fabric, data, budget, procedure, found.prediction, worth)
+            return _in_rounds(fabric, data, budget, job, found.prediction, worth)
         except BudgetError:
             return next(_starts(found, worth, budget), found.sampler.smallest)
 
     return search
 
 
-def exactly(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+def exactly(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
     """The edges of largest total worth, at the widest even level of channels where any fit."""
     solve = partial(choose_exactly, worth=worth, image=found.prediction.image)
 
@@ -195,9 +195,9 @@ def exactly(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure,
     return search
 
 
-def by_trying(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedure, worth: Worths) -> Search:
+def by_trying(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
     """The best on validation images, with inherited weights, of many that an evolution tries; worth gives it starts."""
-    judge = Judge.of(fabric, data)
+    judge = Judge.of(fabric, data, job.recipe)
 
     def search(budget: Budget) -> Graph:
         def under(graph: Graph) -> bool:
@@ -209,12 +209,12 @@ def by_trying(fabric: Fabric, data: ImageSet, found: Survey, procedure: Procedur
             return found.sampler.smallest
         evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge)
         starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(found, worth, budget)]
-        return evolution.run(starts, procedure.trials)[0].graph
+        return evolution.run(starts, job.procedure.trials)[0].graph
 
     return search
 
 
-SEARCHES: Mapping[str, Callable[[Fabric, ImageSet, Survey, Procedure, Worths], Search]] = MappingProxyType(
+SEARCHES: Mapping[str, Callable[[Fabric, ImageSet, Survey, Job, Worths], Search]] = MappingProxyType(
     {"evolution": by_trying, "worth": by_worth, "exact": exactly}
 )
 """The ways to choose by name."""
@@ -240,21 +240,21 @@ def _starts(found: Survey, worth: Worths, budget: Budget) -> Iterator[Graph]:
 
 
 def _in_rounds(
-    fabric: Fabric, data: ImageSet, budget: Budget, procedure: Procedure, prediction: Prediction, worth: Worths
+    fabric: Fabric, data: ImageSet, budget: Budget, job: Job, prediction: Prediction, worth: Worths
 ) -> Graph:
     """Cut in rounds: the ceilings come down evenly, by ratio, and what is left is weighed anew each time."""
     image = data.preprocessing.size
     asked = measures(image, prediction.milliseconds)
     start = {name: asked[name](fabric.graph) for name in budget.ceilings}
     network = fabric
-    for done in range(1, procedure.rounds + 1):
+    for done in range(1, job.procedure.rounds + 1):
         if done > 1:
-            worth = WORTHS[procedure.worth](network, data)
-        ceilings = _between(start, budget, done / procedure.rounds)
+            worth = WORTHS[job.procedure.worth](network, data)
+        ceilings = _between(start, budget, done / job.procedure.rounds)
         smaller = choose(network.graph, worth, ceilings, image, prediction.milliseconds)
         network = extract(network, smaller)
-        if done < procedure.rounds:
-            refresh(network, data)
+        if done < job.procedure.rounds:
+            refresh(network, data, job.recipe)
     return network.graph
 
 

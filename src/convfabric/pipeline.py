@@ -113,7 +113,7 @@ def cutter_of(
     found = found or surveyed(fabric.graph, job, data, listener)
     source = fabric if job.recipe.subnetworks else ranked(fabric)
     worth = json.loads((run / GATES).read_text()) if job.recipe.gates != "none" else None
-    return Cutter(source, data, found, job.procedure, listener.say, worth)
+    return Cutter(source, data, found, job, listener.say, worth)
 
 
 def extract_step(
@@ -139,7 +139,7 @@ def extract_step(
         _cut_anew(folder, job, data, cutter, aimed(cutter.found.resolved(job.budget), share), listener)
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
-    refreshed = score(refresh(network, data, job.recipe.seed), data, data.verdict)
+    refreshed = score(refresh(network, data, job.recipe), data, data.verdict)
     before, unseen = copy.deepcopy(network), Judge.unseen(data)
     on_val = score(network, unseen, "val")
     began = time.monotonic()

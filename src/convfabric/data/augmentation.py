@@ -3,7 +3,8 @@
 Legend of the suffixes: B images, C channels, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +29,17 @@ class Augmentation:
     """Share by which brightness and contrast change."""
 
 
-def fit_for(data: ImageSet) -> Augmentation:
-    """What usually helps for such data: written signs are never mirrored.
+def fit_for(data: ImageSet, **said: Any) -> Augmentation:
+    """What is said, and where nothing is, what usually helps for such data: written signs are never mirrored.
 
     >>> from convfabric.data.opening import open_data
-    >>> fit_for(open_data("digits")).flip
-    False
+    >>> fit_for(open_data("digits")).flip, fit_for(open_data("digits"), rotate=3).rotate
+    (False, 3)
     """
+    return replace(_usual(data), **said)
+
+
+def _usual(data: ImageSet) -> Augmentation:
     if data.task == "segmentation":
         return Augmentation(shift=0.1, zoom=0.25, flip=data.photographs, light=0.2)
     if data.name in ("digits", "mnist"):

@@ -8,6 +8,7 @@ from convfabric.extraction.surgery import extract
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.scores import score
+from convfabric.training.recipe import Recipe
 
 REFRESHING, JUDGING = 512, 1024
 PIXELS = 32 * 32
@@ -26,14 +27,16 @@ class Judge:
     fabric: Fabric
     few: ImageSet
     """The training images that statistics are refreshed on, and the validation images to be answered."""
+    recipe: Recipe
+    """That the fabric was trained by."""
     known: dict[Graph, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fabric: Fabric, data: ImageSet) -> "Judge":
+    def of(cls, fabric: Fabric, data: ImageSet, recipe: Recipe) -> "Judge":
         """The judge of a fabric, by a few images of the data; of the validation split at most half."""
         train = drawn(data.splits["train"], _many(REFRESHING, data))
         val = drawn(data.splits["val"], _judging(data))
-        return cls(fabric, replace(data, splits={"train": train, "val": val}))
+        return cls(fabric, replace(data, splits={"train": train, "val": val}), recipe)
 
     @staticmethod
     def unseen(data: ImageSet) -> ImageSet:
@@ -46,7 +49,7 @@ class Judge:
     def __call__(self, graph: Graph) -> float:
         """The fitness of a sub-network."""
         if graph not in self.known:
-            found = score(refresh(extract(self.fabric, graph), self.few), self.few, "val")
+            found = score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val")
             self.known[graph] = found.headline - LOSS_SHARE * found.loss
         return self.known[graph]
 

@@ -3,14 +3,23 @@
 import torch
 from torch import nn
 
+from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.fabric import Fabric
+from convfabric.training.recipe import Recipe
 
 REFRESHING_IMAGES = 4096
 
 
-def refresh(fabric: Fabric, data: ImageSet, seed: int = 0) -> Fabric:
-    """The fabric itself, the running statistics of every norm replaced by averages over training images."""
+def refresh(fabric: Fabric, data: ImageSet, recipe: Recipe | None = None) -> Fabric:
+    """The fabric itself, the running statistics of every norm replaced by averages over training images.
+
+    The images are changed as a recipe changes them, the default one if none is given: weights expect the statistics
+    of what they were trained on. Over images left as they are, a sub-network of a CIFAR-10 fabric loses up to six
+    points of accuracy.
+    """
+    recipe = recipe or Recipe()
+    changes, dice = fit_for(data, **recipe.changes), torch.Generator().manual_seed(recipe.seed)
     norms = [module for module in fabric.modules() if isinstance(module, nn.BatchNorm2d)]
     usual = [norm.momentum for norm in norms]
     for norm in norms:
@@ -19,9 +28,10 @@ def refresh(fabric: Fabric, data: ImageSet, seed: int = 0) -> Fabric:
     device = next(fabric.parameters()).device
     was_training = fabric.training
     fabric.train()
-    for images, _ in data.splits["train"].batches(_drawn(data, seed)):
+    for images, targets in data.splits["train"].batches(_drawn(data, recipe.seed)):
         with torch.inference_mode():
-            prepared = data.preprocessing.normalised(images.to(device))
+            changed, _ = augmented(images, targets, changes, dice, data.ignore)
+            prepared = data.preprocessing.normalised(changed.to(device))
             fabric(prepared.contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum

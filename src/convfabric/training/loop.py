@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from convfabric.archive import write_atomically
-from convfabric.data.augmentation import Augmentation, augmented, fit_for
+from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
 from convfabric.execution.plans import Plan, plan_for
@@ -117,7 +117,7 @@ class Run:
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
         self.earlier = list(earlier)
         self.teacher = for_inference(teacher.to(self.accelerator.device)) if teacher else None
-        self.augmentation = _augmentation(recipe, data)
+        self.augmentation = fit_for(data, **recipe.changes)
         self.parts = self.accelerator.num_processes * recipe.accumulate
         self.batch = recipe.batch
         if self.batch % self.parts or self.batch // self.parts < 2:
@@ -291,12 +291,6 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
         table.writeheader()
         table.writerows(rows)
         write_atomically(file, text.getvalue())
-
-
-def _augmentation(recipe: Recipe, data: ImageSet) -> Augmentation:
-    """What the recipe says, and what fits the data where it says nothing."""
-    usual = fit_for(data)
-    return replace(usual, **{n: getattr(recipe, n) for n in asdict(usual) if getattr(recipe, n) is not None})
 
 
 class _Part(nn.Module):

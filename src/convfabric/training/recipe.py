@@ -99,6 +99,16 @@ class Recipe:
             return self.lr * (step + 1) / rising
         return self.lr * (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
 
+    @property
+    def changes(self) -> dict[str, float]:
+        """How images are to be changed, as far as it is said.
+
+        >>> Recipe(zoom=0.1, flip=False).changes
+        {'zoom': 0.1, 'flip': False}
+        """
+        said = {name: getattr(self, name) for name in ("shift", "zoom", "rotate", "flip", "light")}
+        return {name: value for name, value in said.items() if value is not None}
+
     def fitted(self, images: int, task: Task) -> "Recipe":
         """The recipe with epochs and batch for so many training images, where they were left open.
 
