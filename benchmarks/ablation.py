@@ -64,12 +64,12 @@ def main() -> None:
         rows.append(row(name, folders))
         print(rows[-1], flush=True)
     sentences = [
-        f"{said.data} of {image[0]}×{image[1]} pixels, {said.network}, {said.epochs} epochs, at most "
+        f"{Path(said.data).name} of {image[0]}×{image[1]} pixels, {said.network}, {said.epochs} epochs, at most "
         f"{settings['macs'] / 1e6:.3f} M MACs, {said.seeds} seeds: mean ± spread of accuracy in percent. "
         "One ingredient is left out or replaced at a time.",
         f"Everything: {dict(ALL)}; the rest as convfabric fit does by default.",
     ]
-    print(write_record(f"ablation-{said.data}", sentences, rows, said.results))
+    print(write_record(f"ablation-{Path(said.data).name}", sentences, rows, said.results))
 
 
 def fitted(data: str, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -56,19 +56,22 @@ def main() -> None:
     name = " ".join([said.network, *said.changes])
     epochs = Recipe(epochs=said.epochs).fitted(len(data.splits["train"]), data.task).epochs
     first = (
-        f"{said.data}, {name}, trained {epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
+        f"{Path(said.data).name}, {name}, trained {epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
         f"fine-tuned as fit does, with the fabric as teacher. {len(data.splits['val']):,} validation and "
         f"{len(data.splits['test']):,} test images."
     )
     sentences = [first, *(summary([row for row in rows if row["seed"] == seed]) for seed in range(said.seeds))]
-    record = "-".join(["chance", said.data, f"{epochs}-epochs", *sorted(said.changes)])
+    record = "-".join(["chance", Path(said.data).name, f"{epochs}-epochs", *sorted(said.changes)])
     print(write_record(record, sentences, rows, said.results))
 
 
 def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
     """What fit came to, and each random sub-network."""
     changes = dict(map(parsed_setting, said.changes))
-    image, folder = data.preprocessing.size, said.work / "-".join([said.data, *sorted(said.changes), str(seed)])
+    image, folder = (
+        data.preprocessing.size,
+        said.work / "-".join([Path(said.data).name, *sorted(said.changes), str(seed)]),
+    )
     settings = {"network": said.network, "epochs": said.epochs, "macs": f"{said.share:.0%}", "seed": seed} | changes
     settings |= {"data_dir": said.data_dir} if said.data_dir else {}
     if not (folder / "report.html").is_file():
