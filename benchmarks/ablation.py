@@ -1,7 +1,7 @@
 """What each ingredient adds: the same fit with one of them left out, the same seeds and the same budget.
 
     python benchmarks/ablation.py                        digits, at a fifth of the fabric's MACs
-    python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 16 --share 0.25     of subset.py
+    python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 12 --share 0.25     of subset.py
 
 Resumable: started again with the same --work folder it goes on where it stopped.
 """

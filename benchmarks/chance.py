@@ -68,10 +68,8 @@ def main() -> None:
 def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
     """What fit came to, and each random sub-network."""
     changes = dict(map(parsed_setting, said.changes))
-    image, folder = (
-        data.preprocessing.size,
-        said.work / "-".join([Path(said.data).name, *sorted(said.changes), str(seed)]),
-    )
+    told = [Path(said.data).name, f"{said.epochs}-epochs", *sorted(said.changes), str(seed)]
+    image, folder = data.preprocessing.size, said.work / "-".join(told)
     settings = {"network": said.network, "epochs": said.epochs, "macs": f"{said.share:.0%}", "seed": seed} | changes
     settings |= {"data_dir": said.data_dir} if said.data_dir else {}
     if not (folder / "report.html").is_file():
