@@ -15,6 +15,7 @@ from typing import Any
 
 from convfabric.costs import costs
 from convfabric.data.opening import open_data
+from convfabric.execution.allocation import keep_memory
 from convfabric.job import job_from
 from convfabric.pipeline import Listener, fit
 from convfabric.runs import noted
@@ -50,6 +51,7 @@ def main() -> None:
     words.add_argument("--work", type=Path, default=Path("runs/ablation"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
+    keep_memory()
     options = {name: value for name in ("data_dir", "size") if (value := getattr(said, name))}
     data = open_data(said.data, job_from({"data": said.data, **options}).options)
     image = data.preprocessing.size

@@ -33,6 +33,7 @@ from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.execution.allocation import keep_memory
 from convfabric.execution.folding import folded
 from convfabric.extraction.inherited import Judge
 from convfabric.extraction.statistics import refresh
@@ -123,6 +124,7 @@ def main() -> None:
     words.add_argument("--results", type=Path, default=RESULTS)
     words.add_argument("--record", action="store_true", help="only measure and write down what is there")
     said = words.parse_args()
+    keep_memory()
     numbers = yaml.safe_load(said.config.read_text())
     options = {name: numbers[name] for name in ("size", "ignore") if name in numbers}
     options |= {"size": parsed_size(options["size"])} if "size" in options else {}

@@ -22,6 +22,7 @@ from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.execution.allocation import keep_memory
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract, ranked
 from convfabric.fabric import Fabric
@@ -51,6 +52,7 @@ def main() -> None:
     words.add_argument("--work", type=Path, default=Path("runs/chance"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
+    keep_memory()
     data = open_data(said.data, DataOptions(data_dir=said.data_dir))
     rows = [row for seed in range(said.seeds) for row in contested(said, data, seed)]
     name = " ".join([said.network, *said.changes])
