@@ -1,6 +1,6 @@
 """The contest: accuracy per millisecond, of networks cut from one fabric and of others trained at the same total cost.
 
-    pip install timm torch-pruning
+    pip install timm torch-pruning nvidia-modelopt requests "torchprofile<0.1"
     python benchmarks/accuracy_per_ms.py --data cifar10-jpeg               what accuracy_per_ms.yaml says
     python benchmarks/accuracy_per_ms.py --data cifar10-jpeg --only fabric resnet-20
     python benchmarks/accuracy_per_ms.py --data CamVid --config benchmarks/accuracy_per_ms_camvid.yaml
@@ -48,9 +48,9 @@ from convfabric.scores import score
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
-from plain import train_plain
+from plain import some_batches, train_plain
 from records import RESULTS
-from rivals import macs_of, mobilenet_of, pruned, resnet_to_prune
+from rivals import macs_of, mobilenet_of, pruned, resnet_to_prune, searched
 from standings import Row, earlier, key_of, record
 from timed import timed_fabric
 
@@ -234,8 +234,8 @@ def _separately(
         kept(contest, name, budget, lambda b=budget: (trained(b, rate, cost), {"rate": rate}))
 
 
-def torch_pruned(contest: Contest) -> None:
-    """A ResNet-20 of twice the cost, its weakest channels taken out, fine-tuned with the whole as teacher."""
+def cut_resnet(contest: Contest, name: str, cut: Callable[[nn.Module, float], nn.Module]) -> None:
+    """A ResNet-20 of twice the cost, cut by another's program, fine-tuned with the whole as teacher."""
     cost, share = contest.numbers["tera_macs"], contest.numbers["pruned"]["finetune"]
     times = contest.numbers["pruned"]["times"]
 
@@ -247,7 +247,7 @@ def torch_pruned(contest: Contest) -> None:
 
     def made(budget: float, rate: float) -> tuple[nn.Module, Row]:
         teacher = whole(budget, rate, (1 - share) * cost)
-        network = pruned(teacher, budget * MEGA)
+        network = cut(teacher, budget * MEGA)
         epochs = contest.epochs(share * cost, 3 * macs_of(network) + macs_of(teacher))
         tuning = contest.recipe(epochs, rate * contest.numbers["fabric"]["finetune_lr"])
         return train_plain(network, contest.watched, tuning, teacher), {"rate": rate}
@@ -255,7 +255,22 @@ def torch_pruned(contest: Contest) -> None:
     middle = contest.middle
     rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
     for budget in contest.numbers["budgets"]:
-        kept(contest, "pruned", budget, lambda b=budget: made(b, rate))
+        kept(contest, name, budget, lambda b=budget: made(b, rate))
+
+
+def torch_pruned(contest: Contest) -> None:
+    """Cut by Torch-Pruning: the weakest channels are taken out."""
+    cut_resnet(contest, "pruned", pruned)
+
+
+def fastnas(contest: Contest) -> None:
+    """Cut by ModelOpt's FastNAS, which scores sub-networks on the watched validation images."""
+    batches = some_batches(contest.data, contest.recipe(1, 0.1))
+
+    def judged(network: nn.Module) -> float:
+        return score(network, contest.watched, "val").headline
+
+    cut_resnet(contest, "fastnas", lambda network, most_macs: searched(network, most_macs, batches, judged))
 
 
 def our_fabric(contest: Contest) -> tuple[Fabric, float]:
@@ -349,6 +364,7 @@ CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),
     "pruned": torch_pruned,
+    "fastnas": fastnas,
 }
 
 

@@ -13,7 +13,7 @@ from convfabric.weavers import weave
 
 def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.Module | None = None) -> nn.Module:
     """The network, trained in place in float32; with a teacher its answers are followed as a fabric's would be."""
-    run = Run(Fabric(weave("resnet", blocks=(1,), channels=2)), data, recipe, device="cpu")
+    run = _run(data, recipe)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -34,3 +34,12 @@ def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.
             optimiser.step()
             step += 1
     return network.eval()
+
+
+def some_batches(data: ImageSet, recipe: Recipe) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Images (B, C, H, W) and targets of one epoch, changed as in training."""
+    return [(images, targets) for [images], [targets] in _run(data, recipe).batches(0, 0)]
+
+
+def _run(data: ImageSet, recipe: Recipe) -> Run:
+    return Run(Fabric(weave("resnet", blocks=(1,), channels=2)), data, recipe, device="cpu")

@@ -1,7 +1,8 @@
-"""Networks that others make: MobileNets of a wanted cost, and ResNets that Torch-Pruning cut."""
+"""Networks that others make: MobileNets of a wanted cost, and ResNets that Torch-Pruning or ModelOpt's FastNAS cut."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import timm
 import torch
@@ -14,7 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 SIZE = (32, 32)
 STEPS = 60
-VERSIONS = f"timm {timm.__version__}, Torch-Pruning {torch_pruning.__version__}"
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+VERSIONS = (
+    f"timm {timm.__version__}, Torch-Pruning {torch_pruning.__version__}, ModelOpt {_installed('nvidia-modelopt')}"
+)
 
 
 def mobilenet_of(version: int, most_macs: float) -> nn.Module:
@@ -108,3 +120,28 @@ def pruned(network: nn.Module, most_macs: float) -> nn.Module:
         if macs_of(network) == before and pruner.current_step >= 400:
             raise ValueError(f"Torch-Pruning leaves {before / 1e6:.1f} M MACs, {most_macs / 1e6:.1f} M are wanted.")
     return network
+
+
+def searched(
+    network: nn.Module,
+    most_macs: float,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    judge: Callable[[nn.Module], float],
+) -> nn.Module:
+    """A copy of a network, cut by FastNAS until it is under a cost; ``batches`` are for statistics of norms.
+
+    ``judge`` scores sub-networks. Widths are even numbers: ModelOpt's usual multiples of 32 leave such small networks
+    nothing to choose.
+    """
+    import modelopt.torch.prune as mtp
+
+    rules = mtp.fastnas.FastNASConfig().model_dump()
+    even = {"nn.Conv2d": {"channel_divisor": 2}, "nn.BatchNorm2d": {"feature_divisor": 2}}
+    found, _ = mtp.prune(
+        model=copy.deepcopy(network),
+        mode=[("fastnas", {kind: {"*": rules[kind]["*"] | changed} for kind, changed in even.items()})],
+        constraints={"flops": 2 * most_macs},
+        dummy_input=torch.zeros(1, 3, *SIZE),
+        config={"data_loader": batches, "score_func": judge, "verbose": False},
+    )
+    return found
