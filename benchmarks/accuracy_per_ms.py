@@ -69,6 +69,8 @@ class Contest:
     seed: int
     known: Sequence[Row]
     """Rows of the last record."""
+    now: Sequence[float] = ()
+    """Budgets of which networks that share no training are trained now; all if none is said."""
 
     @property
     def watched(self) -> ImageSet:
@@ -105,6 +107,10 @@ class Contest:
         budgets: list[float] = self.numbers["budgets"]
         return budgets[len(budgets) // 2]
 
+    def wanted(self, budgets: Sequence[float]) -> list[float]:
+        """Those of some budgets that networks are trained for now."""
+        return [budget for budget in budgets if not self.now or budget in self.now]
+
     def has(self, name: str, budgets: Sequence[float]) -> bool:
         """Whether the last record holds a contestant's networks of this seed."""
         return {(name, float(budget), self.seed) for budget in budgets} <= {key_of(row) for row in self.known}
@@ -121,6 +127,7 @@ def main() -> None:
     words.add_argument("--seeds", nargs="*", type=int, help="instead of the configuration's")
     words.add_argument("--work", type=Path, default=Path("runs/contest"))
     words.add_argument("--only", nargs="*", help="contestants")
+    words.add_argument("--budgets", nargs="*", type=float, default=[], help="M MACs; for those that train separately")
     words.add_argument("--results", type=Path, default=RESULTS)
     words.add_argument("--record", action="store_true", help="only measure and write down what is there")
     said = words.parse_args()
@@ -132,7 +139,8 @@ def main() -> None:
     known = earlier(numbers, said.results)
     for seed in said.seeds or numbers["seeds"] if not said.record else ():
         for name in said.only or numbers["contestants"]:
-            contest = Contest(data=data, numbers=numbers, work=said.work / f"seed-{seed}", seed=seed, known=known)
+            here = {"work": said.work / f"seed-{seed}", "seed": seed, "now": said.budgets}
+            contest = Contest(data=data, numbers=numbers, known=known, **here)
             CONTESTANTS.get(name, widest(name))(contest)
     record(said.work, numbers, data, said.results)
 
@@ -230,7 +238,7 @@ def _separately(
     cost, middle = family.get("times", 1) * contest.numbers["tera_macs"], contest.middle
     tried = family.get("rate", name)
     rate = rate_of(contest, tried, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").headline)
-    for budget in family.get("budgets", contest.numbers["budgets"]):
+    for budget in contest.wanted(family.get("budgets", contest.numbers["budgets"])):
         kept(contest, name, budget, lambda b=budget: (trained(b, rate, cost), {"rate": rate}))
 
 
@@ -254,7 +262,7 @@ def cut_resnet(contest: Contest, name: str, cut: Callable[[nn.Module, float], nn
 
     middle = contest.middle
     rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
-    for budget in contest.numbers["budgets"]:
+    for budget in contest.wanted(contest.numbers["budgets"]):
         kept(contest, name, budget, lambda b=budget: made(b, rate))
 
 
