@@ -10,13 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.execution import building, norms, sparse
 from convfabric.execution.plans import plan_for
 from convfabric.execution.running import for_training
 from convfabric.fabric import Fabric
 from convfabric.layers import layer
 from convfabric.operators import BandedConv
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
+from folders import mask_folders
 from nearness import SINGLE, apart, kernels
 
 CHANNELS = ((4, 4), (16, 16), (37, 37), (5, 10), (16, 32), (10, 5), (38, 19))
@@ -144,11 +149,12 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @kernels
-@pytest.mark.parametrize("channels", [5, 16, 40])
+@pytest.mark.parametrize("channels", [1, 5, 8, 12, 16, 40])
+@pytest.mark.parametrize("size", [(9, 7), (2, 3), (17, 5)])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_the_norm_kernel_is_batch_norm_and_relu(channels: int, offset: float) -> None:
+def test_the_norm_kernel_is_batch_norm_and_relu(channels: int, size: tuple[int, int], offset: float) -> None:
     torch.manual_seed(0)
-    x = torch.randn(4, channels, 9, 7, dtype=torch.float64) + offset
+    x = torch.randn(4, channels, *size, dtype=torch.float64) + offset
     single, exact = (x.to(dtype).requires_grad_() for dtype in (torch.float32, torch.float64))
     own, torchs = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels).double()
     for norm in (own, torchs):
@@ -190,6 +196,18 @@ def test_without_a_compiler_torch_runs_the_layers_and_the_plan_says_so(monkeypat
     assert "compiler" not in str(plan_for(weave(), training=True))
     fabric = Fabric(graph)
     assert for_training(fabric, plan)(torch.rand(2, 1, 8, 8))[0].shape == (2, 10)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_a_compiler_segmentation_trains_with_its_sub_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(norms, "FEWEST_VALUES", 0)
+    data = open_data(mask_folders(tmp_path), DataOptions(size=(16, 16)))
+    fabric = Fabric(weave("fabric-tiny", size=(16, 16), classes=3, task="segmentation"))
+    rows = train(fabric, data, Recipe(epochs=1, batch=2, subnetworks=1), device="cpu")
+    assert rows[0]["train_loss"] > 0
 
 
 @pytest.mark.usefixtures("no_library")

@@ -3,7 +3,7 @@
 Legend of the suffixes: B images, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -20,6 +20,15 @@ from convfabric.operators import Size
 Gates = Mapping[str, Tensor]
 """By the name of an edge, what its result is multiplied by: (B, 1, 1, 1) or a number."""
 NO_GATES: Gates = MappingProxyType({})
+Enlarge = Callable[[Tensor, Size], Tensor]
+"""How maps (B, C, H, W) are brought to a larger size."""
+
+
+def enlarged(maps_BCHW: Tensor, size: Size) -> Tensor:
+    """The maps at a size, by bilinear interpolation."""
+    if maps_BCHW.shape[-2:] == size:
+        return maps_BCHW
+    return F.interpolate(maps_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
 class Fabric(nn.Module):
@@ -120,9 +129,10 @@ class Fabric(nn.Module):
             arriving.append(self.entry(images_BCHW, size))
         return _joined(arriving, step.join)
 
-    def answer(self, head: Head, responses: Mapping[Place, Tensor], image: Size) -> Tensor:
+    def answer(self, head: Head, responses: Mapping[Place, Tensor], image: Size, enlarge: Enlarge = enlarged) -> Tensor:
         """The logits of one head."""
-        logits: Tensor = self.heads[head.name]({str(place): responses[place] for place in head.reads}, image)
+        read = {str(place): responses[place] for place in head.reads}
+        logits: Tensor = self.heads[head.name](read, image, enlarge)
         return logits
 
     def _has_all_channels_of(self, graph: Graph) -> bool:
@@ -197,14 +207,14 @@ class _HeadLayer(nn.Module):
             nn.init.normal_(weight, std=0.01)
         self.bias = nn.Parameter(torch.zeros(head.classes)) if head.linear else None
 
-    def forward(self, responses: dict[str, Tensor], image: Size) -> Tensor:
+    def forward(self, responses: dict[str, Tensor], image: Size, enlarge: Enlarge) -> Tensor:
         if self.task == "classification":
             logits_BK = added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
             return logits_BK if self.bias is None else logits_BK + self.bias
         maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
-        logits_BKHW = added([_enlarged(m, finest) for m in maps_BKHW])
-        return _enlarged(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
+        logits_BKHW = added([enlarge(m, finest) for m in maps_BKHW])
+        return enlarge(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
 
     def _mapped(self, name: str, values_BC: Tensor) -> Tensor:
         if self.bias is None:
@@ -218,9 +228,3 @@ class _HeadLayer(nn.Module):
         weight_KC = self.reads[name].weight
         assert isinstance(weight_KC, Tensor)
         return F.conv2d(response_BCHW, weight_KC[:, :, None, None])
-
-
-def _enlarged(maps_BKHW: Tensor, size: Size) -> Tensor:
-    if maps_BKHW.shape[-2:] == size:
-        return maps_BKHW
-    return F.interpolate(maps_BKHW, size=size, mode="bilinear", align_corners=False)

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -57,6 +58,14 @@ inline void store(Half *to, Vector v) {
     Bits nan = Bits{} + 0x7fc0;
     Halves halves = __builtin_convertvector((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded, Halves);
     std::memcpy(to, &halves, sizeof halves);
+}
+
+// Calls f with a count the compiler knows where a whole vector is left.
+template <class F> inline void with_count(int left, F f) {
+    if (left >= LANES)
+        f(std::integral_constant<int, LANES>());
+    else
+        f(left);
 }
 
 inline float widened(float value) { return value; }

@@ -1,10 +1,11 @@
 // Batch normalisation and a ReLU in one pass over each map where torch takes four, and the same on the way back.
 //
-// Maps are channels-last, (pixels, channels). Sums are taken in floats over a few pixels at a time, less the
-// first pixel's values so that large means cost no digits, and in doubles over those.
+// Maps are channels-last, (pixels, channels), and read in rows of as many whole pixels as fill whole vectors; the last row
+// may be shorter. Sums are taken in floats over a few rows at a time, less the first pixel's values so that large
+// means cost no digits, and in doubles over those.
 
 #include <cmath>
-#include <type_traits>
+#include <numeric>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -29,17 +30,19 @@ template <class T> inline void store_some(T *to, Vector v, int count) {
     std::memcpy(to, values, count * sizeof(T));
 }
 
-// Calls f with a count the compiler knows where a whole vector of channels is left.
-template <class F> inline void with_count(int left, F f) {
-    if (left >= LANES)
-        f(std::integral_constant<int, LANES>());
-    else
-        f(left);
-}
-
 struct Shape {
     int64_t pixels;
     int channels, threads;
+    int row = std::lcm(channels, LANES);
+    int64_t rows = pixels * channels / row;
+    int left = int(pixels * channels - rows * row);
+
+    // One value for each channel, repeated to fill a row.
+    std::vector<float> tiled(const float *values) const {
+        std::vector<float> found(row);
+        for (int i = 0; i < row; i++) found[i] = values[i % channels];
+        return found;
+    }
 };
 
 struct Norm {
@@ -47,47 +50,46 @@ struct Norm {
     float epsilon;
 };
 
-// Two sums for each channel over all pixels; f(pixel, channel, count) gives what is added to them.
-template <class F> void two_sums(const Shape &shape, double *first, double *second, F f) {
-    std::vector<std::vector<double>> parts(shape.threads, std::vector<double>(2 * size_t(shape.channels), 0.0));
-#pragma omp parallel for num_threads(shape.threads) schedule(static, 1)
-    for (int t = 0; t < shape.threads; t++) {
-        int64_t end = shape.pixels * (t + 1) / shape.threads;
-        for (int64_t start = shape.pixels * t / shape.threads; start < end; start += CHUNK)
-            for (int block = 0; block < shape.channels; block += LANES)
-                with_count(shape.channels - block, [&](auto count) {
-                    Vector one{}, two{};
-                    for (int64_t p = start; p < std::min(end, start + CHUNK); p++) f(p, block, count, one, two);
-                    for (int c = 0; c < count; c++) {
-                        parts[t][block + c] += one[c];
-                        parts[t][shape.channels + block + c] += two[c];
-                    }
-                });
-    }
-    for (int c = 0; c < shape.channels; c++) {
-        first[c] = second[c] = 0;
-        for (const auto &part : parts) first[c] += part[c], second[c] += part[shape.channels + c];
-    }
-}
-
+// Calls f(thread, first row, the row after the last, position in the row, count) for a few rows and a vector of their
+// values at a time, by several threads. What follows the last whole row counts as one more.
 template <class F> void each(const Shape &shape, F f) {
 #pragma omp parallel for num_threads(shape.threads) schedule(static, 1)
     for (int t = 0; t < shape.threads; t++) {
-        int64_t end = shape.pixels * (t + 1) / shape.threads;
-        for (int64_t start = shape.pixels * t / shape.threads; start < end; start += CHUNK)
-            for (int block = 0; block < shape.channels; block += LANES)
-                with_count(shape.channels - block, [&](auto count) { f(start, std::min(end, start + CHUNK), block, count); });
+        int64_t end = shape.rows * (t + 1) / shape.threads;
+        for (int64_t from = shape.rows * t / shape.threads; from < end; from += CHUNK)
+            for (int block = 0; block < shape.row; block += LANES)
+                f(t, from, std::min(end, from + CHUNK), block, std::integral_constant<int, LANES>());
     }
+    for (int block = 0; block < shape.left; block += LANES)
+        f(0, shape.rows, shape.rows + 1, block, std::min(LANES, shape.left - block));
+}
+
+// Two sums for each channel over all pixels; f(position, position in the row, count) gives what is added to them.
+template <class F> void two_sums(const Shape &shape, double *first, double *second, F f) {
+    const int row = shape.row;
+    std::vector<std::vector<double>> parts(shape.threads, std::vector<double>(2 * size_t(row), 0.0));
+    each(shape, [&](int t, int64_t from, int64_t to, int block, auto count) {
+        Vector one{}, two{};
+        for (int64_t r = from; r < to; r++) f(r * row + block, block, count, one, two);
+        for (int lane = 0; lane < count; lane++) {
+            parts[t][block + lane] += one[lane];
+            parts[t][row + block + lane] += two[lane];
+        }
+    });
+    std::fill_n(first, shape.channels, 0.0), std::fill_n(second, shape.channels, 0.0);
+    for (const auto &part : parts)
+        for (int i = 0; i < row; i++) first[i % shape.channels] += part[i], second[i % shape.channels] += part[row + i];
 }
 
 template <class T>
 void normed(const T *x, const Norm &norm, const Shape &shape, T *y, float *mean, float *variance) {
     int channels = shape.channels;
     std::vector<double> sums(channels), squares(channels);
-    std::vector<float> origin(channels), scale(channels), shift(channels);
+    std::vector<float> origin(channels), scale(channels);
     for (int c = 0; c < channels; c++) origin[c] = widened(x[c]);
-    two_sums(shape, sums.data(), squares.data(), [&](int64_t p, int block, auto count, Vector &one, Vector &two) {
-        Vector apart = load_some(x + p * channels + block, count) - load_some(origin.data() + block, count);
+    std::vector<float> origins = shape.tiled(origin.data());
+    two_sums(shape, sums.data(), squares.data(), [&](int64_t at, int block, auto count, Vector &one, Vector &two) {
+        Vector apart = load_some(x + at, count) - load(&origins[block]);
         one += apart;
         two += apart * apart;
     });
@@ -96,14 +98,13 @@ void normed(const T *x, const Norm &norm, const Shape &shape, T *y, float *mean,
         mean[c] = float(origin[c] + apart);
         variance[c] = float(std::max(0.0, squares[c] / shape.pixels - apart * apart));
         scale[c] = norm.weight[c] / std::sqrt(variance[c] + norm.epsilon);
-        shift[c] = norm.bias[c];
     }
-    each(shape, [&](int64_t from, int64_t to, int block, auto count) {
-        Vector times = load_some(scale.data() + block, count), plus = load_some(shift.data() + block, count);
-        Vector middle = load_some(mean + block, count);
-        for (int64_t p = from; p < to; p++) {
-            Vector value = (load_some(x + p * channels + block, count) - middle) * times + plus;
-            store_some(y + p * channels + block, value < 0.f ? Vector{} : value, count);
+    std::vector<float> means = shape.tiled(mean), scales = shape.tiled(scale.data()), shifts = shape.tiled(norm.bias);
+    each(shape, [&, row = shape.row](int, int64_t from, int64_t to, int block, auto count) {
+        Vector middle = load(&means[block]), times = load(&scales[block]), plus = load(&shifts[block]);
+        for (int64_t at = from * row + block; at < to * row; at += row) {
+            Vector value = (load_some(x + at, count) - middle) * times + plus;
+            store_some(y + at, value < 0.f ? Vector{} : value, count);
         }
     });
 }
@@ -119,13 +120,13 @@ void unnormed(
         inverse[c] = 1 / std::sqrt(variance[c] + norm.epsilon);
         scale[c] = norm.weight[c] / std::sqrt(variance[c] + norm.epsilon);
     }
-    auto reached = [&](int64_t p, int block, auto count, Vector apart) {
-        Vector value = apart * load_some(scale.data() + block, count) + load_some(norm.bias + block, count);
-        return value > 0.f ? load_some(wanted + p * channels + block, count) : Vector{};
+    std::vector<float> means = shape.tiled(mean), scales = shape.tiled(scale.data()), shifts = shape.tiled(norm.bias);
+    auto reached = [&](int64_t at, auto count, Vector apart, Vector times, Vector plus) {
+        return apart * times + plus > 0.f ? load_some(wanted + at, count) : Vector{};
     };
-    two_sums(shape, plain.data(), weighed.data(), [&](int64_t p, int block, auto count, Vector &one, Vector &two) {
-        Vector apart = load_some(x + p * channels + block, count) - load_some(mean + block, count);
-        Vector gradient = reached(p, block, count, apart);
+    two_sums(shape, plain.data(), weighed.data(), [&](int64_t at, int block, auto count, Vector &one, Vector &two) {
+        Vector apart = load_some(x + at, count) - load(&means[block]);
+        Vector gradient = reached(at, count, apart, load(&scales[block]), load(&shifts[block]));
         one += gradient;
         two += gradient * apart;
     });
@@ -135,21 +136,22 @@ void unnormed(
         level[c] = float(plain[c] / shape.pixels);
         slope[c] = float(weighed[c] / shape.pixels * inverse[c] * inverse[c]);
     }
-    each(shape, [&](int64_t from, int64_t to_pixel, int block, auto count) {
-        Vector times = load_some(scale.data() + block, count), less = load_some(level.data() + block, count);
-        Vector middle = load_some(mean + block, count), tilt = load_some(slope.data() + block, count);
-        for (int64_t p = from; p < to_pixel; p++) {
-            Vector apart = load_some(x + p * channels + block, count) - middle;
-            Vector value = times * (reached(p, block, count, apart) - less - apart * tilt);
-            store_some(to + p * channels + block, value, count);
+    std::vector<float> levels = shape.tiled(level.data()), slopes = shape.tiled(slope.data());
+    each(shape, [&, row = shape.row](int, int64_t first, int64_t end, int block, auto count) {
+        Vector middle = load(&means[block]), times = load(&scales[block]), plus = load(&shifts[block]);
+        Vector less = load(&levels[block]), tilt = load(&slopes[block]);
+        for (int64_t at = first * row + block; at < end * row; at += row) {
+            Vector apart = load_some(x + at, count) - middle;
+            Vector gradient = reached(at, count, apart, times, plus);
+            store_some(to + at, times * (gradient - less - apart * tilt), count);
         }
     });
 }
 
 template <class T> void summed(const T *x, const Shape &shape, float *to) {
     std::vector<double> sums(shape.channels), unused(shape.channels);
-    two_sums(shape, sums.data(), unused.data(), [&](int64_t p, int block, auto count, Vector &one, Vector &) {
-        one += load_some(x + p * shape.channels + block, count);
+    two_sums(shape, sums.data(), unused.data(), [&](int64_t at, int, auto count, Vector &one, Vector &) {
+        one += load_some(x + at, count);
     });
     std::copy(sums.begin(), sums.end(), to);
 }

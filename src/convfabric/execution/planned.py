@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from convfabric.execution import norms, sparse
+from convfabric.execution import enlarging, norms, sparse
 from convfabric.fabric import NO_GATES, Fabric, Gates, map_sizes
 from convfabric.graph import Graph, Place, Step
 from convfabric.layers import added
@@ -56,7 +56,8 @@ class Planned(nn.Module):
                 if not known:
                     joined = fabric.joined(step, responses, images_BCHW, sizes)
                     responses[step.place] = then(fabric, step.place, joined, sizes)
-                logits += [fabric.answer(fabric.graph.heads[exit_], responses, sizes[0]) for exit_ in step.exits]
+                heads = [fabric.graph.heads[exit_] for exit_ in step.exits]
+                logits += [fabric.answer(head, responses, sizes[0], enlarging.enlarged) for head in heads]
                 for place in step.done:
                     responses.pop(place, None)
         return tuple(logits)

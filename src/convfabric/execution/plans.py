@@ -30,7 +30,7 @@ class Plan:
     bfloat16: bool = False
     """Whether convolutions run in bfloat16, under autocast in training and by conversion in inference."""
     kernels: bool = False
-    """Whether sparse layers, and norms with a ReLU in training, run in this package's kernels."""
+    """Whether this package's kernels run sparse layers, enlarge maps, and in training norms and the loss of pixels."""
     compiled: bool = False
     """Whether torch.compile is put to work; it takes from half a minute."""
     note: str = ""

@@ -17,24 +17,25 @@ Exits = tuple[Tensor, ...]
 class WithSubnetworks(nn.Module):
     """A fabric that gives the logits of every exit, of itself and then of each sub-network that is asked for.
 
-    Sub-networks are normalised by the batch alone: running statistics are those of the whole.
+    Sub-networks are normalised by the batch alone: running statistics are those of the whole. ``kernels`` says
+    whether they run in this package's.
     """
 
-    def __init__(self, fabric: Fabric, whole: nn.Module) -> None:
+    def __init__(self, fabric: Fabric, whole: nn.Module, kernels: bool) -> None:
         super().__init__()
-        self.fabric, self.whole = fabric, whole
+        self.fabric, self.whole, self.kernels = fabric, whole, kernels
 
     def forward(self, images_BCHW: Tensor, graphs: Sequence[Graph]) -> tuple[Exits, ...]:
         """Logits of every exit of the whole, then of each graph."""
         of_whole: Exits = self.whole(images_BCHW)
-        return (of_whole, *(answered(self.fabric, graph, images_BCHW) for graph in graphs))
+        return (of_whole, *(answered(self.fabric, graph, images_BCHW, self.kernels) for graph in graphs))
 
 
-def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor) -> Exits:
+def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor, kernels: bool) -> Exits:
     """Logits of every exit of a part of a fabric in training, on the first channels of narrowed places."""
     own = dict(fabric.named_parameters())
     weights = inherited(own, fabric.graph, graph, remaining(fabric.graph, graph, {}))
-    runner = _skeleton(graph, images_BCHW.device.type == "cpu").to(images_BCHW.device)
+    runner = _skeleton(graph, kernels).to(images_BCHW.device)
     named = {f"fabric.{name}": weight for name, weight in weights.items()}
     exits: Exits = torch.func.functional_call(runner, named, (images_BCHW,))
     return exits

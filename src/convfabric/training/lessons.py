@@ -1,7 +1,9 @@
 """What one step teaches: the whole fabric, the whole and parts of it, or the whole behind gates."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -49,23 +51,27 @@ class Lesson(Protocol):
 
 def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, ignore: int, image: Size) -> Lesson:
     """The lesson that a recipe asks for."""
-    whole = for_training(fabric, plan)
+    whole, total = for_training(fabric, plan), partial(summed_loss, ignore=ignore, kernels=plan.kernels)
     if recipe.gates != "none":
-        return _Gated(fabric, recipe, whole, ignore, image)
+        return _Gated(fabric, recipe, whole, total, ignore, image)
     if recipe.subnetworks:
-        return _WithParts(fabric, recipe, whole, ignore, image)
-    return _Whole(recipe, whole, ignore, fabric)
+        return _WithParts(fabric, recipe, WithSubnetworks(fabric, whole, plan.kernels), total, image)
+    return _Whole(fabric, recipe, whole, total)
+
+
+Total = Callable[..., Tensor]
+"""The loss of exits, targets, a recipe, and what was ``taught``."""
 
 
 class _Whole:
     """The fabric learns from labels, and from a teacher if there is one."""
 
-    def __init__(self, recipe: Recipe, whole: nn.Module, ignore: int, fabric: Fabric) -> None:
-        self.recipe, self.model, self.ignore, self.fabric = recipe, whole, ignore, fabric
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total) -> None:
+        self.fabric, self.recipe, self.model, self.total = fabric, recipe, whole, total
         self.own: nn.Module = nn.Module()
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
-        return summed_loss(model(images), targets, self.recipe, self.ignore, taught)
+        return self.total(model(images), targets, self.recipe, taught=taught)
 
     def judged(self) -> Graph:
         return self.fabric.graph
@@ -77,9 +83,9 @@ class _WithParts:
     Their losses are averaged, and taken at temperature 1: added up, those of the least able would drown the whole's.
     """
 
-    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, ignore: int, image: Size) -> None:
-        self.recipe, self.ignore, self.fabric = recipe, ignore, fabric
-        self.model: nn.Module = WithSubnetworks(fabric, whole)
+    def __init__(self, fabric: Fabric, recipe: Recipe, model: WithSubnetworks, total: Total, image: Size) -> None:
+        self.fabric, self.recipe, self.total = fabric, recipe, total
+        self.model: nn.Module = model
         self.own: nn.Module = nn.Module()
         self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
         self.narrowest = self.sampler.part(fabric.graph.edge_names, [0] * len(self.sampler.widths))
@@ -89,12 +95,11 @@ class _WithParts:
         narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
         drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
         whole, *parts = model(images, [*narrow, *drawn])
-        total = summed_loss(whole, targets, self.recipe, self.ignore, taught)
+        loss = self.total(whole, targets, self.recipe, taught=taught)
         answered = whole[-1].detach().float()
         for exits in parts:
-            loss = summed_loss(exits, targets, self.of_parts, self.ignore, answered)
-            total = total + loss / len(parts)
-        return total
+            loss = loss + self.total(exits, targets, self.of_parts, taught=answered) / len(parts)
+        return loss
 
     def judged(self) -> Graph:
         return self.fabric.graph
@@ -121,8 +126,10 @@ class _Behind(nn.Module):
 class _Gated:
     """Edges are kept or not, image by image, and the gates learn which to keep."""
 
-    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, ignore: int, image: Size) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total, ignore: int, image: Size
+    ) -> None:
+        self.recipe, self.total = recipe, total
         self.ignore = ignore if fabric.graph.head.task == "segmentation" else -100
         self.own: nn.Module = Gates(fabric.graph, recipe, image)
         self.model: nn.Module = _Behind(whole, self.gates)
@@ -135,7 +142,7 @@ class _Gated:
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
         exits, of_gates = model(images, targets, self.ignore, turn.way)
-        loss: Tensor = summed_loss(exits, targets, self.recipe, self.ignore, taught) + of_gates
+        loss: Tensor = self.total(exits, targets, self.recipe, taught=taught) + of_gates
         return loss
 
     def judged(self) -> Graph:

@@ -5,28 +5,47 @@ Legend of the suffixes: B images, K classes; segmentation has a height and a wid
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convfabric.execution import pixels
 from convfabric.training.recipe import Recipe
 
 
 def summed_loss(
-    exits: Sequence[Tensor], targets: Tensor, recipe: Recipe, ignore: int, taught: Tensor | None = None
+    exits: Sequence[Tensor],
+    targets: Tensor,
+    recipe: Recipe,
+    ignore: int,
+    taught: Tensor | None = None,
+    kernels: bool = False,
 ) -> Tensor:
     """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4)."""
-    losses = [loss(logits.float(), targets, recipe, ignore, taught) for logits in exits]
+    losses = [loss(logits.float(), targets, recipe, ignore, taught, kernels) for logits in exits]
     total = losses[0]
     for other in losses[1:]:
         total = total + other
     return total
 
 
-def loss(logits: Tensor, targets: Tensor, recipe: Recipe, ignore: int, taught: Tensor | None = None) -> Tensor:
+def loss(
+    logits: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    ignore: int,
+    taught: Tensor | None = None,
+    kernels: bool = False,
+) -> Tensor:
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
 
     Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); pixels of the value ``ignore`` do not count.
+    ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
     """
+    if kernels and pixels.runs(logits):
+        numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
+        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, taught, ignore, *numbers)
+        return found[0]
     labelled = F.cross_entropy(
         logits, targets, ignore_index=ignore if logits.ndim == 4 else -100, label_smoothing=recipe.label_smoothing
     )
