@@ -279,6 +279,9 @@ def test_describe_gives_the_published_counts() -> None:
 def test_describe_takes_a_run_a_family_and_numbers(digits: Path) -> None:
     assert json.loads(done(["describe", str(digits), "--json"]))["parameters"] == noted(digits)["network"]["parameters"]
     assert json.loads(done(["describe", "trellis", "--set", "layers=9", "--json"]))["edges"] == 138
+    segmenting = ["--size", "64", "--set", "task=segmentation", "--set", "classes=3", "--set", "image_channels=1"]
+    facts = json.loads(done(["describe", "unet", *segmenting, "--json"]))
+    assert (facts["task"], facts["classes"], facts["image"]) == ("segmentation", 3, [1, 64, 64])
     assert "a run is described as it is" in refusal(["describe", str(digits), "--set", "layers=9"])
 
 
@@ -291,6 +294,7 @@ def test_list_and_doctor_answer() -> None:
     ("words", "said"),
     [
         (["describe", "trellis", "--set", "channels=abc"], "channels=abc: expected int"),
+        (["describe", "trellis", "--set", "task=detection"], "task=detection: expected"),
         (["describe", "trellis", "--set", "chanels=4"], "chanels: trellis has layers, scales, channels"),
         (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
         (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),

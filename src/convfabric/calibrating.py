@@ -15,14 +15,12 @@ from convfabric.errors import SettingError
 from convfabric.execution.running import for_inference
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import network_numbers, parsed_setting, parsed_size
+from convfabric.job import network_from
 from convfabric.latency.prediction import calibrate, every_operation, simplified
 from convfabric.latency.probing import PROBES
 from convfabric.latency.table import Conditions, Table, key_of
-from convfabric.operators import Size
 from convfabric.sampling import Sampler
 from convfabric.training.recipe import Recipe
-from convfabric.weavers import find_preset, weave
 
 SHOWN = 12
 TORCH_RUNS = 30
@@ -94,9 +92,7 @@ def _papers(network: str, size: str | None, changes: Sequence[str]) -> Passport:
             raise SettingError(f"{network}: a run is taken as it is; --set and --size are for networks by name.")
         trained = Path(network) / "fabric"
         return load_fabric(trained if trained.is_dir() else Path(network))[1]
-    image: Size = parsed_size(size) if size else find_preset(network).size
-    numbers = network_numbers(network, dict(parsed_setting(change) for change in changes))
-    graph = weave(network, size=image, **numbers)
+    graph, image = network_from(network, size, changes)
     channels = graph.entry.image_channels
     neutral = Preprocessing(
         size=image, channels=channels, fitting="stretch", mean=(0.5,) * channels, std=(0.25,) * channels

@@ -10,7 +10,7 @@ from convfabric.costs import costs, peak_bytes
 from convfabric.errors import SettingError
 from convfabric.execution.plans import plan_for
 from convfabric.graph import Graph
-from convfabric.job import network_numbers, parsed_setting, parsed_size
+from convfabric.job import network_from
 from convfabric.operators import Size
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import Section
@@ -34,9 +34,7 @@ def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -
 
         papers = load_fabric(Path(name))[1]
         return facts_of(papers.graph, papers.preprocessing.size) | {"run": name}
-    image = parsed_size(size) if size else find_preset(name).size
-    numbers = network_numbers(name, dict(parsed_setting(change) for change in changes))
-    return facts_of(weave(name, size=image, **numbers), image)
+    return facts_of(*network_from(name, size, changes))
 
 
 def facts_of(graph: Graph, image: Size) -> Facts:

@@ -1,6 +1,6 @@
 """Everything one ``fit`` needs, as one flat set of settings: what ``config.yaml`` holds and ``--set`` changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -10,10 +10,11 @@ import yaml
 from convfabric.choice import Budget, budget_from
 from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
+from convfabric.graph import Graph
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 from convfabric.values import accepted_value
-from convfabric.weavers import DEFAULT, find_preset
+from convfabric.weavers import DEFAULT, find_preset, weave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class Job:
 
 
 LARGEST_SIDE = 4096
+PURPOSE = ("task", "classes", "image_channels")
+"""What a network is for, where no data say it."""
 SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
 
 
@@ -148,6 +151,19 @@ def parsed_size(said: Any) -> Size:
     if max(size) > LARGEST_SIDE:
         raise SettingError(f"size={said}: at most {LARGEST_SIDE} pixels on a side.")
     return size
+
+
+def network_from(name: str, size: str | None, changes: Sequence[str]) -> tuple[Graph, Size]:
+    """A network by name, and the size of its images; changes such as "layers=4" are of its family's numbers or purpose.
+
+    >>> graph, size = network_from("unet", "240x180", ["scales=4", "task=segmentation", "classes=11"])
+    >>> graph.head.task, graph.head.classes, size
+    ('segmentation', 11, (180, 240))
+    """
+    image = parsed_size(size) if size else find_preset(name).size
+    numbers = dict(parsed_setting(change) for change in changes)
+    purpose = {key: numbers.pop(key) for key in PURPOSE if key in numbers}
+    return weave(name, size=image, **purpose, **network_numbers(name, numbers)), image
 
 
 def settings_of(job: Job) -> dict[str, Any]:
