@@ -4,7 +4,6 @@
 corners, for x (B, C, H, W) float32, read as channels-last.
 """
 
-import ctypes
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from convfabric import fabric
 from convfabric.execution.building import compiled
-from convfabric.execution.sparse import LIBRARY
+from convfabric.execution.sparse import LIBRARY, pointer
 from convfabric.operators import Size
 
 LIBRARY.define("enlarged(Tensor x, int height, int width) -> Tensor")
@@ -51,9 +50,9 @@ def _weighed(x: Tensor, size: Size, back: bool) -> Tensor:
     axes: list[Any] = []
     for one, other in zip(given, size, strict=True):
         count, first, weights = _taps(one, other, back)
-        axes += [other, count, ctypes.c_void_p(first.data_ptr()), ctypes.c_void_p(weights.data_ptr())]
-    maps, to = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, made))
-    compiled().convfabric_weighed(maps, images, *given, channels, *axes, torch.get_num_threads(), to)
+        axes += [other, count, pointer(first), pointer(weights)]
+    threads = torch.get_num_threads()
+    compiled().convfabric_weighed(pointer(x), images, *given, channels, *axes, threads, pointer(made))
     return made
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.execution.building import compiled
-from convfabric.execution.sparse import DTYPES, LIBRARY
+from convfabric.execution.sparse import DTYPES, LIBRARY, pointer
 from convfabric.graph import NORM_AND_RELU
 from convfabric.operators import Operator
 
@@ -48,10 +48,6 @@ def runs(then: Operator, x_BCHW: Tensor) -> bool:
     return known and then == NORM_AND_RELU and x_BCHW.numel() >= max(FEWEST_VALUES, 2 * x_BCHW.shape[1])
 
 
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
 def _facts(x: Tensor) -> tuple[ctypes.c_int64, int, bool, int]:
     """Pixels, channels, whether in bfloat16, threads."""
     pixels = ctypes.c_int64(x.numel() // x.shape[1])
@@ -62,7 +58,12 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Three:
     x = x.contiguous(memory_format=torch.channels_last)
     made = _shapes(x, weight, bias, epsilon)
     compiled().convfabric_norm_relu(
-        _at(x), _at(weight), _at(bias), ctypes.c_float(epsilon), *_facts(x), *(_at(tensor) for tensor in made)
+        pointer(x),
+        pointer(weight),
+        pointer(bias),
+        ctypes.c_float(epsilon),
+        *_facts(x),
+        *(pointer(tensor) for tensor in made),
     )
     return made
 
@@ -73,10 +74,10 @@ def _back(
     gradient, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (gradient, x))
     made = _shapes(x, weight, bias, epsilon)
     compiled().convfabric_norm_relu_back(
-        *(_at(tensor) for tensor in (gradient, x, weight, bias, mean, variance)),
+        *(pointer(tensor) for tensor in (gradient, x, weight, bias, mean, variance)),
         ctypes.c_float(epsilon),
         *_facts(x),
-        *(_at(tensor) for tensor in made),
+        *(pointer(tensor) for tensor in made),
     )
     return made
 

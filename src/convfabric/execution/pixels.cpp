@@ -65,7 +65,7 @@ struct Rules {
     float smoothing, distil, heat;
 };
 
-// Of cross-entropy and divergence of the pixels at hand; `gradient` receives the slopes, not yet divided by a count.
+// Of cross-entropy and divergence of the pixels at hand; `slopes` is their gradient, not yet divided by a count.
 struct Lesson {
     const Rules rules;
     const int classes;

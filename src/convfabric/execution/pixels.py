@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from convfabric.execution.building import compiled
-from convfabric.execution.sparse import LIBRARY
+from convfabric.execution.sparse import LIBRARY, pointer
 
 LIBRARY.define(
     "pixel_loss(Tensor logits, Tensor targets, Tensor? taught, int ignore, float smoothing, float distil, float heat)"
@@ -30,10 +30,6 @@ def runs(logits: Tensor) -> bool:
     return logits.ndim == 4 and logits.device.type == "cpu" and logits.dtype == torch.float32
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
-    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
-
-
 def _forward(
     logits: Tensor, targets: Tensor, taught: Tensor | None, ignore: int, smoothing: float, distil: float, heat: float
 ) -> Two:
@@ -42,13 +38,15 @@ def _forward(
     targets = targets.contiguous()
     made = _shapes(logits, targets, taught, ignore, smoothing, distil, heat)
     refused = compiled().convfabric_pixel_loss(
-        *(_at(tensor) for tensor in (logits, taught, targets)),
+        pointer(logits),
+        None if taught is None else pointer(taught),
+        pointer(targets),
         ctypes.c_int64(targets.numel()),
         logits.shape[1],
         ctypes.c_int64(ignore),
         *(ctypes.c_float(number) for number in (smoothing, distil, heat)),
         torch.get_num_threads(),
-        *(_at(tensor) for tensor in made),
+        *(pointer(tensor) for tensor in made),
     )
     if refused:
         wrong = sorted(set(targets.flatten().tolist()) - {ignore, *range(logits.shape[1])})

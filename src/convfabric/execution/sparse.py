@@ -70,7 +70,7 @@ def packed(weight: Tensor, channels_in: int, channels_out: int) -> Tensor:
     """Kernels (pairs, 3, 3) as the inner loop reads them, for weights that will not change."""
     found = torch.empty(compiled().convfabric_packed_size(channels_in, channels_out))
     stored = weight.detach().float().contiguous()
-    compiled().convfabric_pack(channels_in, channels_out, _pointer(stored), _pointer(found))
+    compiled().convfabric_pack(channels_in, channels_out, pointer(stored), pointer(found))
     return found
 
 
@@ -98,7 +98,8 @@ def _table(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    """Where a tensor's values begin, as the kernels are told."""
     return ctypes.c_void_p(tensor.data_ptr())
 
 
@@ -157,7 +158,7 @@ def _channel_sums(maps: list[Tensor]) -> list[Tensor]:
     for m, to in zip(_last(maps), found, strict=True):
         pixels = ctypes.c_int64(m.numel() // m.shape[1])
         half = m.dtype == torch.bfloat16
-        compiled().convfabric_channel_sums(_pointer(m), pixels, m.shape[1], half, torch.get_num_threads(), _pointer(to))
+        compiled().convfabric_channel_sums(pointer(m), pixels, m.shape[1], half, torch.get_num_threads(), pointer(to))
     return found
 
 
