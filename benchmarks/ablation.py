@@ -2,8 +2,10 @@
 
     python benchmarks/ablation.py                        digits, at a fifth of the fabric's MACs
     python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 12 --share 0.25     of subset.py
+    python benchmarks/ablation.py --data cifar10-jpeg-5000 --network fabric-small --share 0.07 --only everything ...
 
-Resumable: started again with the same --work folder it goes on where it stopped.
+Variants of the choice are cut from the training of everything. Resumable: started again with the same --work folder
+it goes on where it stopped.
 """
 
 import argparse
@@ -14,11 +16,12 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from convfabric.costs import costs
+from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.execution.allocation import keep_memory
 from convfabric.job import job_from
-from convfabric.pipeline import Listener, fit
-from convfabric.runs import noted
+from convfabric.pipeline import Listener, fit, network_step
+from convfabric.runs import begin, note, noted, recut
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 
@@ -35,7 +38,13 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "choice by integer program": {"search": "exact"},
     "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
     "no fine-tuning": {"finetune": 0.0},
+    "four layers": {"layers": 4},
+    "two layers": {"layers": 2},
+    "two layers, three times the epochs": {"layers": 2, "times": 3},
 }
+OF_CHOICE = {"search", "worth", "rounds", "finetune"}
+"""Settings that leave the training of the fabric as it is."""
+SILENT = Listener(say=lambda text: None)
 Row = dict[str, Any]
 
 
@@ -48,6 +57,7 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=20)
     words.add_argument("--share", type=float, default=0.2)
     words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--only", nargs="*", choices=list(WITHOUT), help="variants, everything first")
     words.add_argument("--work", type=Path, default=Path("runs/ablation"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
@@ -59,10 +69,16 @@ def main() -> None:
     settings = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
     settings |= options
     rows = []
-    for name, change in WITHOUT.items():
-        folders = [said.work / f"{name.replace(' ', '-')}-{seed}" for seed in range(said.seeds)]
+    for name in said.only or WITHOUT:
+        change = dict(WITHOUT[name])
+        change["epochs"] = said.epochs * change.pop("times", 1)
+        folders = [said.work / f"{name.replace(',', '').replace(' ', '-')}-{seed}" for seed in range(said.seeds)]
         for seed, folder in enumerate(folders):
-            fitted(said.data, folder, settings | ALL | change | {"seed": seed})
+            whole_run = said.work / f"everything-{seed}"
+            if name != "everything" and set(WITHOUT[name]) <= OF_CHOICE:
+                cut_anew(whole_run, folder, data, change)
+            else:
+                fitted(said.data, folder, settings | ALL | change | {"seed": seed})
         rows.append(row(name, folders))
         print(rows[-1], flush=True)
     sentences = [
@@ -76,10 +92,22 @@ def main() -> None:
 
 def fitted(data: str, folder: Path, settings: Mapping[str, Any]) -> None:
     """A fit, unless it is there."""
-    if (folder / "report.html").is_file():
+    if (folder / "minutes.txt").is_file():
         return
     began = time.process_time()
-    fit(data, folder, resume=(folder / "config.yaml").is_file(), listener=Listener(say=lambda text: None), **settings)
+    fit(data, folder, resume=(folder / "config.yaml").is_file(), listener=SILENT, **settings)
+    (folder / "minutes.txt").write_text(str((time.process_time() - began) / 60))
+
+
+def cut_anew(run: Path, folder: Path, data: ImageSet, change: Mapping[str, Any]) -> None:
+    """Another network cut from the trained fabric of a run, unless it is there; minutes are of the cut alone."""
+    if (folder / "minutes.txt").is_file():
+        return
+    began = time.process_time()
+    job = recut(run, dict(change))
+    begin(folder, job, force=True)
+    note(folder, data=noted(run)["data"], fabric=noted(run)["fabric"])
+    network_step(folder, job, data, SILENT, run=run)
     (folder / "minutes.txt").write_text(str((time.process_time() - began) / 60))
 
 
