@@ -102,8 +102,11 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_was(digits: Path) -> None
 
 
 def test_the_steps_by_themselves_go_on_from_a_run(digits: Path) -> None:
-    out = done(["extract", digits, "--params", "50%", "--set", "finetune=0.25", "--json"])
-    assert json.loads(out)["parameters"] <= 0.5 * noted(digits)["fabric"]["parameters"]
+    result = run(["extract", digits, "--params", "50%", "--set", "finetune=0.25", "--set", "trials=20", "--json"])
+    assert json.loads(result.stdout)["parameters"] <= 0.5 * noted(digits)["fabric"]["parameters"]
+    assert "trying 20 sub-networks on 134 validation images" in result.stderr
+    told = re.findall(r"(\d+) of 20 sub-networks tried, about [\d.]+ (?:seconds|minutes) left", result.stderr)
+    assert told == ["4", "5", "10", "15"]
     assert not (digits / "model.onnx").exists(), "a file of another network would have been left"
     assert "not exported yet" in refusal(["report", digits])
     assert "next: convfabric report" in done(["export", digits])

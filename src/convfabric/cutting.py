@@ -1,5 +1,6 @@
 """From a trained fabric to the best network within a budget: weigh, choose, extract, measure, again if need be."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -25,14 +26,15 @@ from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
 from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
 from convfabric.latency.table import Conditions, Table
+from convfabric.noting import Say
 from convfabric.sampling import Sampler
+from convfabric.training.estimate import said_time
 
 MOST_ATTEMPTS, LARGEST_SHARE = 6, 100
 HEADROOM = 0.97
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
 SAMPLE_SECONDS = 0.1
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +125,9 @@ class Cutter:
         worth: Worths | None = None,
     ) -> None:
         """``worth`` replaces what the job would measure, as gates do that were trained."""
-        self.fabric, self.found, self.say = fabric, found, say
+        self.fabric, self.data, self.found, self.job, self.say = fabric, data, found, job, say
         self.worth = worth or WORTHS[job.procedure.worth](fabric, data)
-        self.search = SEARCHES[job.procedure.search](fabric, data, found, job, self.worth)
+        self.search = SEARCHES[job.procedure.search](self)
 
     def cut(self, budget: Budget) -> Cut:
         """The best network that the search finds within a resolved budget, its milliseconds measured on this machine.
@@ -168,21 +170,22 @@ Search = Callable[[Budget], Graph]
 """From a resolved budget to a graph that is predicted to be under it."""
 
 
-def by_worth(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
+def by_worth(cutter: Cutter) -> Search:
     """Edges of least worth for what they cost go first; where that leads nowhere, the smallest sub-network."""
 
     def search(budget: Budget) -> Graph:
         try:
-            return _in_rounds(fabric, data, budget, job, found.prediction, worth)
+            return _in_rounds(cutter, budget)
         except BudgetError:
-            return next(_starts(found, worth, budget), found.sampler.smallest)
+            return next(_starts(cutter, budget), cutter.found.sampler.smallest)
 
     return search
 
 
-def exactly(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
+def exactly(cutter: Cutter) -> Search:
     """The edges of largest total worth, at the widest even level of channels where any fit."""
-    solve = partial(choose_exactly, worth=worth, image=found.prediction.image)
+    found = cutter.found
+    solve = partial(choose_exactly, worth=cutter.worth, image=found.prediction.image)
 
     def search(budget: Budget) -> Graph:
         for level in _levels(found.sampler):
@@ -195,26 +198,40 @@ def exactly(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Wort
     return search
 
 
-def by_trying(fabric: Fabric, data: ImageSet, found: Survey, job: Job, worth: Worths) -> Search:
+def by_trying(cutter: Cutter) -> Search:
     """The best on validation images, with inherited weights, of many that an evolution tries; worth gives it starts."""
-    judge = Judge.of(fabric, data, job.recipe)
+    found, trials = cutter.found, cutter.job.procedure.trials
+    judge = Judge.of(cutter.fabric, cutter.data, cutter.job.recipe)
 
     def search(budget: Budget) -> Graph:
         def under(graph: Graph) -> bool:
             return found.fits(graph, budget)
 
-        if under(fabric.graph):
-            return fabric.graph
+        if under(cutter.fabric.graph):
+            return cutter.fabric.graph
         if not under(found.sampler.smallest):
             return found.sampler.smallest
+        cutter.say(f"trying {trials} sub-networks on {len(judge.few.splits['val'])} validation images")
         evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge)
-        starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(found, worth, budget)]
-        return evolution.run(starts, job.procedure.trials)[0].graph
+        starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(cutter, budget)]
+        return evolution.run(starts, trials, watch=_time_left(trials, cutter.say))[0].graph
 
     return search
 
 
-SEARCHES: Mapping[str, Callable[[Fabric, ImageSet, Survey, Job, Worths], Search]] = MappingProxyType(
+def _time_left(trials: int, say: Say) -> Callable[[int, float], None]:
+    """Says after a few trials, and at each quarter of them, how long the rest will take."""
+    began, told = time.monotonic(), {4, *(trials * part // 4 for part in (1, 2, 3))}
+
+    def watch(done: int, best: float) -> None:
+        if done in told and done < trials:
+            seconds = (time.monotonic() - began) * (trials - done) / done
+            say(f"{done} of {trials} sub-networks tried, about {said_time(seconds)} left")
+
+    return watch
+
+
+SEARCHES: Mapping[str, Callable[[Cutter], Search]] = MappingProxyType(
     {"evolution": by_trying, "worth": by_worth, "exact": exactly}
 )
 """The ways to choose by name."""
@@ -229,32 +246,31 @@ def _levels(sampler: Sampler) -> Iterator[Graph]:
         )
 
 
-def _starts(found: Survey, worth: Worths, budget: Budget) -> Iterator[Graph]:
+def _starts(cutter: Cutter, budget: Budget) -> Iterator[Graph]:
     """At each level of widths the edges of most worth for what they cost, and those of most worth in all."""
-    for level in _levels(found.sampler):
+    prediction = cutter.found.prediction
+    for level in _levels(cutter.found.sampler):
         for chooser in (choose, choose_exactly):
             try:
-                yield chooser(level, worth, budget, found.prediction.image, found.prediction.milliseconds)
+                yield chooser(level, cutter.worth, budget, prediction.image, prediction.milliseconds)
             except (BudgetError, SettingError):
                 continue
 
 
-def _in_rounds(
-    fabric: Fabric, data: ImageSet, budget: Budget, job: Job, prediction: Prediction, worth: Worths
-) -> Graph:
+def _in_rounds(cutter: Cutter, budget: Budget) -> Graph:
     """Cut in rounds: the ceilings come down evenly, by ratio, and what is left is weighed anew each time."""
-    image = data.preprocessing.size
-    asked = measures(image, prediction.milliseconds)
-    start = {name: asked[name](fabric.graph) for name in budget.ceilings}
-    network = fabric
-    for done in range(1, job.procedure.rounds + 1):
+    data, procedure, prediction = cutter.data, cutter.job.procedure, cutter.found.prediction
+    asked = measures(prediction.image, prediction.milliseconds)
+    start = {name: asked[name](cutter.fabric.graph) for name in budget.ceilings}
+    network, worth = cutter.fabric, cutter.worth
+    for done in range(1, procedure.rounds + 1):
         if done > 1:
-            worth = WORTHS[job.procedure.worth](network, data)
-        ceilings = _between(start, budget, done / job.procedure.rounds)
-        smaller = choose(network.graph, worth, ceilings, image, prediction.milliseconds)
+            worth = WORTHS[procedure.worth](network, data)
+        ceilings = _between(start, budget, done / procedure.rounds)
+        smaller = choose(network.graph, worth, ceilings, prediction.image, prediction.milliseconds)
         network = extract(network, smaller)
-        if done < job.procedure.rounds:
-            refresh(network, data, job.recipe)
+        if done < procedure.rounds:
+            refresh(network, data, cutter.job.recipe)
     return network.graph
 
 

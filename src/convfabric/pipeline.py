@@ -21,7 +21,7 @@ from convfabric.archive import (
     write_atomically,
 )
 from convfabric.choice import Budget
-from convfabric.cutting import HEADROOM, Cutter, Say, Survey, aimed, survey
+from convfabric.cutting import HEADROOM, Cutter, Survey, aimed, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -37,7 +37,7 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job, default_folder, job_from
 from convfabric.latency.measurement import measure
-from convfabric.noting import data_facts, network_facts, said_gates, said_parts, say_data
+from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_exported
 from convfabric.scores import score

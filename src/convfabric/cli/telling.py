@@ -85,8 +85,6 @@ def _figures(row: Mapping[str, Any]) -> str:
 
 
 def _rate(moment: "Moment") -> str:
-    return f"{moment.images_per_second:.0f} images/s, {_left(moment.seconds_left)} left"
+    from convfabric.training.estimate import said_time
 
-
-def _left(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return f"{moment.images_per_second:.0f} images/s, {said_time(moment.seconds_left)} left"

@@ -24,9 +24,18 @@ class Estimate:
     plan: str
 
     def __str__(self) -> str:
-        time_said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} seconds"
         epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
-        return f"about {time_said} and {self.memory_mb:.0f} MB: {epochs}, batch {self.batch}, {self.plan}"
+        takes = said_time(60 * self.minutes)
+        return f"about {takes} and {self.memory_mb:.0f} MB: {epochs}, batch {self.batch}, {self.plan}"
+
+
+def said_time(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> said_time(41.2), said_time(150)
+    ('41 seconds', '2.5 minutes')
+    """
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
 def estimate(
