@@ -76,7 +76,8 @@ def each_answer(
 def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = None) -> Score:
     """How a network answers on a split of the data.
 
-    ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W).
+    ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W). Raises IndexError for a
+    target that is no class; the cross-entropy finds it, so that the count need not look again.
     """
     classes = len(data.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
@@ -85,8 +86,9 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
     for logits, targets in answers(network, data, data.splits[split], batch):
         loss += F.cross_entropy(logits, targets, ignore_index=data.ignore, reduction="sum").item()
         counted += int((targets != data.ignore).sum())
-        found = multiclass_confusion_matrix(logits.argmax(1), targets, classes, ignore_index=data.ignore)
-        confusion += found.cpu()
+        confusion += multiclass_confusion_matrix(
+            logits.argmax(1), targets, classes, ignore_index=data.ignore, validate_args=False
+        ).cpu()
     iou = _class_iou(confusion) if data.task == "segmentation" else ()
     occurring = [value for value in iou if value is not None]
     return Score(
