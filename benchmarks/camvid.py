@@ -195,7 +195,7 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = network(pixels)
             optimiser.zero_grad()
-            loss(logits.float(), targets.long(), recipe, data.ignore).backward()
+            loss(logits.float(), targets.long(), recipe, data.void).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
             step, spent = step + 1, time.monotonic() - began

@@ -27,7 +27,7 @@ def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.
                 group["lr"] = recipe.rate(step, run.steps)
             with torch.inference_mode():
                 taught = teacher.eval()(images) if teacher else None
-            found = loss(network(images), targets, recipe, data.ignore, taught)
+            found = loss(network(images), targets, recipe, data.void, taught)
             optimiser.zero_grad()
             found.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)

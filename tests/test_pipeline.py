@@ -204,6 +204,8 @@ def test_a_run_that_is_there_is_not_overwritten(digits: Path) -> None:
 
 def test_force_replaces_runs_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years")
+    (tmp_path / "config.yaml").write_text("data: mine\nnetwork: mine\n")
+    (tmp_path / "model.safetensors").write_text("weeks")
     assert "is not a run" in refusal(["fit", "digits", "--out", tmp_path, "--force", "--epochs", 1])
     assert (tmp_path / "thesis.tex").read_text() == "ten years"
 

@@ -76,12 +76,14 @@ def test_a_target_that_is_no_class_is_refused_by_its_value(wrong: int) -> None:
         loss(logits.float(), targets, Recipe(), IGNORE, kernels=True)
 
 
-@kernels
-def test_without_a_counted_pixel_the_loss_is_not_a_number_as_in_torch() -> None:
-    logits, _, targets = a_batch(4, (3, 3))
+@pytest.mark.parametrize("by_kernel", [False, pytest.param(True, marks=kernels)])
+def test_masks_that_are_void_altogether_teach_nothing_and_end_no_training(by_kernel: bool) -> None:
+    logits, taught, targets = a_batch(4, (3, 3))
     targets.fill_(IGNORE)
-    assert loss(logits, targets, Recipe(), IGNORE).isnan()
-    assert loss(logits.float(), targets, Recipe(), IGNORE, kernels=True).isnan()
+    single = logits.float().detach().requires_grad_()
+    found = loss(single, targets, Recipe(), IGNORE, taught.float(), kernels=by_kernel)
+    assert found == 0
+    assert torch.equal(torch.autograd.grad(found, single)[0], torch.zeros_like(single))
 
 
 @kernels

@@ -39,6 +39,13 @@ def test_whatever_is_drawn_is_a_lawful_part_between_the_smallest_and_the_whole(s
         assert least <= costs(part, image).macs <= most
 
 
+def test_the_smallest_of_several_exits_ends_at_the_cheapest() -> None:
+    graph = weave("msdnet")
+    smallest = Sampler.of(graph, 1.0, (32, 32)).smallest
+    assert [head.name for head in smallest.heads] == [graph.heads[0].name]
+    assert costs(smallest, (32, 32)).macs < costs(graph.until(1), (32, 32)).macs
+
+
 def test_draws_span_the_range_and_follow_the_dice() -> None:
     graph = weave("fabric-small", operators="residual")
     sampler = Sampler.of(graph, 0.25, (32, 32))

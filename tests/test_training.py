@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,18 @@ def test_the_score_of_masks_equals_a_three_line_loop(tmp_path: Path) -> None:
     assert found.accuracy == pytest.approx(float((guess == masks)[counted].float().mean()))
 
 
+def test_a_class_that_has_the_number_of_void_in_masks_counts() -> None:
+    labels = torch.tensor([0, 1, 255, 255, 256])
+    split = HeldSplit(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), labels)
+    data = replace(few_digits(), classes=tuple(map(str, range(257))), splits={"test": split})
+    torch.manual_seed(0)
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, classes=257)).eval()
+    guess = fabric(data.preprocessing.normalised(split.images_BCHW)).argmax(1)
+    assert score(fabric, data, "test").accuracy == pytest.approx(float((guess == labels).float().mean()))
+    always = replace(data, splits={"test": HeldSplit(split.images_BCHW, guess[:1].expand(5))})
+    assert score(fabric, replace(always, ignore=int(guess[0])), "test").accuracy == 1
+
+
 def test_segmentation_trains(tmp_path: Path) -> None:
     data = open_data(mask_folders(tmp_path), DataOptions(size=(32, 32)))
     torch.manual_seed(0)
@@ -271,6 +284,14 @@ def test_the_estimate_leaves_the_fabric_as_it_was_and_states_units() -> None:
     assert same_weights(fabric, untouched)
     assert "seconds" in said or "minutes" in said
     assert "MB" in said
+
+
+def test_the_estimate_times_as_many_steps_where_an_epoch_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, take_step = list[int](), loop.Run.take_step
+    monkeypatch.setattr(loop.Run, "take_step", lambda *words: (taken.append(1), take_step(*words)))
+    data = few_digits()
+    estimate(fresh(), data, QUICK.changed(batch=len(data.splits["train"])), device="cpu")
+    assert len(taken) == 3
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

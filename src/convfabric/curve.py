@@ -24,10 +24,9 @@ from convfabric.job import Job, written_config
 from convfabric.pipeline import Listener, cutter_of, network_step, opened, surveyed
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.page import figure_name, said_macs, said_share
-from convfabric.runs import CONFIG, Facts, begin, note, noted, recut
+from convfabric.runs import CONFIG, CURVE_PAGE, CURVE_TABLE, Facts, begin, is_exported, note, noted, recut
 
 KINDS = ("latency_ms", "macs", "params")
-TABLE, PAGE = "curve.csv", "curve.html"
 DOT_COLUMNS = ["name", "latency_ms", "score"]
 
 
@@ -49,11 +48,7 @@ class Member:
     @property
     def done(self) -> bool:
         """Whether it is there already, made by the same job."""
-        return self.begun and _is_finished(self.folder)
-
-
-def _is_finished(folder: Path) -> bool:
-    return bool(noted(folder).get("exported")) and (folder / "model.onnx").is_file()
+        return self.begun and is_exported(self.folder)
 
 
 def _is_of(folder: Path, run: Path) -> bool:
@@ -91,7 +86,7 @@ def curve(
     _check_others(members, force)
     fabric, data = load_fabric(run / "fabric")[0], opened(members[0].job)
     _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
-    found = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and _is_finished(folder)]
+    found = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
     rows = sorted(map(row_of, found), key=lambda row: float(row["M MACs"]))
     _write(run, rows, sorted(map(_point, found), key=lambda point: point.milliseconds), dots, fabric.graph)
     return rows
@@ -100,7 +95,7 @@ def curve(
 def _check_others(members: Sequence[Member], force: bool) -> None:
     """SettingError where a finished network of the same fabric would have to be made anew with other settings."""
     for member in members:
-        if not force and not member.begun and _is_of(member.folder, member.run) and _is_finished(member.folder):
+        if not force and not member.begun and _is_of(member.folder, member.run) and is_exported(member.folder):
             raise SettingError(f"{member.folder}: made with other settings; --force makes it anew with these.")
 
 
@@ -138,6 +133,7 @@ def row_of(folder: Path) -> dict[str, str]:
         "budget": record["asked"],
         "measured ms": f"{latency['median_ms']:.3f}",
         "quartiles apart": f"{latency['spread_ms']:.3f}",
+        "threads": str(latency["threads"]),
         "predicted ms": f"{network['predicted_ms']:.3f}",
         "M MACs": f"{network['macs'] / 1e6:.2f}",
         "k parameters": f"{network['parameters'] / 1e3:.1f}",
@@ -201,11 +197,11 @@ def _write(
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(run / TABLE, text.getvalue())
+    write_atomically(run / CURVE_TABLE, text.getvalue())
     record = noted(run)
     fabric = f"the fabric itself: {said_share(record['fabric']['score'])}, {said_macs(record['fabric']['macs'])}"
     said = [fabric, *(f"{point.name}: {point.measured}" for point in points)]
     conditions = [*said, *(f"{name}: {value}" for name, value in (machine() | versions()).items())]
     heading = [list(rows[0]), *(list(row.values()) for row in rows)]
     content = curve_page(record["data"]["name"], figure_name(record), whole, points, dots, heading, conditions)
-    write_atomically(run / PAGE, content)
+    write_atomically(run / CURVE_PAGE, content)

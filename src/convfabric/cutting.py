@@ -129,13 +129,14 @@ class Cutter:
         self.worth = worth or WORTHS[job.procedure.worth](fabric, data)
         self.search = SEARCHES[job.procedure.search](self)
 
-    def cut(self, budget: Budget) -> Cut:
+    def cut(self, budget: Budget, share: float = 1.0) -> Cut:
         """The best network that the search finds within a resolved budget, its milliseconds measured on this machine.
 
-        Where the measured time is above the ceiling a smaller network is taken; where it is far below, a larger
-        one is tried once. Raises BudgetError where none fits.
+        Where the measured time is above the ceiling, or a share of it, a smaller network is taken; where it is far
+        below, a larger one is tried once. Raises BudgetError where none fits.
         """
-        wanted, aim, best = _number(budget.latency_ms), HEADROOM, None
+        allowed = _number(budget.latency_ms)
+        wanted, aim, best = None if allowed is None else share * allowed, share * HEADROOM, None
         for _ in range(MOST_ATTEMPTS):
             graph = self.search(aimed(budget, aim))
             took = self.found.measured(graph).median_ms
@@ -151,7 +152,9 @@ class Cutter:
                 break
             aim *= HEADROOM * (wanted or took) / took
         if best is None:
-            raise BudgetError(f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {wanted} ms.")
+            less = f" with {1 - share:.0%} to spare for the exported file" if share < 1 else ""
+            said = f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {allowed:.3g} ms{less}."
+            raise BudgetError(said)
         predicted = self.found.prediction.milliseconds(best)
         return Cut(network=extract(self.fabric, best), worth=self.worth, predicted_ms=predicted)
 
@@ -214,7 +217,8 @@ def by_trying(cutter: Cutter) -> Search:
         cutter.say(f"trying {trials} sub-networks on {len(judge.few.splits['val'])} validation images")
         evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge)
         starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(cutter, budget)]
-        return evolution.run(starts, trials, watch=_time_left(trials, cutter.say))[0].graph
+        evolution.run(starts, trials, watch=_time_left(trials, cutter.say))
+        return max(filter(under, judge.known), key=judge)
 
     return search
 

@@ -20,8 +20,7 @@ from convfabric.archive import (
     save_fabric,
     write_atomically,
 )
-from convfabric.choice import Budget
-from convfabric.cutting import HEADROOM, Cutter, Survey, aimed, survey
+from convfabric.cutting import HEADROOM, Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -39,7 +38,7 @@ from convfabric.job import Job, default_folder, job_from
 from convfabric.latency.measurement import measure
 from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
-from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_exported
+from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_network
 from convfabric.scores import score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, Watch, plan_of, train
@@ -130,13 +129,17 @@ def extract_step(
     """The network cut from the trained fabric to the job's budget and fine-tuned, kept in a folder.
 
     That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
-    What an earlier network of the folder was exported to is removed. Where fine-tuning made answers on validation
+    An earlier network of the folder is removed once the new one is cut; ``resume`` goes on with one that was cut to the
+    same budget, and raises SettingError for another. Where fine-tuning made answers on validation
     images worse than chance explains, those that the search had not seen, the network is kept as it was before.
     """
     fabric, _ = load_fabric((run or folder) / "fabric")
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         cutter = cutter or cutter_of(run or folder, fabric, job, data, listener)
-        _cut_anew(folder, job, data, cutter, aimed(cutter.found.resolved(job.budget), share), listener)
+        _cut_anew(folder, job, data, cutter, share, listener)
+    elif noted(folder).get("asked") != str(job.budget):
+        there = f"the network that is there was cut to {noted(folder).get('asked')}"
+        raise SettingError(f"{folder}: {there}, now {job.budget}; without --resume it is replaced.")
     network, _ = load_fabric(folder / "cut")
     as_cut = score(network, data, data.verdict)
     refreshed = score(refresh(network, data, job.recipe), data, data.verdict)
@@ -157,15 +160,16 @@ def extract_step(
     return network
 
 
-def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, budget: Budget, listener: Listener) -> None:
+def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: float, listener: Listener) -> None:
     """The network just cut, kept so that a run that is resumed goes on with the same one."""
-    small = cutter.cut(budget)
-    remove_exported(folder)
+    small = cutter.cut(cutter.found.resolved(job.budget), share)
+    remove_network(folder)
     _say_exits(cutter.fabric.graph, small.network.graph, listener.say)
-    save_fabric(folder / "cut", small.network, passport(small.network, data))
     prediction, ceilings = cutter.found.prediction, cutter.found.resolved(job.budget).ceilings
-    facts = {"predicted_ms": small.predicted_ms, "prediction_error": prediction.median_error}
-    note(folder, cut=facts, worth=small.worth, budget=ceilings, asked=str(job.budget), exported=None, anytime=None)
+    cut = {"predicted_ms": small.predicted_ms, "prediction_error": prediction.median_error}
+    none = dict.fromkeys(("network", "exported", "anytime"))
+    note(folder, cut=cut, worth=small.worth, budget=ceilings, asked=str(job.budget), **none)
+    save_fabric(folder / "cut", small.network, passport(small.network, data))
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:

@@ -33,6 +33,8 @@ def cheapest_route(graph: Graph, edge_cost: Callable[[Edge], float]) -> Graph:
 def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int) -> list[Graph]:
     """The routes of least total cost, the cheapest first, as restricted graphs; fewer where there are fewer.
 
+    A route may end at any exit; the others are not in its graph.
+
     >>> from convfabric.weavers import Trellis, weave_trellis
     >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4))
     >>> [len(route.edges) for route in cheapest_routes(graph, lambda edge: 1.0, 9)]
@@ -47,5 +49,5 @@ def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int
         ]
         start = [(0.0, frozenset[str]())] if place == graph.entry.place else []
         best[place] = sorted([*start, *arrivals], key=lambda route: route[0])[:count]
-    ends = sorted((route for place in graph.head.reads for route in best[place]), key=lambda route: route[0])
+    ends = sorted((route for place in graph.reads for route in best[place]), key=lambda route: route[0])
     return [graph.restrict(names) for _, names in ends[:count]]

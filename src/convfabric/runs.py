@@ -8,10 +8,12 @@
     RUN/             graph.json  model.safetensors            the same, fine-tuned
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
     RUN/             exit-1.onnx  exit-2.onnx  ...            the same, parted behind each exit if there are several
+    RUN/             curve.csv  curve.html                    networks of several budgets, see convfabric.curve
 """
 
 import json
 from dataclasses import fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,19 @@ from convfabric.training.recipe import Recipe
 from convfabric.weavers import find_preset
 
 CONFIG, RECORD = "config.yaml", "record.json"
+FINETUNE_STATE = "finetune.state.safetensors"
+CURVE_TABLE, CURVE_PAGE = "curve.csv", "curve.html"
 EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
     *(CONFIG, RECORD, "environment.json", "metrics.csv"),
-    *("fabric.state.safetensors", "finetune.state.safetensors", "gates.json"),
+    *("fabric.state.safetensors", FINETUNE_STATE, "gates.json", CURVE_TABLE, CURVE_PAGE),
     *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
     *EXPORTED,
 )
 """Every file of a run."""
+ALWAYS_SET = {"data", "network", "worth", "finetune"}
+"""Settings that the configuration of every run holds, of any version."""
 Facts = dict[str, Any]
 
 
@@ -58,9 +64,9 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
             raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
         if not force:
             raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
-        if not (folder / CONFIG).is_file():
+        if not ((folder / CONFIG).is_file() and set(read_config(folder / CONFIG)) >= ALWAYS_SET):
             raise ArchiveError(
-                f"{folder}: holds files but no {CONFIG}, so it is not a run; --force replaces runs only."
+                f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run; --force replaces runs only."
             )
 
 
@@ -116,6 +122,13 @@ def remove_exported(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def remove_network(folder: Path) -> None:
+    """Removes the network of a run as it was cut, fine-tuned and exported, and leaves the fabric."""
+    remove_exported(folder)
+    for name in (f"cut/{GRAPH_FILE}", FINETUNE_STATE, *NETWORK):
+        (folder / name).unlink(missing_ok=True)
+
+
 def job_of(folder: Path) -> Job:
     """The job that a run folder was begun with."""
     if not (folder / CONFIG).is_file():
@@ -126,6 +139,14 @@ def job_of(folder: Path) -> Job:
 def note(folder: Path, **facts: Any) -> None:
     """Adds facts to the record of a run."""
     write_atomically(folder / RECORD, json.dumps(noted(folder) | facts, indent=1))
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a network is there as a file, measured to be within its milliseconds."""
+    record = noted(folder)
+    if not (record.get("exported") and (folder / EXPORTED[0]).is_file()):
+        return False
+    return bool(record["exported"]["latency"]["median_ms"] <= record.get("budget", {}).get("latency_ms", inf))
 
 
 def noted(folder: Path) -> Facts:

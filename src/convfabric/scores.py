@@ -84,10 +84,10 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
     loss, counted = 0.0, 0
     batch = batch or (256 if data.task == "classification" else 8)
     for logits, targets in answers(network, data, data.splits[split], batch):
-        loss += F.cross_entropy(logits, targets, ignore_index=data.ignore, reduction="sum").item()
-        counted += int((targets != data.ignore).sum())
+        loss += F.cross_entropy(logits, targets, ignore_index=data.void, reduction="sum").item()
+        counted += int((targets != data.void).sum())
         confusion += multiclass_confusion_matrix(
-            logits.argmax(1), targets, classes, ignore_index=data.ignore, validate_args=False
+            logits.argmax(1), targets, classes, ignore_index=data.void, validate_args=False
         ).cpu()
     iou = _class_iou(confusion) if data.task == "segmentation" else ()
     occurring = [value for value in iou if value is not None]

@@ -26,9 +26,9 @@ def curve(
     as_json: AsJson = False,
 ) -> None:
     """From one training a network for each of several budgets, a table, and a page with a slider."""
-    from convfabric.curve import PAGE
     from convfabric.curve import curve as run_curve
     from convfabric.pipeline import Listener
+    from convfabric.runs import CURVE_PAGE
 
     given = {kind: first for kind, first in (("latency_ms", latency_ms), ("macs", macs), ("params", params)) if first}
     if len(given) != 1:
@@ -43,7 +43,7 @@ def curve(
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = ["  ".join(f"{row[name]:>{width}}" for name, width in widths.items()) for row in rows]
     heading = "  ".join(f"{name:>{width}}" for name, width in widths.items())
-    answer(as_json, {"networks": rows}, [heading, *lines, f"next: open {run / PAGE} in a browser"])
+    answer(as_json, {"networks": rows}, [heading, *lines, f"next: open {run / CURVE_PAGE} in a browser"])
 
 
 def calibrate(

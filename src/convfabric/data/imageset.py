@@ -85,6 +85,9 @@ class StreamedSplit:
         )
 
 
+NO_CLASS = -100
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageSet:
     """Checked data, ready for training."""
@@ -103,6 +106,11 @@ class ImageSet:
     """What was inferred, drawn and converted."""
     files: Mapping[str, tuple[str, ...]] | None = None
     """The image files of each split, where they are files."""
+
+    @property
+    def void(self) -> int:
+        """The target that is neither trained nor counted: of masks ``ignore``; every class of an image counts."""
+        return self.ignore if self.task == "segmentation" else NO_CLASS
 
     @property
     def verdict(self) -> str:

@@ -119,7 +119,7 @@ struct Lesson {
 
 }  // namespace
 
-// The mean loss over counted pixels, and its gradient; -1 where a target is none of the classes, else 0.
+// The mean loss over counted pixels, 0 where there are none, and its gradient; -1 where a target is none of the classes, else 0.
 extern "C" int convfabric_pixel_loss(
     const float *logits, const float *taught, const int64_t *targets, int64_t pixels, int classes, int64_t ignore,
     float smoothing, float distil, float heat, int threads, float *loss, float *gradient) {
@@ -129,6 +129,7 @@ extern "C" int convfabric_pixel_loss(
         if (targets[p] < 0 || targets[p] >= classes) return -1;
         counted++;
     }
+    const double most = double(std::max<int64_t>(1, counted));
     std::vector<double> sums(threads, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
@@ -140,11 +141,11 @@ extern "C" int convfabric_pixel_loss(
                 Vector losses = lesson.losses(logits + p * classes, teachers, targets + p, some);
                 for (int lane = 0; lane < some; lane++)
                     if (targets[p + lane] != ignore) sums[t] += losses[lane];
-                lesson.write(gradient + p * classes, targets + p, some, 1.f / counted);
+                lesson.write(gradient + p * classes, targets + p, some, float(1 / most));
             });
     }
     double sum = 0;
     for (double one : sums) sum += one;
-    *loss = float(sum / counted);
+    *loss = float(sum / most);
     return 0;
 }

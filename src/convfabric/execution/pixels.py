@@ -5,8 +5,9 @@
 
     (1 - distil) · cross-entropy with smoothed labels + distil · heat² · KL(teacher ‖ own), both at 1/heat,
 
-the mean over pixels whose target is not ``ignore``, without a teacher the cross-entropy alone; then the gradient by the
-logits, which autograd takes from there. Raises IndexError where a target is none of the K classes.
+the mean over pixels whose target is not ``ignore``, 0 where there are none; without a teacher the cross-entropy alone.
+Then the gradient by the logits, which autograd takes from there. Raises IndexError where a target is none of the K
+classes.
 """
 
 import ctypes

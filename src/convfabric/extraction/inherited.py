@@ -42,9 +42,11 @@ class Judge:
     def unseen(data: ImageSet) -> ImageSet:
         """The data with validation images alone that no judge has seen, for what is decided after a search.
 
-        What was searched for on some images looks better on them than it is.
+        What was searched for on some images looks better on them than it is. Where there is one image, it is that.
         """
-        return replace(data, splits={"val": drawn(data.splits["val"], 4 * _many(JUDGING, data), after=_judging(data))})
+        val = data.splits["val"]
+        seen = _judging(data) if len(val) > 1 else 0
+        return replace(data, splits={"val": drawn(val, 4 * _many(JUDGING, data), after=seen)})
 
     def __call__(self, graph: Graph) -> float:
         """The fitness of a sub-network."""

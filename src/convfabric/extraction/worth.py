@@ -43,20 +43,19 @@ def loss_change(fabric: Fabric, data: ImageSet) -> Worths:
     chosen = [[position * stride for position in positions] for positions in in_order(count, batch)]
     for images, targets in split.batches(chosen):
         prepared = data.preprocessing.normalised(images.to(device))
-        for name, change in _gate_gradients(fabric, prepared, targets.to(device).long(), data.ignore).items():
+        for name, change in _gate_gradients(fabric, prepared, targets.to(device).long(), data.void).items():
             totals[name] += float(change.square().sum())
     fabric.train(was_training)
     return {name: total / count for name, total in totals.items()}
 
 
-def _gate_gradients(fabric: Fabric, images: Tensor, targets: Tensor, ignore: int) -> dict[str, Tensor]:
+def _gate_gradients(fabric: Fabric, images: Tensor, targets: Tensor, void: int) -> dict[str, Tensor]:
     """The gradient of each image's loss by a gate on each edge: one (B,) tensor for each edge."""
     names = [edge.name for edge in fabric.graph.edges]
     gates = {name: torch.ones(len(images), 1, 1, 1, device=images.device, requires_grad=True) for name in names}
-    ignored = ignore if fabric.graph.head.task == "segmentation" else -100
     total = images.new_zeros(())
     for logits in fabric.forward_exits(images, gates=gates):
-        each = F.cross_entropy(logits, targets, ignore_index=ignored, reduction="none")
+        each = F.cross_entropy(logits, targets, ignore_index=void, reduction="none")
         total = total + (each if each.ndim == 1 else each.mean((1, 2))).sum()
     gradients = torch.autograd.grad(total, list(gates.values()))
     return {name: gradient.flatten() for name, gradient in zip(gates, gradients, strict=True)}

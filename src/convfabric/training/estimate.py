@@ -3,6 +3,7 @@
 import copy
 import time
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from convfabric.costs import FLOAT_BYTES, costs
 from convfabric.data.imageset import ImageSet
@@ -47,14 +48,13 @@ def estimate(
     which the backward pass needs; the interpreter and the data come on top.
     """
     run = Run(copy.deepcopy(fabric), data, recipe, teacher=teacher, device=device)
-    began = time.monotonic()
-    for step, (images, targets) in enumerate(run.batches(0, 0)):
+    batches = chain.from_iterable(run.batches(epoch, 0) for epoch in range(TIMED_STEPS))
+    began = 0.0
+    for step, (images, targets) in enumerate(islice(batches, TIMED_STEPS)):
         run.take_step(run.model, images, targets)
         if step == 0:
             began = time.monotonic()
-        if step == TIMED_STEPS - 1 or run.steps_an_epoch == step + 1:
-            break
-    seconds = (time.monotonic() - began) / max(1, step)
+    seconds = (time.monotonic() - began) / (TIMED_STEPS - 1)
     found = costs(fabric.graph, data.preprocessing.size)
     responses = found.activation_bytes * (run.batch // run.parts) * (0.5 if run.plan.bfloat16 else 1.0) * 2
     return Estimate(

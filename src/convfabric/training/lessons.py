@@ -49,11 +49,11 @@ class Lesson(Protocol):
         ...
 
 
-def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, ignore: int, image: Size) -> Lesson:
-    """The lesson that a recipe asks for."""
-    whole, total = for_training(fabric, plan), partial(summed_loss, ignore=ignore, kernels=plan.kernels)
+def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size) -> Lesson:
+    """The lesson that a recipe asks for; targets of the value ``void`` do not count."""
+    whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels)
     if recipe.gates != "none":
-        return _Gated(fabric, recipe, whole, total, ignore, image)
+        return _Gated(fabric, recipe, whole, total, void, image)
     if recipe.subnetworks:
         return _WithParts(fabric, recipe, WithSubnetworks(fabric, whole, plan.kernels), total, image)
     return _Whole(fabric, recipe, whole, total)
@@ -112,13 +112,11 @@ class _Behind(nn.Module):
         super().__init__()
         self.whole, self.gates = whole, gates
 
-    def forward(
-        self, images_BCHW: Tensor, targets: Tensor, ignore: int, way: float
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(self, images_BCHW: Tensor, targets: Tensor, void: int, way: float) -> tuple[tuple[Tensor, ...], Tensor]:
         """Logits of every exit, and what the gates add to the loss."""
         draw = self.gates.draw(len(images_BCHW))
         exits: tuple[Tensor, ...] = self.whole(images_BCHW, self.gates.by_edge(draw))
-        losses = [F.cross_entropy(e.float(), targets, ignore_index=ignore, reduction="none") for e in exits]
+        losses = [F.cross_entropy(e.float(), targets, ignore_index=void, reduction="none") for e in exits]
         each_B = sum((one.flatten(1).mean(1) if one.ndim > 1 else one for one in losses), torch.zeros(()))
         return exits, self.gates.loss(draw, each_B, way)
 
@@ -126,11 +124,9 @@ class _Behind(nn.Module):
 class _Gated:
     """Edges are kept or not, image by image, and the gates learn which to keep."""
 
-    def __init__(
-        self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total, ignore: int, image: Size
-    ) -> None:
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total, void: int, image: Size) -> None:
         self.recipe, self.total = recipe, total
-        self.ignore = ignore if fabric.graph.head.task == "segmentation" else -100
+        self.void = void
         self.own: nn.Module = Gates(fabric.graph, recipe, image)
         self.model: nn.Module = _Behind(whole, self.gates)
 
@@ -141,7 +137,7 @@ class _Gated:
         return self.own
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
-        exits, of_gates = model(images, targets, self.ignore, turn.way)
+        exits, of_gates = model(images, targets, self.void, turn.way)
         loss: Tensor = self.total(exits, targets, self.recipe, taught=taught) + of_gates
         return loss
 

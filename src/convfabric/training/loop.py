@@ -128,7 +128,7 @@ class Run:
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
-        self.lesson = lesson_of(self.fabric, recipe, self.plan, data.ignore, data.preprocessing.size)
+        self.lesson = lesson_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size)
         self.lesson.own.to(self.accelerator.device)
         self.model = self.lesson.model
         self.optimiser = _optimiser(self.fabric, self.lesson.own, recipe)

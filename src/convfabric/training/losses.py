@@ -17,12 +17,12 @@ def summed_loss(
     exits: Sequence[Tensor],
     targets: Tensor,
     recipe: Recipe,
-    ignore: int,
+    void: int,
     taught: Tensor | None = None,
     kernels: bool = False,
 ) -> Tensor:
     """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4)."""
-    losses = [loss(logits.float(), targets, recipe, ignore, taught, kernels) for logits in exits]
+    losses = [loss(logits.float(), targets, recipe, void, taught, kernels) for logits in exits]
     total = losses[0]
     for other in losses[1:]:
         total = total + other
@@ -33,32 +33,30 @@ def loss(
     logits: Tensor,
     targets: Tensor,
     recipe: Recipe,
-    ignore: int,
+    void: int,
     taught: Tensor | None = None,
     kernels: bool = False,
 ) -> Tensor:
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
 
-    Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); pixels of the value ``ignore`` do not count.
+    Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, and where
+    none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`.
     ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
     """
     if kernels and pixels.runs(logits):
         numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
-        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, taught, ignore, *numbers)
+        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, taught, void, *numbers)
         return found[0]
-    labelled = F.cross_entropy(
-        logits, targets, ignore_index=ignore if logits.ndim == 4 else -100, label_smoothing=recipe.label_smoothing
-    )
+    counts = targets != void
+    smoothing, counted = recipe.label_smoothing, counts.sum().clamp(min=1)
+    labelled = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=smoothing, reduction="sum")
     if taught is None:
-        return labelled
-    return (1 - recipe.distil) * labelled + recipe.distil * _divergence(logits, taught, targets, recipe, ignore)
+        return labelled / counted
+    taking_after = (_divergence(logits, taught, recipe.temperature) * counts).sum()
+    return ((1 - recipe.distil) * labelled + recipe.distil * taking_after) / counted
 
 
-def _divergence(logits: Tensor, taught: Tensor, targets: Tensor, recipe: Recipe, ignore: int) -> Tensor:
-    """T² · KL(teacher ‖ student), mean over images or counted pixels (Hinton et al. 2015, section 2)."""
-    heat = recipe.temperature
+def _divergence(logits: Tensor, taught: Tensor, heat: float) -> Tensor:
+    """heat² · KL(teacher ‖ student) of each image or pixel (Hinton et al. 2015, section 2)."""
     student, teacher = F.log_softmax(logits / heat, 1), F.log_softmax(taught / heat, 1)
-    apart = F.kl_div(student, teacher, log_target=True, reduction="none").sum(1)
-    if logits.ndim == 4:
-        apart = apart[targets != ignore]
-    return heat**2 * apart.mean()
+    return heat**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(1)

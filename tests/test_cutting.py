@@ -1,0 +1,104 @@
+"""What is cut from a trained fabric a second time: stopped, gone on with, kept or replaced."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convfabric import pipeline
+from convfabric.curve import curve
+from convfabric.cutting import by_trying
+from convfabric.data.imageset import drawn
+from convfabric.data.opening import open_data
+from convfabric.errors import BudgetError
+from convfabric.extraction.inherited import Judge
+from convfabric.job import job_from
+from convfabric.latency.measurement import Latency
+from convfabric.pipeline import Listener, fit
+from convfabric.runs import begin, job_of, noted
+from convfabric.sampling import Sampler
+from convfabric.weavers import weave
+from test_pipeline import done, refusal
+
+SMALL: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "epochs": 1, "search": "exact"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    fit("digits", folder, macs="80%", listener=Listener(say=lambda text: None), **SMALL)
+    return folder
+
+
+@pytest.fixture
+def run(first: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(first, tmp_path / "run")
+
+
+def test_a_cut_that_is_stopped_before_fine_tuning_shows_no_earlier_network_and_goes_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*anything: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "_finetune", stopped)
+    assert "interrupted" in refusal(["extract", run, "--macs", "40%"], code=130)
+    monkeypatch.undo()
+    assert "has no network yet" in refusal(["export", run])
+    done(["extract", run, "--macs", "40%", "--resume"])
+    record = noted(run)
+    assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
+
+
+def test_going_on_with_another_budget_is_refused_and_leaves_the_network(run: Path) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    said = refusal(["extract", run, "--macs", "40%", "--resume"])
+    assert "was cut to 80% of the fabric's MACs per image, now 40% of" in said
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"runs": 1, "warm_up_runs": 1, "threads": 1, "batch": 1, "size": (8, 8), "runtime": "a slow one"}
+    takes = Latency(median_ms=9.0, quickest_ms=9.0, spread_ms=0.0, **quick)  # type: ignore[arg-type]
+    monkeypatch.setattr(pipeline, "measure", lambda *anything: takes)
+    quiet = Listener(say=lambda text: None)
+    for _ in range(2):
+        with pytest.raises(BudgetError, match=r"at most 5 ms|9\.000 ms measured, 5\.000 ms allowed"):
+            curve(run, "latency_ms", [5.0], listener=quiet)
+    rows = curve(run, "macs", ["60%"], listener=quiet)
+    assert [row["budget"] for row in rows] == ["60% of the fabric's MACs per image"]
+    assert rows[0]["threads"] == "1"
+
+
+def test_a_new_fabric_has_no_curve_of_the_one_before(run: Path) -> None:
+    (run / "curve.html").write_text("of before")
+    begin(run, job_of(run), force=True)
+    assert not (run / "curve.html").exists()
+
+
+def test_one_validation_image_is_enough() -> None:
+    digits = open_data("digits")
+    data = replace(digits, splits={"train": drawn(digits.splits["train"], 40), "val": drawn(digits.splits["val"], 1)})
+    assert len(Judge.unseen(data).splits["val"]) == 1
+
+
+def test_what_an_earlier_search_found_better_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = weave("fabric-tiny", size=(8, 8), image_channels=1)
+    sampler = Sampler.of(graph, 0.5, (8, 8))
+    best = sampler.smallest
+
+    class Set(Judge):
+        def __call__(self, part: Any) -> float:
+            return self.known.setdefault(part, 0.0)
+
+    judge = Set(None, SimpleNamespace(splits={"val": []}), None, {best: 1.0})  # type: ignore[arg-type]
+    monkeypatch.setattr("convfabric.cutting.Judge", SimpleNamespace(of=lambda *anything: judge))
+    found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, prediction=None)
+    job = job_from({"data": "digits", "trials": 3})
+    monkeypatch.setattr("convfabric.cutting._starts", lambda *anything: [])
+    cutter: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, found=found, job=job, worth={})
+    cutter.say = lambda text: None
+    assert by_trying(cutter)(job.budget) == best
