@@ -86,7 +86,7 @@ def test_memory_is_that_of_weights_and_responses() -> None:
 
 @pytest.mark.parametrize("said", ["0", "-3", "fast", "0%", "150%", "nan", "%"])
 def test_a_ceiling_that_is_no_positive_number_is_refused(said: str) -> None:
-    with pytest.raises(SettingError, match=f"macs={said}: give a number above 0, or a share"):
+    with pytest.raises(SettingError, match=f"macs={said}: give a number above 0, such as 10M, or a share"):
         budget_from({"macs": said})
 
 

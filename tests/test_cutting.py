@@ -47,7 +47,7 @@ def test_a_cut_that_is_stopped_before_fine_tuning_shows_no_earlier_network_and_g
     monkeypatch.setattr(pipeline, "_finetune", stopped)
     assert "interrupted" in refusal(["extract", run, "--macs", "40%"], code=130)
     monkeypatch.undo()
-    assert "has no network yet" in refusal(["export", run])
+    assert all("has no network yet" in refusal([command, run]) for command in ("export", "report"))
     done(["extract", run, "--macs", "40%", "--resume"])
     record = noted(run)
     assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
@@ -71,6 +71,22 @@ def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeyp
     rows = curve(run, "macs", ["60%"], listener=quiet)
     assert [row["budget"] for row in rows] == ["60% of the fabric's MACs per image"]
     assert rows[0]["threads"] == "1"
+
+
+def test_what_can_be_counted_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    said = refusal(["fit", "digits", "--resume", "--out", tmp_path / "mistyped", "--macs", "0.01k"], code=3)
+    assert "mistyped: nothing to go on with, so a new run begins" in said
+    assert "no sub-network fits 10 MACs per image" in said
+    assert "timing operations" not in said
+
+
+def test_a_network_that_was_not_fine_tuned_is_not_called_so(run: Path) -> None:
+    assert noted(run)["network"]["finetuned"]
+    done(["extract", run, "--macs", "60%", "--set", "finetune=0"])
+    assert not noted(run)["network"]["finetuned"]
+    done(["export", run])
+    done(["report", run])
+    assert "not fine-tuned" in (run / "report.html").read_text("utf-8")
 
 
 def test_a_new_fabric_has_no_curve_of_the_one_before(run: Path) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 
 from convfabric.archive import Passport
-from convfabric.choice import Budget, ceiling, choose, choose_exactly, fits, measures, said_amount
+from convfabric.choice import Budget, Measure, ceiling, choose, choose_exactly, fits, measures, said_amount
 from convfabric.choice.evolution import Evolution
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import BudgetError, SettingError
@@ -27,6 +27,7 @@ from convfabric.latency.measurement import Latency, measure
 from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
 from convfabric.latency.table import Conditions, Table
 from convfabric.noting import Say
+from convfabric.operators import Size
 from convfabric.sampling import Sampler
 from convfabric.training.estimate import said_time
 
@@ -35,6 +36,7 @@ HEADROOM = 0.97
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
 SAMPLE_SECONDS = 0.1
+FEW = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +48,26 @@ class Survey:
     prediction: Prediction
 
     def resolved(self, budget: Budget) -> Budget:
-        """The budget with every share turned into a number.
-
-        Raises BudgetError, naming what the smallest sub-network takes, where that is above a ceiling.
-        """
-        how = measures(self.prediction.image, lambda graph: self.measured(graph).median_ms)
-        asked = {name: how[name] for name in budget.ceilings}
-        budget = budget.resolved({name: measure_of(self.sampler.graph) for name, measure_of in asked.items()})
-        for name, measure_of in asked.items():
-            _check_smallest(self.sampler.smallest, name, ceiling(budget, name), measure_of(self.sampler.smallest))
-        return budget
+        """The budget with every share turned into a number; raises what :func:`in_reach` does."""
+        return in_reach(budget, self.sampler, self.prediction.image, lambda graph: self.measured(graph).median_ms)
 
     def fits(self, graph: Graph, budget: Budget) -> bool:
         """Whether a graph is predicted to be under every ceiling of a resolved budget."""
         how = measures(self.prediction.image, self.prediction.milliseconds)
         return fits(graph, budget, {name: how[name] for name in budget.ceilings})
+
+
+def in_reach(budget: Budget, sampler: Sampler, image: Size, latency_ms: Measure | None = None) -> Budget:
+    """The budget with every share turned into a number.
+
+    Raises BudgetError, naming what the smallest sub-network takes, where that is above a ceiling.
+    """
+    how = measures(image, latency_ms)
+    asked = {name: how[name] for name in budget.ceilings}
+    budget = budget.resolved({name: measure_of(sampler.graph) for name, measure_of in asked.items()})
+    for name, measure_of in asked.items():
+        _check_smallest(sampler.smallest, name, ceiling(budget, name), measure_of(sampler.smallest))
+    return budget
 
 
 def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> None:
@@ -80,7 +87,8 @@ def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey
     sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
     table = Table.opened(Conditions(threads=threads))
     say(f"timing operations that are not known yet, and {MEASURED_GRAPHS} sub-networks, on this machine")
-    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms)
+    watch = _time_left("measurements", say)
+    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms, watch=watch)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
     return Survey(sampler=sampler, measured=measured, prediction=prediction)
@@ -217,20 +225,22 @@ def by_trying(cutter: Cutter) -> Search:
         cutter.say(f"trying {trials} sub-networks on {len(judge.few.splits['val'])} validation images")
         evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge)
         starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(cutter, budget)]
-        evolution.run(starts, trials, watch=_time_left(trials, cutter.say))
+        told = _time_left("sub-networks tried", cutter.say)
+        evolution.run(starts, trials, watch=lambda done, best: told(done, trials))
         return max(filter(under, judge.known), key=judge)
 
     return search
 
 
-def _time_left(trials: int, say: Say) -> Callable[[int, float], None]:
-    """Says after a few trials, and at each quarter of them, how long the rest will take."""
-    began, told = time.monotonic(), {4, *(trials * part // 4 for part in (1, 2, 3))}
+def _time_left(what: str, say: Say) -> Callable[[int, int], None]:
+    """Says early, and at the half, how long the rest will take; the clock runs from the first that is done."""
+    began = list[float]()
 
-    def watch(done: int, best: float) -> None:
-        if done in told and done < trials:
-            seconds = (time.monotonic() - began) * (trials - done) / done
-            say(f"{done} of {trials} sub-networks tried, about {said_time(seconds)} left")
+    def watch(done: int, of: int) -> None:
+        began.append(time.monotonic())
+        if done in (FEW, of // 2) and 1 < done < of:
+            seconds = (began[-1] - began[0]) * (of - done) / (done - 1)
+            say(f"{done} of {of} {what}, about {said_time(seconds)} left")
 
     return watch
 

@@ -26,6 +26,8 @@ class Evaluation:
     score: Score
     anytime: dict[str, Any] | None
     """Of several exits the score and cost of each, see :func:`convfabric.anytime.anytime_facts`; needs a val split."""
+    trained_on: bool = False
+    """Whether images that the network was trained on are among them."""
 
 
 def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
@@ -45,7 +47,10 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    return Evaluation(split=name, score=found, anytime=anytime_facts(network, data, name) if several else None)
+    own = source is not None and Path(source).resolve() == Path(job.data).resolve()
+    trained_on = name == "train" or (own and name == "all")
+    anytime = anytime_facts(network, data, name) if several else None
+    return Evaluation(split=name, score=found, anytime=anytime, trained_on=trained_on)
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:

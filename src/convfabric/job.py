@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -93,7 +94,11 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     usual = find_preset(network).training
     settings = settings if settings.get("gates", "none") != "none" else {**usual, **settings}
     if unknown := sorted(set(settings) - set(known)):
-        raise SettingError(f"{', '.join(unknown)}: unknown for {network}. Known settings are {', '.join(known)}.")
+        near = get_close_matches(unknown[0], known, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise SettingError(
+            f"{', '.join(unknown)}: unknown for {network}. {meant}Known settings are {', '.join(known)}."
+        )
     if not isinstance(settings.get("data"), str):
         raise SettingError("data: say which folder, CSV file or named set to use.")
     parts: dict[str, Any] = {

@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from convfabric.archive import (
     save_fabric,
     write_atomically,
 )
-from convfabric.cutting import HEADROOM, Cutter, Survey, survey
+from convfabric.cutting import HEADROOM, Cutter, Survey, in_reach, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -39,6 +39,7 @@ from convfabric.latency.measurement import measure
 from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_network
+from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, Watch, plan_of, train
@@ -97,6 +98,8 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
 def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
     """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget."""
     papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
+    sampler = Sampler.of(graph, job.recipe.narrowest, data.preprocessing.size)
+    in_reach(replace(job.budget, latency_ms=None), sampler, data.preprocessing.size)
     found = survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say)
     found.resolved(job.budget)
     return found
@@ -148,14 +151,17 @@ def extract_step(
     began = time.monotonic()
     _finetune(folder, job, data, fabric, network, listener, resume)
     tuned_on_val = score(network, unseen, "val")
-    if tuned_on_val.surely_below(on_val):
+    worse = tuned_on_val.surely_below(on_val)
+    if worse:
         change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
-        listener.say(f"fine-tuning took val {change}: kept as before it; more epochs help")
+        chance = f"on {on_val.images} validation images that no search has seen"
+        listener.say(f"fine-tuning took answers {change} {chance}: the network is kept as before; more epochs help")
         network = before
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))
     spent = time.monotonic() - began
-    scores = {"as_cut": asdict(as_cut), "refreshed": asdict(refreshed), "seconds": spent}
+    finetuned = job.procedure.finetune > 0 and not worse
+    scores = {"as_cut": asdict(as_cut), "refreshed": asdict(refreshed), "seconds": spent, "finetuned": finetuned}
     note(folder, network=network_facts(network, data) | noted(folder)["cut"] | scores)
     return network
 
@@ -251,9 +257,9 @@ def _export_exits(folder: Path, network: Fabric, papers: Passport, data: ImageSe
 
 def report_step(folder: Path, data: ImageSet) -> Path:
     """``report.html`` of a run folder, from what was noted and what the network answers."""
+    network, papers = load_fabric(folder)
     if not noted(folder).get("exported"):
         raise ArchiveError(f"{folder}: not exported yet; convfabric export {folder} does it.")
-    network, papers = load_fabric(folder)
     fabric, _ = load_fabric(folder / "fabric")
     return write_report(folder, noted(folder), fabric.graph, network, papers, data)
 
@@ -275,11 +281,13 @@ def run_job(
     if process_count() > 1:
         raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
     listener = listener or Listener()
+    check_may_begin(folder, job, force=force, resume=resume)
+    if resume and not folder.exists():
+        listener.say(f"{folder}: nothing to go on with, so a new run begins")
     data = data or opened(job)
     say_data(data, listener.say)
     if not job.budget.ceilings:
         listener.say("no budget was given: every edge stays (see --latency-ms, --macs, --params, --memory-mb)")
-    check_may_begin(folder, job, force=force, resume=resume)
     found = None
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         found = surveyed(woven(job, data), job, data, listener)

@@ -19,6 +19,7 @@ _UNITS = {
     "memory_mb": ("MB", 1.0),
     "edges": ("edges", 1.0),
 }
+_PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +61,12 @@ class Budget:
 
 def _said_ceiling(name: str, ceiling: Ceiling) -> str:
     if isinstance(ceiling, str):
-        return f"{ceiling} of the fabric's {_UNITS[name][0].removeprefix('M ').removeprefix('k ')}"
+        return f"{ceiling} of the fabric's {_bare(name)}"
     return said_amount(name, ceiling or 0.0)
 
 
 def _checked(name: str, ceiling: Ceiling) -> None:
-    said = ceiling if isinstance(ceiling, str) else f"{ceiling or 0:g}"
-    wanted = f"{name}={said}: give a number above 0, or a share such as 25%, of at most 100%."
+    wanted = _wanted(name, ceiling if isinstance(ceiling, str) else f"{ceiling or 0:g}")
     try:
         number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else 1 if ceiling is None else ceiling)
     except ValueError:
@@ -76,11 +76,16 @@ def _checked(name: str, ceiling: Ceiling) -> None:
         raise SettingError(wanted)
 
 
-def budget_from(settings: Mapping[str, Ceiling]) -> Budget:
-    """The budget in a mapping of settings; plain numbers may come as text.
+def _wanted(name: str, said: str) -> str:
+    such = ", such as 10M" if name in ("macs", "params") else ""
+    return f"{name}={said}: give a number above 0{such}, or a share such as 25%, of at most 100%."
 
-    >>> budget_from({"macs": "2e6"}).macs
-    2000000.0
+
+def budget_from(settings: Mapping[str, Ceiling]) -> Budget:
+    """The budget in a mapping of settings; numbers may come as text, MACs and parameters in k, M or G.
+
+    >>> budget_from({"macs": "2e6"}).macs, budget_from({"params": "1.5k"}).params
+    (2000000.0, 1500.0)
     """
     if unknown := sorted(set(settings) - {field.name for field in fields(Budget)}):
         raise SettingError(f"{', '.join(unknown)}: a budget has {', '.join(_UNITS)}.")
@@ -90,20 +95,26 @@ def budget_from(settings: Mapping[str, Ceiling]) -> Budget:
 def _number(name: str, value: Ceiling) -> Ceiling:
     if not isinstance(value, str) or value.endswith("%"):
         return value
+    times = _PREFIXES.get(value[-1:], 1.0) if name in ("macs", "params") else 1.0
     try:
-        return float(value)
+        return times * float(value[:-1] if times > 1 else value)
     except ValueError:
-        raise SettingError(f"{name}={value}: give a number above 0, or a share such as 25%.") from None
+        raise SettingError(_wanted(name, value)) from None
 
 
 def said_amount(name: str, value: float) -> str:
     """A number of the budget with its unit.
 
-    >>> said_amount("macs", 2_500_000)
-    '2.5 M MACs per image'
+    >>> said_amount("macs", 2_500_000), said_amount("macs", 1)
+    ('2.5 M MACs per image', '1 MACs per image')
     """
     unit, scale = _UNITS[name]
-    return f"{value / scale:.3g} {unit}"
+    return f"{value:.0f} {_bare(name)}" if value < scale / 100 and scale > 1 else f"{value / scale:.3g} {unit}"
+
+
+def _bare(name: str) -> str:
+    """The unit without the letter of its scale."""
+    return _UNITS[name][0].removeprefix("M ").removeprefix("k ")
 
 
 def measures(image: Size, latency_ms: Measure | None = None) -> dict[str, Measure]:

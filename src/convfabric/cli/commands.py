@@ -98,7 +98,7 @@ def fit(
 
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
-    verdict, last = record["data"]["verdict"], "fine-tuned" if job.procedure.finetune else "kept"
+    verdict, last = record["data"]["verdict"], "fine-tuned" if network_facts["finetuned"] else "not tuned"
     answer(
         as_json,
         record,
@@ -141,8 +141,9 @@ def train(
         from convfabric.environment import is_first_process
         from convfabric.noting import say_data
         from convfabric.pipeline import Listener, opened, train_step, woven
-        from convfabric.runs import begin
+        from convfabric.runs import begin, check_may_begin
 
+        check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
         woven(job, images)
         begin(folder, job, force=force, resume=resume)
@@ -230,8 +231,10 @@ def evaluate(
 
     with refusals():
         found = run_evaluate(run, data, split)
-    score, facts = asdict(found.score), asdict(found.score) | {"split": found.split, "anytime": found.anytime}
+    score = asdict(found.score)
+    facts = score | {"split": found.split, "anytime": found.anytime, "trained_on": found.trained_on}
     line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
+    line += "; the network was trained on some or all of them" * found.trained_on
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.anytime)] if found.anytime else []
     answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 

@@ -16,14 +16,16 @@ Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [defau
 Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
 Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.  [default: fit for their number]")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training images.  [default, and 0: fit for their number]")
+]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
 LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
-Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, or a share such as 25%.")]
+Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, such as 10M, or a share such as 25%.")]
 Params = Annotated[str | None, typer.Option(help="Trained values, or a share.")]
 MemoryMb = Annotated[str | None, typer.Option(help="Megabytes of weights and responses alive at once, or a share.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.")]

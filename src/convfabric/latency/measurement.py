@@ -34,8 +34,9 @@ class Latency:
     def __str__(self) -> str:
         blocks = f"{self.runs} runs after {self.warm_up_runs} (middle one of {BLOCKS} blocks)"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        disturbed = " (other work disturbed it)" if self.spread_ms > self.median_ms else ""
         return (
-            f"{self.median_ms:.3f} ms median, quartiles {self.spread_ms:.3f} ms apart, {blocks}, "
+            f"{self.median_ms:.3f} ms median, quartiles {self.spread_ms:.3f} ms apart{disturbed}, {blocks}, "
             f"batch {self.batch}, {threads}, {self.runtime}"
         )
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,10 +176,12 @@ def calibrate(
     table: Table,
     measured_ms: Callable[[Graph], float],
     count: int = MEASURED_GRAPHS,
+    watch: Callable[[int, int], None] = lambda done, of: None,
 ) -> Prediction:
     """A prediction for the sub-networks of a graph: operations timed that the table lacks, and a few whole ones.
 
     Those are measured in turns, and the least of each counts: a neighbour's work makes a network slower, never quicker.
+    ``watch`` is told of the measurements of whole ones how many are done.
     """
     simple = simplified(sampler.graph)
     table.measure(every_operation(sampler, simple, image))
@@ -187,6 +190,8 @@ def calibrate(
         return sum(table.milliseconds(work) for work in operations(graph, simple, image))
 
     chosen = sample_graphs(sampler, added, count)
-    turns = [[measured_ms(graph) for graph in chosen] for _ in range(TURNS)]
-    least = {graph: min(times) for graph, *times in zip(chosen, *turns, strict=True)}
+    least = dict.fromkeys(chosen, inf)
+    for done, graph in enumerate(chosen * TURNS, 1):
+        least[graph] = min(least[graph], measured_ms(graph))
+        watch(done, TURNS * len(chosen))
     return predict_from(least, table, simple, image)

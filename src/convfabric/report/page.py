@@ -110,7 +110,7 @@ def _answers(record: Facts) -> str:
         ("fabric", record["fabric"]["score"]),
         ("just cut", network["as_cut"]),
         ("statistics refreshed", network["refreshed"]),
-        ("fine-tuned", network["score"]),
+        ("fine-tuned" if network.get("finetuned", True) else "not fine-tuned", network["score"]),
     )
     rows = [[name, said_share(score), f"{score['loss']:.4f}", str(score["images"])] for name, score in stages]
     return table(["network", figure_name(record), "loss (nats)", "images"], rows)

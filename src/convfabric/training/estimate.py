@@ -33,10 +33,10 @@ class Estimate:
 def said_time(seconds: float) -> str:
     """Seconds for people.
 
-    >>> said_time(41.2), said_time(150)
-    ('41 seconds', '2.5 minutes')
+    >>> said_time(41.2), said_time(150), said_time(1)
+    ('41 seconds', '2.5 minutes', '1 second')
     """
-    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
 
 
 def estimate(
