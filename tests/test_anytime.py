@@ -21,7 +21,7 @@ from convfabric.cli.commands import app
 from convfabric.costs import costs
 from convfabric.data.opening import DataOptions, open_data
 from convfabric.errors import ExportError, GraphError, SettingError
-from convfabric.evaluation import evaluate, predictions
+from convfabric.evaluation import evaluate, predictor
 from convfabric.exporting import stages as exporting_stages
 from convfabric.exporting.stages import export_stages, stages
 from convfabric.extraction.surgery import extract
@@ -207,7 +207,7 @@ def test_predict_answers_as_predict_py_does(run: Path, tmp_path: Path) -> None:
         Image.fromarray(image[0].numpy()).save(files[-1])
     words = [sys.executable, str(run / "predict.py"), *map(str, files)]
     found = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
-    for line, ours in zip(map(json.loads, found), predictions(run, files), strict=True):
+    for line, ours in zip(map(json.loads, found), map(predictor(run), files), strict=True):
         assert (line["class"], line["exit"]) == (ours["class"], ours["exit"])
         assert line["probability"] == pytest.approx(ours["probability"], abs=1e-4)
 

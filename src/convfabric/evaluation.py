@@ -1,6 +1,6 @@
 """A finished run on other images: scored on a data set, or answering for single files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,11 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
     return replace(data, classes=papers.classes, preprocessing=papers.preprocessing, splits={split: seen})
 
 
-def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """For each image file its class and probability, or the path of the mask written into the present folder.
+def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
+    """From an image file to its class and probability, or the path of the mask written into the present folder.
 
-    Of several exits the first confident one answers, by the thresholds that were exported.
+    Of several exits the first confident one answers, by the thresholds that were exported. What is returned raises
+    DataError for a file that is no image.
     """
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
@@ -81,7 +82,8 @@ def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
     limits = anytime.get("recommended", {}).get("limits")
     if preprocessing.channels not in (1, 3):
         raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
-    for path in images:
+
+    def predict(path: Path) -> dict[str, Any]:
         array, _ = read_picture(path, preprocessing.channels)
         pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())
         prepared, left = preprocessing.normalised(pixels.permute(2, 0, 1)[None]), {}
@@ -95,12 +97,13 @@ def predictions(run: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
             odds = logits.softmax(0)
             best = int(odds.argmax())
             named = {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
-            yield named | left
-        else:
-            mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
-            if preprocessing.fitting == "stretch":
-                mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
-            yield {"image": str(path), "mask": str(_written(mask, path))}
+            return named | left
+        mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
+        if preprocessing.fitting == "stretch":
+            mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
+        return {"image": str(path), "mask": str(_written(mask, path))}
+
+    return predict
 
 
 def _written(mask: Image.Image, path: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from convfabric.cli.budgeting import calibrate, curve
-from convfabric.cli.telling import Shown, answer, refusals, say
+from convfabric.cli.telling import REFUSED, Shown, answer, refusals, say
 from convfabric.cli.words import (
     AsJson,
     Config,
@@ -244,14 +244,26 @@ def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
 ) -> None:
-    """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights."""
+    """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights.
+
+    A file that is no image is named, and the others are answered; the exit code is 1 then.
+    """
     import json
 
-    from convfabric.evaluation import predictions
+    from convfabric.errors import DataError
+    from convfabric.evaluation import predictor
 
+    refused = 0
     with refusals():
-        for found in predictions(run, images):
-            typer.echo(json.dumps(found, ensure_ascii=False))
+        answer_of = predictor(run)
+        for image in images:
+            try:
+                typer.echo(json.dumps(answer_of(image), ensure_ascii=False))
+            except DataError as fault:
+                refused += 1
+                typer.secho(f"error: {fault}", fg="red", err=True)
+    if refused:
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
