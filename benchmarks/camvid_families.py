@@ -22,7 +22,7 @@ from records import RESULTS, write_record
 from timed import epochs_for, timed_fabric
 
 VOID = 11
-TRELLIS: dict[str, Any] = {"finest": 2, "scales": 4, "channels": 16}
+TRELLIS: dict[str, Any] = {"layers": 6, "finest": 2, "scales": 4, "channels": 16}
 MOST_CHANNELS = 64
 
 

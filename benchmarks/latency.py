@@ -31,9 +31,9 @@ from convfabric.weavers import weave
 from records import RESULTS, write_record
 
 FABRICS: Mapping[str, Mapping[str, Any]] = {
-    "fabric-small": {},
-    "fabric-small, from 1/2": {"finest": 1, "channels": 32},
-    "fabric-small, block": {"operators": "block"},
+    "fabric-small, six layers": {"layers": 6},
+    "fabric-small, six layers from 1/2": {"layers": 6, "finest": 1, "channels": 32},
+    "fabric-small, six layers, block": {"layers": 6, "operators": "block"},
 }
 NARROWEST, ROUNDS = 0.25, 5
 SIZE = (32, 32)

@@ -49,7 +49,7 @@ def chains(rounds: int, threads: int) -> Chains:
             row, taken = beside_chain(f"trellis of {channels} channels", graph, channels, Path(folder), rounds, threads)
             rows.append(row)
             operations += taken
-        graph = cut(weave("fabric-small", size=SIZE), seed=1)
+        graph = cut(weave("fabric-small", size=SIZE, layers=6), seed=1)
         row, taken = beside_chain("fabric-small (blocks)", graph, 32, Path(folder), rounds, threads)
         return Chains(
             [

@@ -30,7 +30,7 @@ def random_worth(graph: Graph, seed: int) -> dict[str, float]:
     ids=str,
 )
 def test_what_is_chosen_is_within_every_ceiling(budget: Budget, seed: int) -> None:
-    graph = weave("fabric-small")
+    graph = weave("fabric-small", layers=6)
     milliseconds = lambda graph: 0.1 * len(graph.edges) + costs(graph, IMAGE).macs / 5e7  # noqa: E731
     how = measures(IMAGE, milliseconds)
     ceilings = budget.resolved({name: measure(graph) for name, measure in how.items()}).ceilings

@@ -113,9 +113,9 @@ class Recipe:
         """The recipe with epochs and batch for so many training images, where they were left open.
 
         >>> [(r.epochs, r.batch) for r in (Recipe().fitted(n, "classification") for n in (150, 1257, 50_000))]
-        [(120, 16), (60, 64), (20, 128)]
+        [(120, 16), (120, 64), (20, 128)]
         """
-        epochs = self.epochs or min(120, max(20, round(75_000 / images)))
+        epochs = self.epochs or min(120, max(20, round(200_000 / images)))
         usual = 128 if images >= 10_000 else 64 if images >= 1000 else 32 if images >= 300 else 16
         batch = min(self.batch or (usual if task == "classification" else 8), images)
         return replace(self, epochs=epochs, batch=batch)

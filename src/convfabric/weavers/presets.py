@@ -56,8 +56,8 @@ _MSDNET_LARGE = Msdnet(base=7, step=7, channels=32, growth=16, factors=(1, 2, 4,
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12),
-        "fabric-small": _fabric("the default", 6, 3, 16),
-        "fabric-medium": _fabric("when a GPU is at hand", 8, 4, 24),
+        "fabric-small": _fabric("the default, for hundreds to thousands of images", 2, 3, 16),
+        "fabric-medium": _fabric("when a GPU is at hand and images are many", 8, 4, 24),
         "paper-mnist-dense": Preset(about="NIPS 2016, MNIST 0.33 % error", numbers=_paper(8, 64), image_channels=1),
         "paper-mnist-narrow": Preset(
             about="the same wiring with 32 channels, for a CPU", numbers=_paper(8, 32), image_channels=1
@@ -106,7 +106,7 @@ def find_preset(name: str) -> Preset:
     """The preset of a name, or a family with its default numbers; SettingError names the nearest ones.
 
     >>> find_preset("fabric-small").numbers.layers, find_preset("unet").numbers.scales
-    (6, 5)
+    (2, 5)
     """
     if name in FAMILIES:
         return Preset(about=FAMILIES[name].about, numbers=FAMILIES[name].numbers())
