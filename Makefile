@@ -7,7 +7,7 @@ READY := .venv/ready
 
 # One thread: on maps of 8×8 pixels a second one gains nothing, and loses much where the cores are shared.
 demo: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/convfabric fit digits --network fabric-tiny --macs 25% --out runs/demo --force
+	OMP_NUM_THREADS=1 $(BIN)/convfabric fit digits --network fabric-tiny --epochs 60 --macs 25% --out runs/demo --force
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q

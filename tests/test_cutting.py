@@ -1,5 +1,6 @@
 """What is cut from a trained fabric a second time: stopped, gone on with, kept or replaced."""
 
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from convfabric import pipeline
+from convfabric.choice import Budget
 from convfabric.curve import curve
 from convfabric.cutting import by_trying
 from convfabric.data.imageset import drawn
@@ -101,10 +103,13 @@ def test_one_validation_image_is_enough() -> None:
     assert len(Judge.unseen(data).splits["val"]) == 1
 
 
-def test_what_an_earlier_search_found_better_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("took_ms", "kept"), [(0.9, True), (1.1, False)])
+def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_slow(
+    took_ms: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = weave("fabric-tiny", size=(8, 8), image_channels=1)
     sampler = Sampler.of(graph, 0.5, (8, 8))
-    best = sampler.smallest
+    best = sampler.draw(random.Random(0))
 
     class Set(Judge):
         def __call__(self, part: Any) -> float:
@@ -116,5 +121,5 @@ def test_what_an_earlier_search_found_better_is_not_given_up(monkeypatch: pytest
     job = job_from({"data": "digits", "trials": 3})
     monkeypatch.setattr("convfabric.cutting._starts", lambda *anything: [])
     cutter: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, found=found, job=job, worth={})
-    cutter.say = lambda text: None
-    assert by_trying(cutter)(job.budget) == best
+    cutter.say, cutter.took = (lambda text: None), {best: took_ms}
+    assert (by_trying(cutter)(Budget(latency_ms=1.0)) == best) == kept

@@ -37,6 +37,7 @@ CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
 SAMPLE_SECONDS = 0.1
 FEW = 5
+"""Of what is done many times, after how many it is said how long the rest takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,8 @@ class Cutter:
         """``worth`` replaces what the job would measure, as gates do that were trained."""
         self.fabric, self.data, self.found, self.job, self.say = fabric, data, found, job, say
         self.worth = worth or WORTHS[job.procedure.worth](fabric, data)
+        self.took: dict[Graph, float] = {}
+        """Milliseconds of what was measured so far."""
         self.search = SEARCHES[job.procedure.search](self)
 
     def cut(self, budget: Budget, share: float = 1.0) -> Cut:
@@ -147,7 +150,7 @@ class Cutter:
         wanted, aim, best = None if allowed is None else share * allowed, share * HEADROOM, None
         for _ in range(MOST_ATTEMPTS):
             graph = self.search(aimed(budget, aim))
-            took = self.found.measured(graph).median_ms
+            took = self.took[graph] = self.found.measured(graph).median_ms
             if wanted is not None and took > wanted:
                 if best:
                     break
@@ -215,8 +218,10 @@ def by_trying(cutter: Cutter) -> Search:
     judge = Judge.of(cutter.fabric, cutter.data, cutter.job.recipe)
 
     def search(budget: Budget) -> Graph:
+        most = _number(budget.latency_ms)
+
         def under(graph: Graph) -> bool:
-            return found.fits(graph, budget)
+            return found.fits(graph, budget) and (most is None or cutter.took.get(graph, 0.0) <= most)
 
         if under(cutter.fabric.graph):
             return cutter.fabric.graph
@@ -234,12 +239,12 @@ def by_trying(cutter: Cutter) -> Search:
 
 def _time_left(what: str, say: Say) -> Callable[[int, int], None]:
     """Says early, and at the half, how long the rest will take; the clock runs from the first that is done."""
-    began = list[float]()
+    times = list[float]()
 
     def watch(done: int, of: int) -> None:
-        began.append(time.monotonic())
+        times.append(time.monotonic())
         if done in (FEW, of // 2) and 1 < done < of:
-            seconds = (began[-1] - began[0]) * (of - done) / (done - 1)
+            seconds = (times[-1] - times[0]) * (of - done) / (done - 1)
             say(f"{done} of {of} {what}, about {said_time(seconds)} left")
 
     return watch

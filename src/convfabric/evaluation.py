@@ -47,8 +47,8 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    own = source is not None and Path(source).resolve() == Path(job.data).resolve()
-    trained_on = name == "train" or (own and name == "all")
+    own = source is None or Path(source).resolve() == Path(job.data).resolve()
+    trained_on = own and name in ("train", "all")
     anytime = anytime_facts(network, data, name) if several else None
     return Evaluation(split=name, score=found, anytime=anytime, trained_on=trained_on)
 

@@ -154,8 +154,8 @@ def extract_step(
     worse = tuned_on_val.surely_below(on_val)
     if worse:
         change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
-        chance = f"on {on_val.images} validation images that no search has seen"
-        listener.say(f"fine-tuning took answers {change} {chance}: the network is kept as before; more epochs help")
+        apart = f"on {on_val.images} validation images kept apart for that"
+        listener.say(f"fine-tuning took answers {change} {apart}: the network is kept as before; more epochs help")
         network = before
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))

@@ -119,7 +119,8 @@ struct Lesson {
 
 }  // namespace
 
-// The mean loss over counted pixels, 0 where there are none, and its gradient; -1 where a target is none of the classes, else 0.
+// The mean loss over counted pixels, 0 where there are none, and its gradient. Gives -1 where a target is none of the
+// classes, else 0.
 extern "C" int convfabric_pixel_loss(
     const float *logits, const float *taught, const int64_t *targets, int64_t pixels, int classes, int64_t ignore,
     float smoothing, float distil, float heat, int threads, float *loss, float *gradient) {
