@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from statistics import fmean, median, pstdev
+from statistics import fmean, pstdev, quantiles
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ from convfabric.latency.measurement import measure
 from records import write_record
 from rivals import VERSIONS
 
-ROUNDS = 5
-COLUMNS = ("network", "budget M MACs", "seed", "M MACs", "ms", "test %", "val %", "CPU minutes", "rate", "measured")
+ROUNDS, SAMPLE_SECONDS = 15, 0.05
+MACS, TIME, OUTCOME = ("budget M MACs", "seed", "M MACs"), ("ms", "quartiles apart"), ("test %", "val %")
+COLUMNS = ("network", *MACS, *TIME, *OUTCOME, "CPU minutes", "rate", "measured")
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
 FROM_FABRIC = ("fabric", "random", "fabric-alone")
@@ -100,9 +101,11 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
     times: dict[Key, list[float]] = {key: [] for key in models}
     for _ in range(ROUNDS):
         for key, model in models.items():
-            times[key].append(measure(model, (3, *data.preprocessing.size), seconds=0.1).quickest_ms)
+            times[key].append(measure(model, (3, *data.preprocessing.size), seconds=SAMPLE_SECONDS).quickest_ms)
     for key, taken in times.items():
-        found[key] |= {"ms": round(median(taken), 3), "measured": date.today().isoformat()}
+        first, middle, last = quantiles(taken, n=4)
+        found[key] |= {"ms": round(middle, 3), "quartiles apart": round(last - first, 3)}
+        found[key] |= {"measured": date.today().isoformat()}
     rows = sorted(found.values(), key=lambda row: (row["budget M MACs"], row["network"], row["seed"]))
     table = [{name: row.get(name, "") for name in COLUMNS} for row in rows]
     missing = absent(rows, numbers)
@@ -111,8 +114,8 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         f"read once for each row; {numbers['metric']}. Each contestant has {numbers['tera_macs']} T "
         "multiply-accumulates for each budget (forward × images × 3, a teacher's forward × 1); the fabric's networks "
         "share one training, with what fine-tuning leaves of all. An -alone network has the cost of all budgets.",
-        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median of {ROUNDS} turns through all networks measured on "
-        f"the same day, each turn's quickest block; rows of another day may be another machine's. {VERSIONS}.",
+        f"Milliseconds: ONNX Runtime, batch 1, 1 thread, median and quartiles of {ROUNDS} turns through all measured "
+        f"on the same day, each turn's quickest block; rows of another day may be another machine's. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
         f"Not run yet: {'; '.join(missing) or 'nothing'}.",
