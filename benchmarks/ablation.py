@@ -38,6 +38,7 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "choice by integer program": {"search": "exact"},
     "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
     "no fine-tuning": {"finetune": 0.0},
+    "six layers": {"layers": 6},
     "four layers": {"layers": 4},
     "two layers": {"layers": 2},
     "two layers, three times the epochs": {"layers": 2, "times": 3},
@@ -87,7 +88,7 @@ def main() -> None:
         "One ingredient is left out or replaced at a time.",
         f"Everything: {dict(ALL)}; the rest as convfabric fit does by default.",
     ]
-    print(write_record(f"ablation-{Path(said.data).name}", sentences, rows, said.results))
+    print(write_record(f"ablation-{Path(said.data).name}-{said.network}", sentences, rows, said.results))
 
 
 def fitted(data: str, folder: Path, settings: Mapping[str, Any]) -> None:
