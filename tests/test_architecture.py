@@ -36,11 +36,11 @@ ROOMS = (
     [
         "job",
         "describing",
-        "cutting",
         "pictured",
         "understood",
         "runs",
         "noting",
+        "cutting",
         "pipeline",
         "curve",
         "calibrating",
