@@ -131,6 +131,7 @@ def row_of(folder: Path) -> dict[str, str]:
     network, latency = record["network"], record["exported"]["latency"]
     return {
         "budget": record["asked"],
+        figure_name(record): said_share(network["score"]),
         "measured ms": f"{latency['median_ms']:.3f}",
         "quartiles apart": f"{latency['spread_ms']:.3f}",
         "threads": str(latency["threads"]),
@@ -140,7 +141,6 @@ def row_of(folder: Path) -> dict[str, str]:
         "edges": str(network["edges"]),
         "just cut": said_share(network["as_cut"]),
         "refreshed": said_share(network["refreshed"]),
-        figure_name(record): said_share(network["score"]),
     }
 
 
