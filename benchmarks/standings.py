@@ -25,8 +25,10 @@ from records import write_record
 from rivals import VERSIONS
 
 ROUNDS, SAMPLE_SECONDS = 15, 0.05
-MACS, TIME, OUTCOME = ("budget M MACs", "seed", "M MACs"), ("ms", "quartiles apart"), ("test %", "val %")
-COLUMNS = ("network", *MACS, *TIME, *OUTCOME, "CPU minutes", "rate", "measured")
+COLUMNS = (
+    *("network", "budget M MACs", "seed", "M MACs", "ms", "quartiles apart"),
+    *("test %", "val %", "CPU minutes", "rate", "measured"),
+)
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
 FROM_FABRIC = ("fabric", "random", "fabric-alone")

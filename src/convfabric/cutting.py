@@ -82,17 +82,23 @@ def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> No
         )
 
 
-def survey(papers: Passport, threads: int, narrowest: float, say: Say) -> Survey:
-    """A graph and a few sub-networks measured as ONNX models; trained weights are not needed."""
-    graph, image = papers.graph, papers.preprocessing.size
+def survey(papers: Passport, threads: int, narrowest: float, say: Say, budget: Budget | None = None) -> Survey:
+    """A graph and a few sub-networks measured as ONNX models; trained weights are not needed.
+
+    Raises BudgetError where nothing in the graph meets the budget, before anything is timed where that can be counted.
+    """
+    graph, image, budget = papers.graph, papers.preprocessing.size, budget or Budget()
     sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
+    in_reach(replace(budget, latency_ms=None), sampler, image)
     table = Table.opened(Conditions(threads=threads))
     say(f"timing operations that are not known yet, and {MEASURED_GRAPHS} sub-networks, on this machine")
     watch = _time_left("measurements", say)
     prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms, watch=watch)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
-    return Survey(sampler=sampler, measured=measured, prediction=prediction)
+    found = Survey(sampler=sampler, measured=measured, prediction=prediction)
+    found.resolved(budget)
+    return found
 
 
 def latency_of(papers: Passport, threads: int, batch: int = 1) -> Callable[[Graph], Latency]:

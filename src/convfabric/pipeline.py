@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from convfabric.archive import (
     save_fabric,
     write_atomically,
 )
-from convfabric.cutting import HEADROOM, Cutter, Survey, in_reach, survey
+from convfabric.cutting import HEADROOM, Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
@@ -39,7 +39,6 @@ from convfabric.latency.measurement import measure
 from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_network
-from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, Watch, plan_of, train
@@ -98,11 +97,7 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
 def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
     """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget."""
     papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
-    sampler = Sampler.of(graph, job.recipe.narrowest, data.preprocessing.size)
-    in_reach(replace(job.budget, latency_ms=None), sampler, data.preprocessing.size)
-    found = survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say)
-    found.resolved(job.budget)
-    return found
+    return survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say, job.budget)
 
 
 def cutter_of(

@@ -38,7 +38,7 @@ WRITTEN = (
 )
 """Every file of a run."""
 ALWAYS_SET = {"data", "network", "worth", "finetune"}
-"""Settings that the configuration of every run holds, of any version."""
+"""Settings that the configuration of every run holds."""
 Facts = dict[str, Any]
 
 

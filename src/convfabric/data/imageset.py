@@ -86,6 +86,7 @@ class StreamedSplit:
 
 
 NO_CLASS = -100
+"""A target that no image has."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
