@@ -154,6 +154,10 @@ def test_predict_py_needs_none_of_ours_and_answers_like_the_network(digits: Path
     np.testing.assert_allclose([a["probability"] for a in answers], odds.max(1).values.numpy(), atol=1e-4)
     assert [json.loads(line) for line in done(["predict", digits, *files[:3]]).splitlines()] == answers[:3]
     assert len(labels) == len(answers)
+    helped = subprocess.run(
+        [sys.executable, digits / "predict.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "python predict.py IMAGE" in helped.stdout
     (tmp_path / "torn.png").write_bytes(files[0].read_bytes()[:60])
     result = run(["predict", digits, tmp_path / "torn.png", files[0]])
     assert result.exit_code == 1

@@ -312,6 +312,7 @@ def network_step(
     for attempts_left in (2, 1, 0):
         first = resume and attempts_left == 2
         extract_step(folder, job, data, listener, resume=first, cutter=cutter, share=share, run=run)
+        listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
             export_step(folder, job, data)
             return

@@ -72,7 +72,10 @@ def answers(sessions, facts, path):
 
 def main():
     """Every image named on the command line; 1 where one could not be read."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     here = Path(__file__).parent
     exits = sorted(here.glob("exit-*.onnx"), key=lambda file: int(file.stem.partition("-")[2]))
