@@ -242,14 +242,14 @@ def _separately(
         kept(contest, name, budget, lambda b=budget: (trained(b, rate, cost), {"rate": rate}))
 
 
-def cut_resnet(contest: Contest, name: str, cut: Callable[[nn.Module, float], nn.Module]) -> None:
-    """A ResNet-20 of twice the cost, cut by another's program, fine-tuned with the whole as teacher."""
-    cost, share = contest.numbers["tera_macs"], contest.numbers["pruned"]["finetune"]
-    times = contest.numbers["pruned"]["times"]
+def cut_resnet(contest: Contest, name: str, source: str, cut: Callable[[nn.Module, float], nn.Module]) -> None:
+    """A larger ResNet, cut by another's program, fine-tuned with the whole as teacher; ``source`` describes it."""
+    described = contest.numbers[source]
+    cost, share, times = contest.numbers["tera_macs"], described["finetune"], described["times"]
 
     def whole(budget: float, rate: float, cost: float) -> nn.Module:
         torch.manual_seed(contest.seed)
-        network = resnet_to_prune(times * budget * MEGA)
+        network = resnet_to_prune(times * budget * MEGA, described["blocks"])
         epochs = contest.epochs(cost, 3 * macs_of(network))
         return train_plain(network, contest.watched, contest.recipe(epochs, rate))
 
@@ -261,14 +261,14 @@ def cut_resnet(contest: Contest, name: str, cut: Callable[[nn.Module, float], nn
         return train_plain(network, contest.watched, tuning, teacher), {"rate": rate}
 
     middle = contest.middle
-    rate = rate_of(contest, "pruned", lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
+    rate = rate_of(contest, source, lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
     for budget in contest.wanted(contest.numbers["budgets"]):
         kept(contest, name, budget, lambda b=budget: made(b, rate))
 
 
-def torch_pruned(contest: Contest) -> None:
+def torch_pruned(name: str) -> Callable[[Contest], None]:
     """Cut by Torch-Pruning: the weakest channels are taken out."""
-    cut_resnet(contest, "pruned", pruned)
+    return lambda contest: cut_resnet(contest, name, name, pruned)
 
 
 def fastnas(contest: Contest) -> None:
@@ -278,7 +278,10 @@ def fastnas(contest: Contest) -> None:
     def judged(network: nn.Module) -> float:
         return score(network, contest.watched, "val").headline
 
-    cut_resnet(contest, "fastnas", lambda network, most_macs: searched(network, most_macs, batches, judged))
+    def cut(network: nn.Module, most_macs: float) -> nn.Module:
+        return searched(network, most_macs, batches, judged)
+
+    cut_resnet(contest, "fastnas", "pruned", cut)
 
 
 def our_fabric(contest: Contest) -> tuple[Fabric, float]:
@@ -371,7 +374,8 @@ CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
     "fabric-alone": from_fabric("fabric-alone", alone=True),
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),
-    "pruned": torch_pruned,
+    "pruned": torch_pruned("pruned"),
+    "pruned-8": torch_pruned("pruned-8"),
     "fastnas": fastnas,
 }
 

@@ -77,9 +77,9 @@ class Block(nn.Module):
 
 
 class PlainResnet(nn.Module):
-    """ResNet-20 of any width, of the modules that Torch-Pruning knows."""
+    """A ResNet of three stages of any width, of the modules that Torch-Pruning knows."""
 
-    def __init__(self, channels: int, blocks: int = 3) -> None:
+    def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         stages, before = [], channels
@@ -95,9 +95,10 @@ class PlainResnet(nn.Module):
         return logits
 
 
-def resnet_to_prune(most_macs: float) -> PlainResnet:
-    """The widest ResNet-20 under a cost."""
-    return max((PlainResnet(c) for c in range(2, 80) if macs_of(PlainResnet(c)) <= most_macs), key=macs_of)
+def resnet_to_prune(most_macs: float, blocks: int) -> PlainResnet:
+    """The widest ResNet of three stages under a cost, with so many blocks in each: 3 are ResNet-20, 1 is ResNet-8."""
+    every = (PlainResnet(channels, blocks) for channels in range(2, 80))
+    return max((network for network in every if macs_of(network) <= most_macs), key=macs_of)
 
 
 def pruned(network: nn.Module, most_macs: float) -> nn.Module:
