@@ -67,7 +67,7 @@ def main() -> None:
     data = open_data(said.data, job_from({"data": said.data, **options}).options)
     image = data.preprocessing.size
     whole = weave(said.network, size=image, image_channels=data.preprocessing.channels, operators="residual")
-    settings = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
+    settings: Row = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
     settings |= options
     rows = []
     for name in said.only or WITHOUT:
@@ -79,7 +79,7 @@ def main() -> None:
             if name != "everything" and set(WITHOUT[name]) <= OF_CHOICE:
                 cut_anew(whole_run, folder, data, change)
             else:
-                fitted(said.data, folder, settings | ALL | change | {"seed": seed})
+                fitted(said.data, folder, {**settings, **ALL, **change, "seed": seed})
         rows.append(row(name, folders))
         print(rows[-1], flush=True)
     sentences = [

@@ -94,7 +94,7 @@ class Contest:
 
     def woven(self, name: str, numbers: Mapping[str, Any]) -> Graph:
         """A network for the data."""
-        purpose = {"task": self.data.task, "classes": len(self.data.classes)}
+        purpose: dict[str, Any] = {"task": self.data.task, "classes": len(self.data.classes)}
         return weave(name, size=self.size, image_channels=self.data.preprocessing.channels, **purpose, **numbers)
 
     def epochs(self, tera_macs: float, macs_an_image: float) -> int:
@@ -152,7 +152,7 @@ def kept(contest: Contest, name: str, budget: float, make: Callable[[], tuple[nn
         return
     began = time.process_time()
     network, facts = make()
-    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.eval().to(memory_format=torch.channels_last)
     found, on_val = (score(network, contest.data, split) for split in ("test", "val"))
     folder.mkdir(parents=True, exist_ok=True)
     exported = folded(network) if isinstance(network, Fabric) else network
@@ -238,8 +238,12 @@ def _separately(
     cost, middle = family.get("times", 1) * contest.numbers["tera_macs"], contest.middle
     tried = family.get("rate", name)
     rate = rate_of(contest, tried, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").headline)
+
+    def made(budget: float) -> tuple[nn.Module, Row]:
+        return trained(budget, rate, cost), {"rate": rate}
+
     for budget in contest.wanted(family.get("budgets", contest.numbers["budgets"])):
-        kept(contest, name, budget, lambda b=budget: (trained(b, rate, cost), {"rate": rate}))
+        kept(contest, name, budget, partial(made, budget))
 
 
 def cut_resnet(contest: Contest, name: str, source: str, cut: Callable[[nn.Module, float], nn.Module]) -> None:
@@ -263,7 +267,7 @@ def cut_resnet(contest: Contest, name: str, source: str, cut: Callable[[nn.Modul
     middle = contest.middle
     rate = rate_of(contest, source, lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
     for budget in contest.wanted(contest.numbers["budgets"]):
-        kept(contest, name, budget, lambda b=budget: made(b, rate))
+        kept(contest, name, budget, partial(made, budget, rate))
 
 
 def torch_pruned(name: str) -> Callable[[Contest], None]:

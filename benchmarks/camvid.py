@@ -149,7 +149,8 @@ class UNet(nn.Module):
             seen.append(x)
         for up, merge, skip in zip(self.up, self.merge, seen[-2::-1], strict=True):
             x = merge(torch.cat([up(x)[..., : skip.shape[2], : skip.shape[3]], skip], 1))
-        return self.head(x)
+        logits: torch.Tensor = self.head(x)
+        return logits
 
 
 def _twice(before: int, after: int) -> nn.Sequential:
@@ -174,7 +175,7 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
     """A U-Net of a network's MACs, trained for so many seconds with the same recipe and augmentation."""
     torch.manual_seed(recipe.seed)
     network, macs = unet_of(costs(like.graph, data.preprocessing.size).macs, data)
-    network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.train().to(memory_format=torch.channels_last)
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -196,7 +197,7 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = network(pixels)
             optimiser.zero_grad()
-            loss(logits.float(), targets.long(), recipe, data.void).backward()
+            torch.autograd.backward(loss(logits.float(), targets.long(), recipe, data.void))
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
             step, spent = step + 1, time.monotonic() - began

@@ -74,7 +74,8 @@ def main() -> None:
 
 def networks(data: ImageSet) -> dict[str, Graph]:
     """The trellis, and the widest GridNet and U-Net of no more MACs."""
-    size, purpose = data.preprocessing.size, {"classes": len(data.classes), "task": data.task}
+    size = data.preprocessing.size
+    purpose: dict[str, Any] = {"classes": len(data.classes), "task": data.task}
     trellis = weave("fabric-small", size=size, **purpose, **TRELLIS)
     found = {"trellis": trellis}
     for family in ("gridnet", "unet"):

@@ -203,8 +203,8 @@ def stop_times(fabric: Fabric, images: int) -> list[tuple[float, float]]:
     found = []
     for number in range(count):
         limits = [NEVER] * number + [ALWAYS] * (count - number)
-        cut = extract(fabric, fabric.graph.until(number + 1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        fabric.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cut = extract(fabric, fabric.graph.until(number + 1)).to(memory_format=torch.channels_last)
+        fabric.to(memory_format=torch.channels_last)
         last = _run_last(cut, batch)
         stopped, whole = alternated([_stopping(fabric, batch, limits), last])
         found.append((stopped, whole))

@@ -39,12 +39,10 @@ def growth(results: Path, threads: int, taking_turns: Turns) -> Path:
             times = taking_turns({value: go for value, (go, _) in made.items()}, 5)
             points = [(counted(changed, v, made[str(v)][1]), median(times[str(v)])) for v in values]
             lines[kind, changed] = points
-            rows += [
-                {"fabric": kind, "against": NAMES[changed], "number": number, "ms a step": round(1000 * seconds, 1)}
-                | {"exponent": round(exponent(points), 2)}
-                for number, seconds in points
-            ]
-            print(kind, NAMES[changed], round(exponent(points), 2), flush=True)
+            line = {"fabric": kind, "against": NAMES[changed]}
+            slope = {"exponent": round(exponent(points), 2)}
+            rows += [{**line, "number": x, "ms a step": round(1000 * seconds, 1), **slope} for x, seconds in points]
+            print(*line.values(), *slope.values(), flush=True)
     drawing = results / f"{date.today().isoformat()}-speed-growth.svg"
     sentences = [
         f"Training steps after the plan, {threads} threads; medians of 5. Unless varied: "
@@ -62,7 +60,7 @@ def step(kind: str, layers: int, channels: int, side: int, batch: int) -> tuple[
     """A training step, and the number of edges."""
     torch.manual_seed(0)
     graph = weave(f"paper-cifar10-{kind}", size=(side, side), layers=layers, channels=channels, scales=4)
-    fabric, plan = Fabric(graph).train().to(memory_format=torch.channels_last), plan_for(graph, training=True)  # type: ignore[call-overload]
+    fabric, plan = Fabric(graph).train().to(memory_format=torch.channels_last), plan_for(graph, training=True)
     model = for_training(fabric, plan)
     images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (batch,))
@@ -72,13 +70,13 @@ def step(kind: str, layers: int, channels: int, side: int, batch: int) -> tuple[
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
             logits = model(images)[-1]
-        F.cross_entropy(logits.float(), targets).backward()
+        torch.autograd.backward(F.cross_entropy(logits.float(), targets))
         optimiser.step()
 
     return go, len(graph.edges)
 
 
-def counted(changed: str, value: int, edges: int) -> int:
+def counted(changed: str, value: int, edges: int) -> float:
     """The number on the axis."""
     return {"layers": edges, "side": value**2}.get(changed, value)
 
@@ -87,7 +85,8 @@ def exponent(points: list[tuple[float, float]]) -> float:
     """The slope of log time against log number."""
     logs = [(math.log(number), math.log(seconds)) for number, seconds in points]
     x, y = (sum(axis) / len(logs) for axis in zip(*logs, strict=True))
-    return sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs)
+    slope: float = sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs)
+    return slope
 
 
 def drawn(lines: Mapping[tuple[str, str], list[tuple[float, float]]]) -> str:

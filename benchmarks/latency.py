@@ -1,7 +1,8 @@
 """Predicted against measured milliseconds of random sub-networks, and budgets kept.
 
-    python benchmarks/latency.py                         30 held-out sub-networks of three fabrics, 1 and 2 threads
+    python benchmarks/latency.py                         30 held-out sub-networks of four fabrics, 1 and 2 threads
     python benchmarks/latency.py --budgets 10            and as many ceilings for each, met as measured or not
+    python benchmarks/latency.py --only fabric-small     of one fabric
 
 Run it on a machine that does nothing else: a neighbour's work on the same cores is measured too.
 """
@@ -31,6 +32,7 @@ from convfabric.weavers import weave
 from records import RESULTS, write_record
 
 FABRICS: Mapping[str, Mapping[str, Any]] = {
+    "fabric-small": {},
     "fabric-small, six layers": {"layers": 6},
     "fabric-small, six layers from 1/2": {"layers": 6, "finest": 1, "channels": 32},
     "fabric-small, six layers, block": {"layers": 6, "operators": "block"},
@@ -53,9 +55,10 @@ def main() -> None:
     words.add_argument("--held-out", type=int, default=30)
     words.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     words.add_argument("--budgets", type=int, default=0, help="ceilings of milliseconds for each fabric")
+    words.add_argument("--only", nargs="*", choices=list(FABRICS), default=list(FABRICS))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
-    rows = [row(name, threads, said) for threads in said.threads for name in FABRICS]
+    rows = [row(name, threads, said) for threads in said.threads for name in said.only]
     sentences = [
         f"{said.held_out} random sub-networks that no fit has seen, at 3×32×32, edges and widths drawn; ONNX Runtime, "
         f"batch 1, each measured {ROUNDS} times in turns. Measured is the median of the quickest block of runs, as for "
@@ -104,7 +107,7 @@ def met(papers: Passport, found: Survey, threads: int, count: int) -> Row:
     ceilings = [1.5 * least * (0.9 * most / (1.5 * least)) ** (i / max(1, count - 1)) for i in range(count)]
     dice = random.Random(7)
     worth = {edge.name: dice.random() for edge in graph.edges}
-    cutter = Cutter(Fabric(graph), NO_DATA, found, Job("", procedure=Procedure(search="exact")), print, worth)
+    cutter = Cutter(Fabric(graph), NO_DATA, found, Job(data="", procedure=Procedure(search="exact")), print, worth)
     cut = [cutter.cut(Budget(latency_ms=ceiling)).network.graph for ceiling in ceilings]
     turns = in_turns(papers, cut, threads)
     undisturbed = [min(took.quickest_ms for took in each) for each in turns]

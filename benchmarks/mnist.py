@@ -12,7 +12,8 @@ from pathlib import Path
 from convfabric.choice import Budget, choose
 from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
-from convfabric.data.opening import DataOptions, open_data
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS

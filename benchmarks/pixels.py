@@ -61,7 +61,7 @@ def main() -> None:
 def step(graph: Graph, execution: Execution, subnetworks: int, taught: bool) -> Call:
     """A step of training on one batch of random images."""
     torch.manual_seed(0)
-    fabric = Fabric(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fabric = Fabric(graph).to(memory_format=torch.channels_last)
     recipe = Recipe(subnetworks=subnetworks, execution=execution)
     plan = plan_for(graph, training=True, execution=execution, precision="float32")
     lesson = lesson_of(fabric.train(), recipe, plan, IGNORE, SIZE)
@@ -72,7 +72,7 @@ def step(graph: Graph, execution: Execution, subnetworks: int, taught: bool) -> 
 
     def go() -> None:
         optimiser.zero_grad()
-        lesson.loss(lesson.model, images, targets, teacher, Turn(random.Random(0), 0.0)).backward()
+        torch.autograd.backward(lesson.loss(lesson.model, images, targets, teacher, Turn(random.Random(0), 0.0)))
         optimiser.step()
 
     return go

@@ -14,7 +14,7 @@ from convfabric.weavers import weave
 def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.Module | None = None) -> nn.Module:
     """The network, trained in place in float32; with a teacher its answers are followed as a fabric's would be."""
     run = _run(data, recipe)
-    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last).train()
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -29,7 +29,7 @@ def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.
                 taught = teacher.eval()(images) if teacher else None
             found = loss(network(images), targets, recipe, data.void, taught)
             optimiser.zero_grad()
-            found.backward()
+            torch.autograd.backward(found)
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
             step += 1

@@ -138,8 +138,9 @@ def searched(
 
     rules = mtp.fastnas.FastNASConfig().model_dump()
     even = {"nn.Conv2d": {"channel_divisor": 2}, "nn.BatchNorm2d": {"feature_divisor": 2}}
+    found: nn.Module
     found, _ = mtp.prune(
-        model=copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+        model=copy.deepcopy(network).to(memory_format=torch.contiguous_format),
         mode=[("fastnas", {kind: {"*": rules[kind]["*"] | changed} for kind, changed in even.items()})],
         constraints={"flops": 2 * most_macs},
         dummy_input=torch.zeros(1, 3, *SIZE),

@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from convfabric.costs import costs
-from convfabric.data.opening import DataOptions, open_data
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.scores import score
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

@@ -132,7 +132,7 @@ def images_of(batch: int, channels: int = 3) -> Tensor:
 
 def training(graph: Graph, plain: Plain, batch: int) -> dict[str, Call]:
     """A step of training: forward, backward, SGD with momentum."""
-    fabric = Fabric(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fabric = Fabric(graph).to(memory_format=torch.channels_last)
     plan = plan_for(graph, training=True)
     images = images_of(batch, graph.entry.image_channels)
     targets = torch.randint(0, graph.head.classes, (batch,))
@@ -145,7 +145,7 @@ def training(graph: Graph, plain: Plain, batch: int) -> dict[str, Call]:
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 found = model(images)
                 logits = found[-1] if isinstance(found, tuple) else found
-            F.cross_entropy(logits.float(), targets).backward()
+            torch.autograd.backward(F.cross_entropy(logits.float(), targets))
             optimiser.step()
 
         return go

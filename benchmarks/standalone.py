@@ -14,6 +14,7 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 from convfabric.archive import load_fabric
-from convfabric.data.imageset import ImageSet
+from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.exporting.deployable import TOLERANCE
 from convfabric.fabric import Fabric
@@ -57,7 +58,7 @@ def bare_environment(folder: Path) -> Path:
     return python
 
 
-def row_of(run: Path, python: Path, folder: Path) -> dict[str, object]:
+def row_of(run: Path, python: Path, folder: Path) -> dict[str, Any]:
     network, papers = load_fabric(run)
     data = opened(job_of(run))
     files = image_files(data, folder)
@@ -104,7 +105,7 @@ def image_files(data: ImageSet, folder: Path) -> list[Path]:
     return files
 
 
-def logits_of(network: Fabric, file: Path, preprocessing) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def,type-arg]  # noqa: ANN001
+def logits_of(network: Fabric, file: Path, preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
     array, _ = read_picture(file, preprocessing.channels)
     fitted = fitted_array(array, preprocessing.size, preprocessing.fitting)
     pixels = torch.from_numpy(fitted.copy()).permute(2, 0, 1)[None]

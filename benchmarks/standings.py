@@ -84,7 +84,8 @@ def outlined(model: bytes) -> bytes:
         values = onnx.numpy_helper.to_array(weights)
         if values.dtype == np.float32:
             weights.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(values), weights.name))
-    return graph.SerializeToString()
+    without: bytes = graph.SerializeToString()
+    return without
 
 
 def key_of(row: Row) -> Key:
@@ -174,7 +175,7 @@ def drawn(table: Sequence[Row], numbers: Mapping[str, Any]) -> str:
         points = [(fmean(row["ms"] for row in same), fmean(row["test %"] for row in same)) for same in at]
         points.sort()
         ours = name.startswith("fabric")
-        style = {"marker": "*" if name.endswith("-alone") else "o", "linewidth": 2.2 if ours else 1.1}
+        style: dict[str, Any] = {"marker": "*" if name.endswith("-alone") else "o", "linewidth": 2.2 if ours else 1.1}
         axes.plot(*zip(*points, strict=True), label=name, zorder=3 if ours else 2, **style)
     axes.set(xscale="log", xlabel="milliseconds, one image, one thread", ylabel=f"test, % ({numbers['metric']})")
     axes.set_title(numbers["name"])
