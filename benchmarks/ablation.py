@@ -38,6 +38,8 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "choice by integer program": {"search": "exact"},
     "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
     "no fine-tuning": {"finetune": 0.0},
+    "labels smoothed": {"label_smoothing": 0.1},
+    "twice the rate": {"lr": 0.2},
     "six layers": {"layers": 6},
     "four layers": {"layers": 4},
     "two layers": {"layers": 2},
