@@ -4,7 +4,7 @@
     python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 12 --share 0.25     of subset.py
     python benchmarks/ablation.py --data cifar10-jpeg-5000 --network fabric-small --share 0.07 --only everything ...
 
-Variants of the choice are cut from the training of everything. Resumable: started again with the same --work folder
+Variants of the cut share the training of everything. Resumable: started again with the same --work folder
 it goes on where it stopped.
 """
 
@@ -26,7 +26,7 @@ from convfabric.weavers import weave
 from records import RESULTS, write_record
 
 ALL: Mapping[str, Any] = {"operators": "residual", "subnetworks": 1, "narrowest": 0.25, "search": "evolution"}
-WITHOUT: Mapping[str, Mapping[str, Any]] = {
+TRAINED_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
     "everything": {},
     "no identity edges": {"operators": "plain"},
     "identity inside edges": {"operators": "block"},
@@ -34,10 +34,6 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "no sampling in training": {"subnetworks": 0},
     "two sub-networks a step": {"subnetworks": 2},
     "no widths": {"narrowest": 1.0},
-    "choice by worth for cost": {"search": "worth"},
-    "choice by integer program": {"search": "exact"},
-    "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
-    "no fine-tuning": {"finetune": 0.0},
     "labels smoothed": {"label_smoothing": 0.1},
     "twice the rate": {"lr": 0.2},
     "six layers": {"layers": 6},
@@ -45,8 +41,15 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "two layers": {"layers": 2},
     "two layers, three times the epochs": {"layers": 2, "times": 3},
 }
-OF_CHOICE = {"search", "worth", "rounds", "finetune"}
-"""Settings that leave the training of the fabric as it is."""
+CUT_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
+    "choice by worth for cost": {"search": "worth"},
+    "choice by integer program": {"search": "exact"},
+    "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
+    "no fine-tuning": {"finetune": 0.0},
+    "no teacher in fine-tuning": {"distil": 0.0},
+    "labels count half in fine-tuning": {"distil": 0.5},
+}
+"""Variants of what is cut from the training of everything."""
 SILENT = Listener(say=lambda text: None)
 Row = dict[str, Any]
 
@@ -60,7 +63,9 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=20)
     words.add_argument("--share", type=float, default=0.2)
     words.add_argument("--seeds", type=int, default=3)
-    words.add_argument("--only", nargs="*", choices=list(WITHOUT), help="variants, everything first")
+    words.add_argument(
+        "--only", nargs="*", choices=[*TRAINED_OTHERWISE, *CUT_OTHERWISE], help="variants, everything first"
+    )
     words.add_argument("--work", type=Path, default=Path("runs/ablation"))
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
@@ -72,16 +77,15 @@ def main() -> None:
     settings: Row = {"network": said.network, "epochs": said.epochs, "macs": said.share * costs(whole, image).macs}
     settings |= options
     rows = []
-    for name in said.only or WITHOUT:
-        change = dict(WITHOUT[name])
-        change["epochs"] = said.epochs * change.pop("times", 1)
+    for name in said.only or [*TRAINED_OTHERWISE, *CUT_OTHERWISE]:
         folders = [said.work / f"{name.replace(',', '').replace(' ', '-')}-{seed}" for seed in range(said.seeds)]
         for seed, folder in enumerate(folders):
-            whole_run = said.work / f"everything-{seed}"
-            if name != "everything" and set(WITHOUT[name]) <= OF_CHOICE:
-                cut_anew(whole_run, folder, data, change)
+            if name in CUT_OTHERWISE:
+                cut_anew(said.work / f"everything-{seed}", folder, data, CUT_OTHERWISE[name])
             else:
-                fitted(said.data, folder, {**settings, **ALL, **change, "seed": seed})
+                change = dict(TRAINED_OTHERWISE[name])
+                epochs = said.epochs * change.pop("times", 1)
+                fitted(said.data, folder, {**settings, **ALL, **change, "epochs": epochs, "seed": seed})
         rows.append(row(name, folders))
         print(rows[-1], flush=True)
     sentences = [
