@@ -313,7 +313,7 @@ def our_fabric(contest: Contest) -> tuple[Fabric, float]:
 
 
 def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable[[Contest], None]:
-    """Networks cut from the fabric, found by evolution or drawn; each is taught by the next larger one.
+    """Networks cut from the fabric, found by evolution or drawn; where there is a teacher it is the next larger one.
 
     Where each is alone, it has the cost of all budgets together, as if there were no others, and the fabric as teacher.
     """
@@ -361,9 +361,12 @@ def tuned(
     numbers = contest.numbers["fabric"]
     network = refresh(extract(fabric, graph), contest.data, contest.recipe(1, rate))
     inherited = score(network, contest.data, "val").headline
-    epochs = contest.epochs(numbers["finetune"] * cost, 3 * contest.macs(graph) + contest.macs(teacher))
-    tuning = contest.recipe(epochs, rate * numbers["finetune_lr"])
-    train(network, contest.watched, tuning, teacher=teacher, device="cpu")
+    taking_after = numbers["finetune_distil"]
+    taught = teacher if taking_after else None
+    an_image = 3 * contest.macs(graph) + (contest.macs(taught) if taught else 0)
+    epochs = contest.epochs(numbers["finetune"] * cost, an_image)
+    tuning = contest.recipe(epochs, rate * numbers["finetune_lr"], distil=taking_after)
+    train(network, contest.watched, tuning, teacher=taught, device="cpu")
     return network, {"rate": rate, "inherited val %": round(100 * inherited, 2)}
 
 

@@ -97,12 +97,10 @@ def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
 
 def finetuned(source: Fabric, fabric: Fabric, graph: Graph, data: ImageSet, job: Job) -> Fabric:
     """A sub-network, its statistics refreshed, trained on as fit does."""
-    recipe, procedure = job.recipe.fitted(len(data.splits["train"]), data.task), job.procedure
-    torch.manual_seed(recipe.seed)
-    network = refresh(extract(source, graph), data, recipe)
-    alone = recipe.changed(subnetworks=0, gates="none", seed=recipe.seed + 1)
-    tuning = alone.changed(epochs=round(recipe.epochs * procedure.finetune), lr=recipe.lr * procedure.finetune_lr)
-    train(network, data, tuning, teacher=fabric, device="cpu")
+    torch.manual_seed(job.recipe.seed)
+    network = refresh(extract(source, graph), data, job.recipe)
+    tuning = job.tuning(len(data.splits["train"]), data.task)
+    train(network, data, tuning, teacher=fabric if tuning.distil else None, device="cpu")
     return network
 
 

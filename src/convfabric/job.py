@@ -11,7 +11,7 @@ import yaml
 from convfabric.choice import Budget, budget_from
 from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Task
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 from convfabric.values import accepted_value
@@ -37,6 +37,8 @@ class Procedure:
     """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
     finetune_lr: float = 0.4
     """Learning rate of fine-tuning, as a share of the training's."""
+    finetune_distil: float = 0.0
+    """Share of the loss of fine-tuning that follows the fabric; the rest follows the labels."""
     threads: int = 1
     """Threads that latency is measured with."""
     device: str = "auto"
@@ -47,6 +49,8 @@ class Procedure:
         for name, least in (("trials", 1), ("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
+        if not 0 <= self.finetune_distil <= 1:
+            raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
         if self.device not in ("auto", "cpu"):
             raise SettingError(f"device={self.device}: auto and cpu are known.")
 
@@ -63,6 +67,18 @@ class Job:
     recipe: Recipe = Recipe()
     budget: Budget = Budget()
     procedure: Procedure = Procedure()
+
+    def tuning(self, images: int, task: Task) -> Recipe:
+        """The recipe of fine-tuning, for so many training images."""
+        recipe, procedure = self.recipe.fitted(images, task), self.procedure
+        return recipe.changed(
+            epochs=max(1, round(recipe.epochs * procedure.finetune)),
+            lr=recipe.lr * procedure.finetune_lr,
+            distil=procedure.finetune_distil,
+            subnetworks=0,
+            gates="none",
+            seed=recipe.seed + 1,
+        )
 
 
 LARGEST_SIDE = 4096

@@ -183,14 +183,13 @@ def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
 def _finetune(
     folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool
 ) -> None:
-    """Further epochs at a lower rate, with the fabric as teacher."""
-    recipe, procedure = job.recipe.fitted(len(data.splits["train"]), data.task), job.procedure
+    """Further epochs at a lower rate."""
+    procedure = job.procedure
     if procedure.finetune == 0:
         return
-    epochs = max(1, round(recipe.epochs * procedure.finetune))
-    alone = recipe.changed(subnetworks=0, gates="none")
-    tuning = alone.changed(epochs=epochs, lr=recipe.lr * procedure.finetune_lr, seed=recipe.seed + 1)
-    said = estimate(network, data, tuning, teacher=fabric, device=procedure.device)
+    tuning = job.tuning(len(data.splits["train"]), data.task)
+    teacher = fabric if tuning.distil else None
+    said = estimate(network, data, tuning, teacher=teacher, device=procedure.device)
     listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {said}")
     train(
         network,
@@ -199,7 +198,7 @@ def _finetune(
         folder=folder,
         stage="finetune",
         resume=resume,
-        teacher=fabric,
+        teacher=teacher,
         earlier=_rows_of_training(folder / "fabric.state.safetensors"),
         device=procedure.device,
         watch=listener.watch,
