@@ -123,3 +123,17 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
     cutter: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, found=found, job=job, worth={})
     cutter.say, cutter.took = (lambda text: None), {best: took_ms}
     assert (by_trying(cutter)(Budget(latency_ms=1.0)) == best) == kept
+
+
+def test_the_fabric_teaches_in_fine_tuning_where_that_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught, train = list[bool](), pipeline.train
+
+    def watched(*words: Any, **numbers: Any) -> Any:
+        taught.append(numbers["teacher"] is not None)
+        return train(*words, **numbers)
+
+    monkeypatch.setattr(pipeline, "train", watched)
+    for share in (0, 0.5):
+        done(["extract", run, "--macs", "60%", "--set", f"finetune_distil={share}"])
+    assert taught == [False, True]
+    assert "finetune_distil=2.0: give a share from 0 to 1" in refusal(["extract", run, "--set", "finetune_distil=2"])
