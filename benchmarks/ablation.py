@@ -30,7 +30,7 @@ TRAINED_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
     "everything": {},
     "no identity edges": {"operators": "plain"},
     "identity inside edges": {"operators": "block"},
-    "no teacher": {"distil": 0.0, "finetune_distil": 0.0},
+    "no teacher": {"distil": 0.0},
     "no sampling in training": {"subnetworks": 0},
     "two sub-networks a step": {"subnetworks": 2},
     "no widths": {"narrowest": 1.0},
@@ -46,8 +46,7 @@ CUT_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
     "choice by integer program": {"search": "exact"},
     "choice by chance": {"search": "worth", "worth": "random", "rounds": 1},
     "no fine-tuning": {"finetune": 0.0},
-    "no teacher in fine-tuning": {"finetune_distil": 0.0},
-    "nine tenths from the teacher in fine-tuning": {"finetune_distil": 0.9},
+    "nine tenths from a teacher in fine-tuning": {"finetune_distil": 0.9},
 }
 """Variants of what is cut from the training of everything."""
 SILENT = Listener(say=lambda text: None)

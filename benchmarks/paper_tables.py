@@ -40,7 +40,7 @@ class Row:
         """Whether ours, rounded like the published one, is the same."""
         if isinstance(self.published, float) and isinstance(self.counted, int | float):
             digits = len(f"{self.published}".partition(".")[2])
-            return abs(self.counted - self.published) <= 0.5000001 * 0.1**digits
+            return abs(self.counted - self.published) <= 0.5000001 * 10.0**-digits
         return self.published == self.counted
 
     @property
