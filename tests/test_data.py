@@ -1,5 +1,8 @@
 """Accepted layouts, and what each kind of bad input is answered with."""
 
+import threading
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
+from convfabric.data import checking
 from convfabric.data.imageset import HeldSplit, ImageSet, in_order
+from convfabric.data.listing import find_listing
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.data.pictures import Look
 from convfabric.errors import DataError
 from folders import class_folders, mask_folders, picture
 
@@ -206,6 +212,37 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
 def test_an_enormous_image_is_named_with_the_limit(tmp_path: Path) -> None:
     Image.new("1", (20_000, 6_000)).save(class_folders(tmp_path) / "train" / "red" / "big.png")
     check_refused(tmp_path, r"big\.png: 20000×6000 pixels; 100 million are read at most")
+
+
+def test_threads_do_not_bring_back_warnings_that_another_has_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = find_listing(class_folders(tmp_path))
+    first, second = listing.splits["train"][:2]
+    opened, look = Image.open, checking.look
+    first_began, second_began, first_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def open_in_turn(path: Path) -> Image.Image:
+        if path == first.image:
+            first_began.set()
+            assert second_began.wait(60)
+        else:
+            second_began.set()
+            assert first_ended.wait(60)
+            warnings.warn("of Pillow", stacklevel=1)
+        return opened(path)
+
+    def look_in_turn(path: Path) -> Look:
+        if path == first.image:
+            found = look(path)
+            first_ended.set()
+            return found
+        assert first_began.wait(60)
+        return look(path)
+
+    monkeypatch.setattr(Image, "open", open_in_turn)
+    monkeypatch.setattr(checking, "look", look_in_turn)
+    assert len(checking.survey(replace(listing, splits={"train": [first, second]}))) == 2
 
 
 def test_an_image_beyond_pillows_own_limit_is_named_too(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convfabric.data.listing import Item, Listing
-from convfabric.data.pictures import Look, fitted_array, fitted_mask, look, read_mask, read_picture
+from convfabric.data.pictures import Look, fitted_array, fitted_mask, look, no_warnings, read_mask, read_picture
 from convfabric.errors import DataError
 from convfabric.operators import Size
 
@@ -160,7 +160,7 @@ def _each(things: Sequence[S], do: Callable[[S], T]) -> list[T]:
             faults.append(str(fault))
             return None
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with no_warnings(), ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(attempt, things))
     if faults:
         faults.sort()

@@ -82,6 +82,18 @@ class Look:
 
 
 @contextmanager
+def no_warnings() -> Iterator[None]:
+    """Pillow's warnings dropped, as the rules that were applied say what matters.
+
+    Warning filters are the process's: threads that each set and put back theirs undo one another's, so whoever starts
+    threads that read images enters this around them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image in a file; every way in which that can fail is a DataError that names the file."""
     try:
@@ -89,13 +101,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise DataError(f"{path}: a folder, not an image.")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: zero bytes long.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    most = f"{MOST_PIXELS / 1e6:.0f} million are read at most"
-                    raise DataError(f"{path}: {image.width}×{image.height} pixels; {most}.")
-                yield image
+        with no_warnings(), Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                most = f"{MOST_PIXELS / 1e6:.0f} million are read at most"
+                raise DataError(f"{path}: {image.width}×{image.height} pixels; {most}.")
+            yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image that Pillow can read.") from None
     except Image.DecompressionBombError:
