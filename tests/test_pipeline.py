@@ -283,6 +283,11 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     assert "no config.yaml" in refusal(["extract", tmp_path])
 
 
+def test_a_run_given_for_images_is_named(digits: Path, tmp_path: Path) -> None:
+    assert "the folder of a run, not of images; `convfabric curve`" in refusal(["fit", digits, "--out", tmp_path / "r"])
+    assert not (tmp_path / "r").exists()
+
+
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 

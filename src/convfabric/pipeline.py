@@ -24,7 +24,7 @@ from convfabric.cutting import HEADROOM, Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
-from convfabric.errors import ArchiveError, BudgetError, SettingError
+from convfabric.errors import ArchiveError, BudgetError, DataError, SettingError
 from convfabric.exporting.deployable import export
 from convfabric.exporting.stages import export_stages
 from convfabric.exporting.standalone import write_predictor
@@ -54,7 +54,10 @@ class Listener:
 
 
 def opened(job: Job) -> ImageSet:
-    """The data of a job."""
+    """The data of a job; DataError where they are not images, or a run's own folder."""
+    if (Path(job.data) / "fabric" / GRAPH_FILE).is_file():
+        other = "`convfabric curve` and `convfabric extract` cut further networks from it"
+        raise DataError(f"{job.data}: the folder of a run, not of images; {other}.")
     return open_data(job.data, job.options)
 
 
