@@ -6,8 +6,9 @@
     python benchmarks/accuracy_per_ms.py --data CamVid --config benchmarks/accuracy_per_ms_camvid.yaml
 
 Every contestant gets the same cost for each budget; the fabric is trained with the sum of all, less what fine-tuning
-takes. Resumable: each finished network is kept in --work, and what the last record in --results holds, of the same
-configuration, is not trained again. Milliseconds are measured at the end, in turns.
+takes. Resumable: each finished network is kept in --work, families of ours go on within a training, and what the last
+record in --results holds, of the same configuration, is not trained again. Milliseconds are measured at the end, in
+turns.
 """
 
 import argparse
@@ -192,18 +193,18 @@ def widest(name: str) -> Callable[[Contest], None]:
     def contestant(contest: Contest) -> None:
         family = contest.numbers["plain"][name]
 
-        def trained(budget: float, rate: float, cost: float) -> Fabric:
+        def trained(budget: float, rate: float, cost: float) -> tuple[nn.Module, Row]:
             fitting = [contest.woven(family["network"], family.get("numbers", {}) | {"channels": 1})]
             for channels in range(2, MOST_CHANNELS):
                 wider = contest.woven(family["network"], family.get("numbers", {}) | {"channels": channels})
                 if contest.macs(wider) > budget * MEGA:
                     break
                 fitting.append(wider)
-            torch.manual_seed(contest.seed)
-            fabric = Fabric(fitting[-1])
-            epochs = contest.epochs(cost, 3 * contest.macs(fabric))
-            train(fabric, contest.watched, contest.recipe(epochs, rate), device="cpu")
-            return fabric
+            epochs = contest.epochs(cost, 3 * contest.macs(fitting[-1]))
+            folder = contest.work / "trainings" / f"{name}-{budget:g}-{rate:g}-{epochs}"
+            recipe = contest.recipe(epochs, rate)
+            fabric, (cpu, _) = timed_fabric(fitting[-1], contest.watched, recipe, folder, "cpu")
+            return fabric, {"CPU minutes": round(cpu, 1)}
 
         _separately(contest, name, trained, family)
 
@@ -214,11 +215,11 @@ def mobilenets(name: str, version: int) -> Callable[[Contest], None]:
     """MobileNets of one version, as wide as each budget lets them be."""
 
     def contestant(contest: Contest) -> None:
-        def trained(budget: float, rate: float, cost: float) -> nn.Module:
+        def trained(budget: float, rate: float, cost: float) -> tuple[nn.Module, Row]:
             torch.manual_seed(contest.seed)
             network = mobilenet_of(version, budget * MEGA)
             epochs = contest.epochs(cost, 3 * macs_of(network))
-            return train_plain(network, contest.watched, contest.recipe(epochs, rate))
+            return train_plain(network, contest.watched, contest.recipe(epochs, rate)), {}
 
         _separately(contest, name, trained)
 
@@ -228,19 +229,24 @@ def mobilenets(name: str, version: int) -> Callable[[Contest], None]:
 def _separately(
     contest: Contest,
     name: str,
-    trained: Callable[[float, float, float], nn.Module],
+    trained: Callable[[float, float, float], tuple[nn.Module, Row]],
     family: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """One training for each budget; ``trained`` takes budget, rate and cost.
+    """One training for each budget; ``trained`` takes budget, rate and cost, and says what it knows better of its row.
 
     ``family`` may name other ``budgets``, how many ``times`` the cost it has, and whose ``rate`` it takes.
     """
     cost, middle = family.get("times", 1) * contest.numbers["tera_macs"], contest.middle
     tried = family.get("rate", name)
-    rate = rate_of(contest, tried, lambda rate, cost: score(trained(middle, rate, cost), contest.data, "val").headline)
+
+    def on_val(rate: float, cost: float) -> float:
+        return score(trained(middle, rate, cost)[0], contest.data, "val").headline
+
+    rate = rate_of(contest, tried, on_val)
 
     def made(budget: float) -> tuple[nn.Module, Row]:
-        return trained(budget, rate, cost), {"rate": rate}
+        network, facts = trained(budget, rate, cost)
+        return network, facts | {"rate": rate}
 
     for budget in contest.wanted(family.get("budgets", contest.numbers["budgets"])):
         kept(contest, name, budget, partial(made, budget))
