@@ -41,13 +41,13 @@ from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import parsed_size
 from convfabric.latency.drafts import drafted
 from convfabric.operators import Size
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
+from convfabric.values import parsed_size
 from convfabric.weavers import weave
 from plain import some_batches, train_plain
 from records import RESULTS

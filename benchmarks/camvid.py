@@ -24,11 +24,11 @@ from convfabric.extraction.statistics import refresh
 from convfabric.extraction.surgery import extract
 from convfabric.extraction.worth import WORTHS
 from convfabric.fabric import Fabric
-from convfabric.job import parsed_size
 from convfabric.scores import Score, score
 from convfabric.training.loop import Moment, train
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Recipe
+from convfabric.values import parsed_size
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 

@@ -86,8 +86,13 @@ def test_memory_is_that_of_weights_and_responses() -> None:
 
 @pytest.mark.parametrize("said", ["0", "-3", "fast", "0%", "150%", "nan", "%"])
 def test_a_ceiling_that_is_no_positive_number_is_refused(said: str) -> None:
-    with pytest.raises(SettingError, match=f"macs={said}: give a number above 0, such as 10M, or a share"):
+    with pytest.raises(SettingError, match=f"macs={said}: give a number above 0, such as 1e7, or a share"):
         budget_from({"macs": said})
+
+
+def test_a_ceiling_of_another_kind_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"macs=\[1\]: give a number above 0"):
+        Budget(macs=[1])  # type: ignore[arg-type]
 
 
 def test_milliseconds_need_a_prediction() -> None:

@@ -13,7 +13,7 @@ from convfabric.curve import curve, read_dots
 from convfabric.errors import SettingError
 from convfabric.report.curve_page import Dot, Point, chart
 from convfabric.runs import note, noted
-from folders import mask_folders
+from folders import class_folders, mask_folders
 from test_pipeline import done, refusal
 
 QUICK = ["--set", "search=exact", "--set", "finetune=0.5"]
@@ -97,7 +97,9 @@ def test_networks_of_an_earlier_fabric_are_not_on_the_curve(run: Path, tmp_path:
     assert len(rows) == 1
 
 
-@pytest.mark.parametrize("change", ["channels=99", "scales=2", "subnetworks=2", "size=12x12", "gate_target=0.3"])
+@pytest.mark.parametrize(
+    "change", ["channels=99", "scales=2", "subnetworks=2", "epochs=5", "size=12x12", "gate_target=0.3"]
+)
 def test_what_would_have_made_another_fabric_is_refused(run: Path, change: str) -> None:
     name = change.partition("=")[0]
     for command in (["curve", run, "--macs", "25%"], ["extract", run, "--macs", "25%"]):
@@ -109,6 +111,7 @@ def test_nothing_is_cut_where_one_budget_is_out_of_reach(run: Path) -> None:
     said = refusal(["curve", run, "--macs", "55%", "1", *QUICK], code=3)
     assert "no sub-network fits 1 MACs per image: the smallest" in said
     assert "A share is written 1%." in said
+    assert "timing" not in said
     assert not (run / "curve" / "macs-55percent").exists()
 
 
@@ -123,11 +126,33 @@ def test_what_a_curve_cannot_be_of_is_refused(run: Path, tmp_path: Path) -> None
     assert "line 2: a, 0.1, 98; milliseconds above 0" in refusal(["curve", run, "--macs", "50%", "--against", empty])
     empty.write_text("name,latency_ms,score\nGröße,0.1,98\n", encoding="cp1252")
     assert "not UTF-8 at byte 24" in refusal(["curve", run, "--macs", "50%", "--against", empty])
-    assert "no trained fabric in it" in refusal(["curve", tmp_path, "--macs", "50%"])
+    assert "no trained fabric in it; convfabric train and fit" in refusal(["curve", tmp_path, "--macs", "50%"])
+    (tmp_path / "config.yaml").write_text("data: digits")
+    assert "in it yet; convfabric fit or train goes on with --resume" in refusal(["extract", tmp_path, "--macs", "50%"])
+    assert "nowhere: no such folder" in refusal(["curve", tmp_path / "nowhere", "--macs", "50%"])
     with pytest.raises(SettingError, match="edges: a curve runs over latency_ms, macs, params"):
         curve(run, "edges", [3])
     with pytest.raises(SettingError, match="give one amount or more"):
         curve(run, "macs", [])
+    with pytest.raises(SettingError, match="macs=None: give a number above 0"):
+        curve(run, "macs", [None])  # type: ignore[list-item]
+
+
+def test_a_fabric_is_cut_with_the_images_it_was_trained_on(run: Path, tmp_path: Path) -> None:
+    words = ["curve", run, "--macs", "35%", *QUICK]
+    said = refusal([*words, "--set", f"data={class_folders(tmp_path / 'others')}"])
+    assert re.search("others: not what the fabric in .* was trained on: channels 3, then 1", said)
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    note(copied, data=noted(copied)["data"] | {"digest": "0" * 16})
+    assert "trained on: other images" in refusal(["extract", copied, "--macs", "35%"])
+    assert "gone: gone, and" in refusal([*words, "--set", "data=gone"])
+
+
+def test_one_amount_needs_no_list_and_a_share_says_what_it_came_to(run: Path) -> None:
+    [row] = [row for row in curve(run, "macs", "60%", search="exact", finetune=0.5) if row["budget"].startswith("60%")]
+    said = 0.6 * noted(run)["fabric"]["macs"] / 1e6
+    assert row["budget"] == f"60% of the fabric's MACs per image: {said:.3g} M MACs per image"
 
 
 def test_a_table_saved_by_a_spreadsheet_has_a_mark_before_its_names(tmp_path: Path) -> None:
@@ -163,7 +188,10 @@ def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, m
     said = done(words)
     assert "0 of them measured now" in said
     assert "predictions are off by" in said
-    assert "runtime=tf, threads=1, batch=1: onnxruntime and torch are known" in refusal([*words, "--runtime", "tf"])
+    assert f"kept in {tmp_path}" in said
+    assert "runtime=tf: onnxruntime and torch are known" in refusal([*words, "--runtime", "tf"])
+    assert "threads=0, batch=1: give at least 1" in refusal([*words, "--threads", "0"])
+    assert "scales=40" in refusal([*words, "--set", "scales=40"])
 
 
 def test_a_curve_of_a_segmentation_is_of_its_miou(tmp_path: Path) -> None:
@@ -177,3 +205,8 @@ def test_a_curve_of_a_segmentation_is_of_its_miou(tmp_path: Path) -> None:
     assert budgets == ["40%", "70%"]
     assert [name for name in rows[0] if "mIoU" in name]
     assert "mIoU" in (run / "curve.html").read_text("utf-8")
+    file = run / "curve" / "macs-40percent" / "model.onnx"
+    then, moved = file.stat().st_mtime_ns, (tmp_path / "masks").rename(tmp_path / "moved")
+    assert "masks: gone, and" in refusal(["curve", run, "--macs", "40%", *QUICK])
+    done(["curve", run, "--macs", "40%", *QUICK, "--set", f"data={moved}"])
+    assert file.stat().st_mtime_ns == then

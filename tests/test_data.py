@@ -76,6 +76,15 @@ def test_a_table_of_masks(tmp_path: Path) -> None:
     assert open_data(tmp_path / "t.csv").task == "segmentation"
 
 
+def test_datasets_from_python_of_another_size_are_told_of() -> None:
+    def images(side: int) -> list[tuple[np.ndarray, int]]:
+        return [(np.zeros((side, 8), np.uint8), i % 2) for i in range(4)]
+
+    assert "val: images of 9×8 pixels brought to 8×8" in open_data({"train": images(8), "val": images(9)}).notes
+    with pytest.raises(DataError, match="data sets for train: train and val are needed"):
+        open_data({"train": images(8)})
+
+
 def test_datasets_from_python_with_five_channels() -> None:
     images = torch.rand(20, 5, 9, 7)
     dataset = TensorDataset(images, torch.arange(20) % 2)

@@ -132,10 +132,16 @@ def test_operations_are_timed_once_and_kept_for_the_next_table(monkeypatch: pyte
     assert [again.milliseconds(work) for work in works] == [1.0, 2.0, 1.0]
     assert Table.opened(Conditions(threads=1), tmp_path).known == {}
     assert again.file is not None
+    again.file.write_text('{"milliseconds": {"a": NaN, "b": -1, "c": 0.25}}')
+    assert Table.opened(Conditions(threads=2), tmp_path).known == {"c": 0.25}
     again.file.write_text("{not json")
     assert Table.opened(Conditions(threads=2), tmp_path).known == {}
     with pytest.raises(KeyError):
         table.milliseconds(Work(pointwise(), 8, 8, (5, 4), (5, 4)))
+    nowhere = Table.opened(Conditions(threads=2), again.file / "no folder")
+    assert nowhere.measure(works) == 2
+    assert table.is_kept
+    assert not nowhere.is_kept
 
 
 @pytest.mark.parametrize("runtime", sorted(PROBES))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,14 +15,19 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from convfabric.archive import load_fabric
+from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.cli.commands import app
 from convfabric.data.opening import open_data
 from convfabric.errors import ExportError
+from convfabric.evaluation import evaluate
 from convfabric.exporting import deployable
 from convfabric.exporting.deployable import export
-from convfabric.runs import noted
-from folders import class_folders, mask_folders
+from convfabric.fabric import Fabric
+from convfabric.job import job_from
+from convfabric.noting import data_facts
+from convfabric.runs import begin, note, noted
+from convfabric.weavers import weave
+from folders import class_folders, mask_folders, picture
 
 RUN_FILES = (
     *("config.yaml", "environment.json", "metrics.csv", "record.json", "report.html", "graph.json"),
@@ -274,13 +280,33 @@ def test_evaluate_matches_classes_by_name(digits: Path, tmp_path: Path) -> None:
     assert (score["images"], score["split"]) == (40, "all")
 
 
+def test_evaluate_knows_the_images_of_training_in_another_folder(tmp_path: Path) -> None:
+    job = job_from({"data": str(class_folders(tmp_path / "mine", splits=())), "size": "8"})
+    data, folder = open_data(job.data, job.options), tmp_path / "run"
+    begin(folder, job)
+    note(folder, data=data_facts(data))
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
+    save_fabric(folder, fabric, passport(fabric, data))
+    copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
+    assert evaluate(folder, str(copied)).trained_on
+    picture(copied / "red" / "more.png", colour=(200, 30, 30))
+    assert not evaluate(folder, str(copied)).trained_on
+
+
+def test_a_run_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refusal(["fit", "digits", "--macs", "25%", "--out", tmp_path / "file" / "run"])
+    assert f"run: cannot be made, as {tmp_path / 'file'} is no folder that may be written in" in said
+    assert "timing" not in said
+
+
 def test_predict_names_a_file_that_is_not_there(digits: Path, tmp_path: Path) -> None:
     assert "gone.png: no such file" in refusal(["predict", digits, tmp_path / "gone.png"])
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     assert "no graph.json" in refusal(["predict", tmp_path, tmp_path / "a.png"])
-    assert "no config.yaml" in refusal(["extract", tmp_path])
+    assert "no trained fabric in it" in refusal(["extract", tmp_path])
 
 
 def test_a_run_given_for_images_is_named(digits: Path, tmp_path: Path) -> None:
@@ -319,7 +345,7 @@ def test_list_and_doctor_answer() -> None:
         (["describe", "trellis", "--set", "chanels=4"], "chanels: trellis has layers, scales, channels"),
         (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
         (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),
-        (["fit", "digits", "--macs", "150%"], "macs=150%: give a number above 0, such as 10M, or a share"),
+        (["fit", "digits", "--macs", "150%"], "macs=150%: give a number above 0, such as 1e7, or a share"),
         (["fit", "digits", "--config", "nope.yaml"], "nope.yaml: no such file"),
         (["fit", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "nowhere"], "nowhere: no graph.json, so it is not a run"),

@@ -1,5 +1,7 @@
 """Families against independent implementations: torchvision's, with the same weights and the same answers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -139,3 +141,15 @@ def test_features_are_the_last_response_of_each_scale(name: str) -> None:
 def test_features_of_a_densenet_are_its_concatenations() -> None:
     encoder = create_model("densenet", features_only=True, blocks=(2, 2), growth=4)
     assert encoder.feature_info.channels() == [16, 16]
+
+
+def test_a_model_is_refused_in_words_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="0 classes, 3 image channels and size"):
+        create_model("fabric-tiny", num_classes=0)
+    with pytest.raises(SettingError, match="size=big: give WIDTHxHEIGHT in pixels"):
+        create_model("fabric-tiny", size="big")
+    fabric = create_model("fabric-tiny", size="32x16")
+    assert fabric(torch.zeros(1, 3, 16, 32)).shape == (1, 10)
+    (tmp_path / "graph.json").touch()
+    with pytest.raises(SettingError, match=r"the folder of a run; convfabric\.load_fabric gives its network"):
+        create_model(str(tmp_path))

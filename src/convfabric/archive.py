@@ -61,11 +61,12 @@ def save_fabric(folder: Path, fabric: Fabric, papers: Passport) -> None:
     write_atomically(folder / GRAPH_FILE, to_text(papers))
 
 
-def load_fabric(folder: Path) -> tuple[Fabric, Passport]:
+def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     """The fabric in a folder, in evaluation mode, and its passport.
 
     Raises ArchiveError for what is missing, damaged, of another graph or of an unknown key.
     """
+    folder = Path(folder)
     file = folder / GRAPH_FILE
     if not file.is_file():
         if (folder / "config.yaml").is_file():

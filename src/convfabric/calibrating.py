@@ -40,13 +40,13 @@ def calibrated(
     """The table of a network's operations on this device, measured where it was not before, and the prediction.
 
     ``network`` is a preset, a family or the folder of a run. Returns the conditions, milliseconds by operation, where
-    they are kept, and the errors of the prediction, each measured sub-network left out of the fit in turn.
-    Raises SettingError for what is not known.
+    they are kept if they could be, and the errors of the prediction, each measured sub-network left out of the fit in
+    turn. Raises SettingError for what is not known.
     """
-    if runtime not in PROBES or threads < 1 or batch < 1:
-        raise SettingError(
-            f"runtime={runtime}, threads={threads}, batch={batch}: {' and '.join(PROBES)} are known, from 1 on."
-        )
+    if runtime not in PROBES:
+        raise SettingError(f"runtime={runtime}: {' and '.join(PROBES)} are known.")
+    if threads < 1 or batch < 1:
+        raise SettingError(f"threads={threads}, batch={batch}: give at least 1.")
     papers = _papers(network, size, changes)
     graph, image = papers.graph, papers.preprocessing.size
     sampler, table = Sampler.of(graph, Recipe().narrowest, image), _table(runtime, threads, batch)
@@ -59,7 +59,7 @@ def calibrated(
         "network": graph.name,
         "size": list(image),
         "conditions": str(table.conditions),
-        "file": str(table.file),
+        "file": str(table.file) if table.is_kept else None,
         "measured_now": fresh,
         "operations": {key_of(work): table.milliseconds(work) for work in works},
         "whole_ms": whole(graph),
@@ -75,11 +75,12 @@ def calibrated_lines(facts: Facts) -> list[str]:
     """The facts for people: the slowest operations first."""
     slowest = sorted(facts["operations"].items(), key=lambda item: -item[1])
     lines = [f"{milliseconds:9.4f} ms  {name}" for name, milliseconds in slowest[:SHOWN]]
-    rest = f"... and {len(slowest) - SHOWN} quicker ones, kept in {facts['file']}"
+    rest = [f"... and {len(slowest) - SHOWN} quicker ones"] if len(slowest) > SHOWN else []
+    kept = f"kept in {facts['file']}" if facts["file"] else "not kept: the user's cache cannot be written"
     return [
-        f"{len(slowest)} operations, {facts['measured_now']} of them measured now",
+        f"{len(slowest)} operations, {facts['measured_now']} of them measured now; {kept}",
         *lines,
-        *([rest] if len(slowest) > SHOWN else []),
+        *rest,
         f"whole network {facts['whole_ms']:.3f} ms, predicted {facts['predicted_ms']:.3f} ms",
         facts["said"],
         "next: convfabric fit DATA --latency-ms 2",

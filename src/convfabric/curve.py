@@ -9,19 +9,19 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from convfabric.archive import GRAPH_FILE, load_fabric, write_atomically
+from convfabric.archive import load_fabric, write_atomically
 from convfabric.choice import Budget, budget_from
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import machine, versions
-from convfabric.errors import ArchiveError, SettingError
+from convfabric.errors import SettingError
 from convfabric.fabric import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, written_config
-from convfabric.pipeline import Listener, cutter_of, network_step, opened, surveyed
+from convfabric.job import Job, read_config, settings_of
+from convfabric.pipeline import Listener, cutter_of, network_step, reopened, surveyed
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.page import figure_name, said_macs, said_share
 from convfabric.runs import CONFIG, CURVE_PAGE, CURVE_TABLE, Facts, begin, is_exported, note, noted, recut
@@ -40,9 +40,10 @@ class Member:
 
     @property
     def begun(self) -> bool:
-        """Whether the same job has begun it, from the fabric that the run now has."""
+        """Whether the same job has begun it, wherever its data lay, from the fabric that the run now has."""
         config = self.folder / CONFIG
-        same = config.is_file() and config.read_text("utf-8") == written_config(self.job)
+        now = settings_of(self.job)
+        same = config.is_file() and read_config(config) | {"data": now["data"]} == now
         return same and _is_of(self.folder, self.run)
 
     @property
@@ -59,7 +60,7 @@ def _is_of(folder: Path, run: Path) -> bool:
 def curve(
     run: str | Path,
     kind: str,
-    amounts: Sequence[float | str],
+    amounts: Sequence[float | str] | float | str,
     *,
     against: str | Path | None = None,
     force: bool = False,
@@ -68,23 +69,23 @@ def curve(
 ) -> list[Facts]:
     """A network for each amount of ``latency_ms``, ``macs`` or ``params``, cut from the trained fabric of a run.
 
-    Amounts are numbers or shares such as "25%". Networks that an earlier call with the same settings made are kept,
-    unless ``force``; one that it was stopped in goes on. ``against`` is a CSV file (name, latency_ms, score from 0
-    to 1) of other networks to be drawn as dots. ``settings`` replace those of the run. Returns one row for each
-    network of the curve so far, the one of fewest MACs first; writes curve.csv and curve.html.
-    Raises BudgetError, before anything is cut, where an amount is below what the smallest sub-network takes, and
-    SettingError where a network is there that was made with other settings.
+    Amounts are numbers or shares such as "25%", or one of them. Networks that an earlier call with the same settings
+    made are kept, unless ``force``; one that it was stopped in goes on. ``against`` is a CSV file (name, latency_ms,
+    score from 0 to 1) of other networks to be drawn as dots. ``settings`` replace those of the run. Returns one row for
+    each network of the curve so far, the one of fewest MACs first; writes curve.csv and curve.html.
+    Raises BudgetError, before anything is cut, where an amount is below what the smallest sub-network takes,
+    SettingError where a network is there that was made with other settings, and DataError where the images are gone or
+    are not those that the fabric was trained on.
     """
     run, listener = Path(run), listener or Listener()
-    if not (run / "fabric" / GRAPH_FILE).is_file():
-        raise ArchiveError(f"{run}: no trained fabric in it; convfabric train and fit make one.")
+    amounts = [amounts] if isinstance(amounts, float | int | str) else amounts
     asked = [_member(run, kind, amount, settings) for amount in amounts]
     members = list({member.folder: member for member in asked}.values())
     if not members:
         raise SettingError(f"{kind}: give one amount or more, such as 0.5 1 2 4.")
     dots = read_dots(Path(against)) if against else []
     _check_others(members, force)
-    fabric, data = load_fabric(run / "fabric")[0], opened(members[0].job)
+    fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
     _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
     found = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
     rows = sorted(map(row_of, found), key=lambda row: float(row["M MACs"]))
@@ -102,7 +103,9 @@ def _check_others(members: Sequence[Member], force: bool) -> None:
 def _member(run: Path, kind: str, amount: float | str, settings: dict[str, Any]) -> Member:
     if kind not in KINDS:
         raise SettingError(f"{kind}: a curve runs over {', '.join(KINDS)}.")
-    ceiling = budget_from({kind: amount}).ceilings[kind]
+    ceiling = budget_from({kind: amount}).ceilings.get(kind)
+    if ceiling is None:
+        raise SettingError(f"{kind}=None: give a number above 0, or a share such as 25%.")
     without = dict.fromkeys(asdict(Budget()))
     job = recut(run, without | settings | {kind: ceiling})
     said = ceiling if isinstance(ceiling, str) else f"{ceiling:g}"
@@ -113,9 +116,7 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
     """The networks that are not there yet; no amount is tried where one of them is out of reach."""
     if not members:
         return
-    found = surveyed(fabric.graph, replace(members[0].job, budget=Budget()), data, listener)
-    for member in members:
-        found.resolved(member.job.budget)
+    found = surveyed(fabric.graph, members[0].job, data, listener, [member.job.budget for member in members])
     cutter = cutter_of(run, fabric, members[0].job, data, listener, found)
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
@@ -130,7 +131,7 @@ def row_of(folder: Path) -> dict[str, str]:
     record = noted(folder)
     network, latency = record["network"], record["exported"]["latency"]
     return {
-        "budget": record["asked"],
+        "budget": _said_budget(record),
         figure_name(record): said_share(network["score"]),
         "measured ms": f"{latency['median_ms']:.3f}",
         "quartiles apart": f"{latency['spread_ms']:.3f}",
@@ -144,18 +145,28 @@ def row_of(folder: Path) -> dict[str, str]:
     }
 
 
+def _said_budget(record: Facts) -> str:
+    """What was asked for, and of a share what it came to.
+
+    >>> _said_budget({"asked": "50% of the fabric's ms", "budget": {"latency_ms": 0.25}})
+    "50% of the fabric's ms: 0.25 ms"
+    """
+    asked: str = record["asked"]
+    return f"{asked}: {Budget(**record['budget'])}" if "%" in asked else asked
+
+
 def _point(folder: Path) -> Point:
     record, graph = noted(folder), load_fabric(folder)[0].graph
     network = record["network"]
     score = network["score"]
     return Point(
-        name=record["asked"],
+        name=_said_budget(record),
         milliseconds=record["exported"]["latency"]["median_ms"],
         score=score["accuracy"] if score["miou"] is None else score["miou"],
         measured=record["exported"]["said"],
         about=(
             f"{said_macs(network['macs'])}, {network['parameters'] / 1e3:.0f} k parameters, {network['edges']} edges; "
-            f"inherited {said_share(network['as_cut'])}, refreshed {said_share(network['refreshed'])}"
+            f"just cut {said_share(network['as_cut'])}, refreshed {said_share(network['refreshed'])}"
         ),
         edges=tuple(sorted(graph.edge_names)),
         channels={str(node.place): node.channels for node in graph.nodes},

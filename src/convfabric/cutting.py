@@ -1,7 +1,7 @@
 """From a trained fabric to the best network within a budget: weigh, choose, extract, measure, again if need be."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -82,22 +82,25 @@ def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> No
         )
 
 
-def survey(papers: Passport, threads: int, narrowest: float, say: Say, budget: Budget | None = None) -> Survey:
+def survey(papers: Passport, threads: int, narrowest: float, say: Say, budgets: Sequence[Budget] = ()) -> Survey:
     """A graph and a few sub-networks measured as ONNX models; trained weights are not needed.
 
-    Raises BudgetError where nothing in the graph meets the budget, before anything is timed where that can be counted.
+    Raises BudgetError where nothing in the graph meets one of the budgets, before anything is timed where that can be
+    counted.
     """
-    graph, image, budget = papers.graph, papers.preprocessing.size, budget or Budget()
+    graph, image = papers.graph, papers.preprocessing.size
     sampler, measure_now = Sampler.of(graph, narrowest, image), latency_of(papers, threads)
-    in_reach(replace(budget, latency_ms=None), sampler, image)
+    for budget in budgets:
+        in_reach(replace(budget, latency_ms=None), sampler, image)
     table = Table.opened(Conditions(threads=threads))
-    say(f"timing operations that are not known yet, and {MEASURED_GRAPHS} sub-networks, on this machine")
+    say(f"timing operations that are not known yet, and up to {MEASURED_GRAPHS} sub-networks, on this machine")
     watch = _time_left("measurements", say)
     prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms, watch=watch)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
     found = Survey(sampler=sampler, measured=measured, prediction=prediction)
-    found.resolved(budget)
+    for budget in budgets:
+        found.resolved(budget)
     return found
 
 

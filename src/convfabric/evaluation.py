@@ -12,6 +12,7 @@ from convfabric.anytime import answer_early, anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.errors import DataError
 from convfabric.runs import job_of, noted
@@ -47,10 +48,20 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    own = source is None or Path(source).resolve() == Path(job.data).resolve()
-    trained_on = own and name in ("train", "all")
+    seen = name in ("train", "all")
+    trained_on = seen and (source is None or _is_of_training(data, source, run, options))
     anytime = anytime_facts(network, data, name) if several else None
     return Evaluation(split=name, score=found, anytime=anytime, trained_on=trained_on)
+
+
+def _is_of_training(data: ImageSet, source: str, run: Path, options: DataOptions) -> bool:
+    """Whether data are what a run was trained on, in the same folder or copied to another."""
+    if Path(source).resolve() == Path(job_of(run).data).resolve():
+        return True
+    before = noted(run)["data"]
+    if sum(map(len, data.splits.values())) != sum(before["images"].values()):
+        return False
+    return before["digest"] in (data.digest, open_data(source, options).digest)
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:

@@ -14,7 +14,7 @@ from convfabric.errors import SettingError
 from convfabric.graph import Graph, Task
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
-from convfabric.values import accepted_value
+from convfabric.values import accepted_value, parsed_size
 from convfabric.weavers import DEFAULT, find_preset, weave
 
 
@@ -81,7 +81,6 @@ class Job:
         )
 
 
-LARGEST_SIDE = 4096
 PURPOSE = ("task", "classes", "image_channels")
 """What a network is for, where no data say it."""
 SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
@@ -157,21 +156,6 @@ def _value(name: str, hint: Any, value: Any) -> Any:
     if hint == Size | None:
         return None if value is None else parsed_size(value)
     return accepted_value(name, hint, value)
-
-
-def parsed_size(said: Any) -> Size:
-    """Height and width of "WIDTHxHEIGHT", or of one number for both.
-
-    >>> parsed_size("240x180"), parsed_size(32)
-    ((180, 240), (32, 32))
-    """
-    sides = str(said).lower().split("x")
-    if not all(side.isdigit() and int(side) > 0 for side in sides) or len(sides) > 2:
-        raise SettingError(f"size={said}: give WIDTHxHEIGHT in pixels, such as 240x180, or one number for both.")
-    size = int(sides[-1]), int(sides[0])
-    if max(size) > LARGEST_SIDE:
-        raise SettingError(f"size={said}: at most {LARGEST_SIDE} pixels on a side.")
-    return size
 
 
 def network_from(name: str, size: str | None, changes: Sequence[str]) -> tuple[Graph, Size]:

@@ -1,14 +1,18 @@
 """Fabrics by name, under the names that users of timm know."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from convfabric.archive import GRAPH_FILE
+from convfabric.errors import SettingError
 from convfabric.fabric import Fabric
 from convfabric.graph import POINT, Graph
 from convfabric.operators import Size
+from convfabric.values import parsed_size
 from convfabric.weavers import DEFAULT, Trellis, find_preset, weave
 
 
@@ -18,14 +22,14 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int = 3,
     features_only: bool = False,
-    size: Size | int | None = None,
+    size: Size | int | str | None = None,
     seed: int | None = None,
     **numbers: Any,
 ) -> nn.Module:
     """A fabric with fresh weights, or with ``features_only`` its last response at each scale, the finest first.
 
-    Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels, or one number for
-    both, that the number of scales is fitted to; other sizes run as well.
+    Raises SettingError for an unknown name or number. ``size`` is the height and width in pixels, one number for both
+    or "WIDTHxHEIGHT", that the number of scales is fitted to; other sizes run as well.
 
     >>> encoder = create_model("fabric-tiny", features_only=True, size=(32, 32)).eval()
     >>> [tuple(response.shape) for response in encoder(torch.zeros(1, 3, 32, 32))]
@@ -33,8 +37,9 @@ def create_model(
     >>> encoder.feature_info.channels(), encoder.feature_info.reduction()
     ([12, 24, 48], [1, 2, 4])
     """
-    if isinstance(size, int):
-        size = (size, size)
+    if (Path(name) / GRAPH_FILE).is_file():
+        raise SettingError(f"{name}: the folder of a run; convfabric.load_fabric gives its network.")
+    size = parsed_size(size) if isinstance(size, int | str) else size
     if seed is not None:
         torch.manual_seed(seed)
     if features_only and isinstance(find_preset(name).numbers, Trellis):

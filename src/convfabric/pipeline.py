@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from convfabric.archive import (
     save_fabric,
     write_atomically,
 )
+from convfabric.choice import Budget
 from convfabric.cutting import HEADROOM, Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet
+from convfabric.data.named import NAMES
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import ArchiveError, BudgetError, DataError, SettingError
@@ -61,6 +63,27 @@ def opened(job: Job) -> ImageSet:
     return open_data(job.data, job.options)
 
 
+SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
+"""What is noted of data, and has to be equal where a fabric that was trained on them is cut."""
+
+
+def reopened(run: Path, job: Job) -> ImageSet:
+    """The data that the fabric of a run was trained on; DataError where they are gone or others."""
+    named = job.data in NAMES
+    if not (named or Path(job.data).exists()):
+        raise DataError(f"{job.data}: gone, and {run} was trained on it; --set data=FOLDER says where it is now.")
+    data, before = opened(job), noted(run)["data"]
+    now = data_facts(data)
+    for fact in SAME_DATA:
+        if now[fact] != before[fact]:
+            said = "other images" if fact == "digest" else f"{fact} {now[fact]}, then {before[fact]}"
+            raise DataError(
+                f"{data.name}: not what the fabric in {run} was trained on: {said}. A network is cut and judged on the "
+                "same images; convfabric fit with another --out trains a fabric on these."
+            )
+    return data
+
+
 def woven(job: Job, data: ImageSet) -> Graph:
     """The graph of a job, fitted to its data."""
     return weave(
@@ -97,10 +120,12 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     return fabric
 
 
-def surveyed(graph: Graph, job: Job, data: ImageSet, listener: Listener) -> Survey:
-    """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget."""
+def surveyed(
+    graph: Graph, job: Job, data: ImageSet, listener: Listener, budgets: Sequence[Budget] | None = None
+) -> Survey:
+    """What the graph takes on this machine; BudgetError where nothing in it meets the job's budget, or some others."""
     papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
-    return survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say, job.budget)
+    return survey(papers, job.procedure.threads, job.recipe.narrowest, listener.say, budgets or [job.budget])
 
 
 def cutter_of(

@@ -12,6 +12,7 @@
 """
 
 import json
+import os
 from dataclasses import fields
 from math import inf
 from pathlib import Path
@@ -37,6 +38,8 @@ WRITTEN = (
     *EXPORTED,
 )
 """Every file of a run."""
+OF_TUNING = {"epochs": "finetune", "lr": "finetune_lr"}
+"""For settings of the training, which say what share of them fine-tuning has."""
 ALWAYS_SET = {"data", "network", "worth", "finetune"}
 """Settings that the configuration of every run holds."""
 Facts = dict[str, Any]
@@ -59,6 +62,9 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
     if resume and (folder / CONFIG).is_file():
         _check_unchanged(folder, job)
         return
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if nearest != folder.absolute() and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ArchiveError(f"{folder}: cannot be made, as {nearest} is no folder that may be written in.")
     if _holds_something(folder):
         if not folder.is_dir():
             raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
@@ -93,6 +99,7 @@ def recut(folder: Path, settings: Facts) -> Job:
 
     Raises SettingError where they would have made another fabric.
     """
+    check_trained(folder)
     before = settings_of(job_of(folder))
     job = job_from(before | settings)
     usual = find_preset(job.procedure.network).numbers
@@ -100,13 +107,26 @@ def recut(folder: Path, settings: Facts) -> Job:
     before, now = numbers | before, numbers | settings_of(job)
     options = (field.name for field in fields(DataOptions) if field.name != "data_dir")
     gates = (field.name for field in fields(Recipe) if field.name.startswith("gate"))
-    for name in ("network", "prior", *numbers, *options, "subnetworks", *gates):
+    for name in ("network", "prior", *numbers, *options, "epochs", "lr", "subnetworks", *gates):
         if before.get(name) != now.get(name):
+            other = "convfabric fit with another --out trains another one"
+            other = f"--set {OF_TUNING[name]}=SHARE is for fine-tuning" if name in OF_TUNING else other
             raise SettingError(
                 f"{folder}: its fabric was trained with {_said(name, before)}, not with {_said(name, now)}. A network "
-                "is cut from the fabric that is there; convfabric fit with another --out trains another one."
+                f"is cut from the fabric that is there; {other}."
             )
     return job
+
+
+def check_trained(folder: Path) -> None:
+    """Raises ArchiveError where a folder holds no trained fabric, with what makes one."""
+    if (folder / "fabric" / GRAPH_FILE).is_file():
+        return
+    if not folder.exists():
+        raise ArchiveError(f"{folder}: no such folder; give that of a run, made by convfabric fit or train.")
+    if (folder / CONFIG).is_file():
+        raise ArchiveError(f"{folder}: no trained fabric in it yet; convfabric fit or train goes on with --resume.")
+    raise ArchiveError(f"{folder}: no trained fabric in it; convfabric train and fit make one.")
 
 
 def _remove_run(folder: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convfabric.errors import SettingError
 
+LARGEST_SIDE = 4096
+
 
 def accepted(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that are fields of a record, each of the field's kind; SettingError where one is not.
@@ -37,6 +39,21 @@ def accepted_value(name: str, hint: Any, value: Any) -> Any:
         if kind is float and type(value) is int:
             return float(value)
     raise SettingError(f"{name}={value}: expected {' or '.join(map(_said, kinds))}.")
+
+
+def parsed_size(said: Any) -> tuple[int, int]:
+    """Height and width of "WIDTHxHEIGHT", or of one number for both.
+
+    >>> parsed_size("240x180"), parsed_size(32)
+    ((180, 240), (32, 32))
+    """
+    sides = str(said).lower().split("x")
+    if not all(side.isdigit() and int(side) > 0 for side in sides) or len(sides) > 2:
+        raise SettingError(f"size={said}: give WIDTHxHEIGHT in pixels, such as 240x180, or one number for both.")
+    size = int(sides[-1]), int(sides[0])
+    if max(size) > LARGEST_SIDE:
+        raise SettingError(f"size={said}: at most {LARGEST_SIDE} pixels on a side.")
+    return size
 
 
 def _said(kind: Any) -> str:

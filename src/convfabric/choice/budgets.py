@@ -66,18 +66,21 @@ def _said_ceiling(name: str, ceiling: Ceiling) -> str:
 
 
 def _checked(name: str, ceiling: Ceiling) -> None:
-    wanted = _wanted(name, ceiling if isinstance(ceiling, str) else f"{ceiling or 0:g}")
-    try:
-        number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else 1 if ceiling is None else ceiling)
-    except ValueError:
-        raise SettingError(wanted) from None
+    """SettingError for what is neither a number above 0 nor a share."""
+    if ceiling is None:
+        return
     share = isinstance(ceiling, str)
+    try:
+        number = float(ceiling.removesuffix("%") if isinstance(ceiling, str) else ceiling)
+    except (ValueError, TypeError):
+        raise SettingError(_wanted(name, ceiling)) from None
     if not 0 < number < float("inf") or (share and not str(ceiling).endswith("%")) or (share and number > 100):
-        raise SettingError(wanted)
+        raise SettingError(_wanted(name, ceiling))
 
 
-def _wanted(name: str, said: str) -> str:
-    such = ", such as 10M" if name in ("macs", "params") else ""
+def _wanted(name: str, ceiling: object) -> str:
+    said = f"{ceiling:g}" if isinstance(ceiling, float) else ceiling
+    such = ", such as 1e7" if name in ("macs", "params") else ""
     return f"{name}={said}: give a number above 0{such}, or a share such as 25%, of at most 100%."
 
 
@@ -107,9 +110,11 @@ def said_amount(name: str, value: float) -> str:
 
     >>> said_amount("macs", 2_500_000), said_amount("macs", 1)
     ('2.5 M MACs per image', '1 MACs per image')
+    >>> said_amount("params", 0.4)
+    '0.4 parameters'
     """
     unit, scale = _UNITS[name]
-    return f"{value:.0f} {_bare(name)}" if value < scale / 100 and scale > 1 else f"{value / scale:.3g} {unit}"
+    return f"{value:g} {_bare(name)}" if value < scale / 100 and scale > 1 else f"{value / scale:.3g} {unit}"
 
 
 def _bare(name: str) -> str:

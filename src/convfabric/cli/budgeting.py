@@ -26,17 +26,21 @@ def curve(
     as_json: AsJson = False,
 ) -> None:
     """From one training a network for each of several budgets, a table, and a page with a slider."""
-    from convfabric.curve import curve as run_curve
-    from convfabric.pipeline import Listener
-    from convfabric.runs import CURVE_PAGE
+    from convfabric.choice import budget_from
 
     given = {kind: first for kind, first in (("latency_ms", latency_ms), ("macs", macs), ("params", params)) if first}
     if len(given) != 1:
         raise typer.BadParameter("give one of --latency-ms, --macs and --params, with one amount or several.")
     [(kind, first)] = given.items()
     amounts = [amount for said in (first, *(more or ())) for amount in said.replace(",", " ").split()]
-    settings = settings_from(None, changes, threads=threads)
     with refusals("Started again with the same amounts, it goes on"), Shown() as shown:
+        settings = settings_from(None, changes, threads=threads)
+        for amount in amounts:
+            budget_from({kind: amount})
+        from convfabric.curve import curve as run_curve
+        from convfabric.pipeline import Listener
+        from convfabric.runs import CURVE_PAGE
+
         rows = run_curve(
             run, kind, amounts, against=against, force=force, listener=Listener(say=say, watch=shown), **settings
         )
@@ -56,8 +60,20 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Time every operation of a network's sub-networks on this machine, and say how well their sum predicts."""
-    from convfabric.calibrating import calibrated, calibrated_lines
+    from convfabric.job import network_from
 
     with refusals():
-        facts = calibrated(network, size, changes or [], threads=threads or 1, batch=batch, runtime=runtime, say=say)
+        if not Path(network).is_dir():
+            network_from(network, size, changes or [])
+        from convfabric.calibrating import calibrated, calibrated_lines
+
+        facts = calibrated(
+            network,
+            size,
+            changes or [],
+            threads=1 if threads is None else threads,
+            batch=batch,
+            runtime=runtime,
+            say=say,
+        )
     answer(as_json, facts, calibrated_lines(facts))

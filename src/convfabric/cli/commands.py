@@ -169,7 +169,7 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
-    from convfabric.pipeline import Listener, extract_step, opened
+    from convfabric.pipeline import Listener, extract_step, reopened
     from convfabric.report.page import said_macs, said_share
     from convfabric.runs import noted, recut
 
@@ -177,7 +177,7 @@ def extract(
     with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}
         job = recut(run, others | settings_from(None, changes, threads=threads, **named))
-        extract_step(run, job, opened(job), Listener(say=say, watch=shown), resume=resume)
+        extract_step(run, job, reopened(run, job), Listener(say=say, watch=shown), resume=resume)
         facts = noted(run)["network"]
     line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"
     answer(as_json, facts, [line, f"next: convfabric export {quote(str(run))}"])

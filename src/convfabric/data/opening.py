@@ -74,7 +74,7 @@ def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
         classes=len(files.classes) or None if files.task == "segmentation" else None,
     )
     held = len(looks) * size[0] * size[1] * (channels + (files.task == "segmentation")) <= options.hold_mb * 1e6
-    splits, rules, values, digest = _read_splits(files, reading, held, options.workers)
+    splits, rules, values, digest = _read_splits(root, files, reading, held, options.workers)
     classes = files.classes
     if files.task == "segmentation" and not classes:
         classes = tuple(f"class {i}" for i in range(checking.mask_classes(values, options.ignore, root)))
@@ -92,7 +92,7 @@ def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
 
 
 def _read_splits(
-    files: Listing, reading: Reading, held: bool, workers: int
+    root: Path, files: Listing, reading: Reading, held: bool, workers: int
 ) -> tuple[dict[str, Split], list[str], set[int], str]:
     splits: dict[str, Split] = {}
     rules: list[str] = []
@@ -110,7 +110,9 @@ def _read_splits(
             applied, met = checking.check_all(items, reading)
             splits[name] = StreamedSplit(_Files(items, reading), len(items), workers)
             values |= met
-            digest.update(repr([(str(item.image), os.path.getsize(item.image)) for item in items]).encode())
+            digest.update(
+                repr([(os.path.relpath(item.image, root), os.path.getsize(item.image)) for item in items]).encode()
+            )
         rules += applied
     return splits, rules, values, digest.hexdigest()[:16]
 
@@ -160,10 +162,16 @@ def _from_arrays(
     task: Task = "classification" if answers.ndim == 1 else "segmentation"
     size = options.size or (first.shape[1], first.shape[2])
     fitting: Fitting = options.fitting or ("cover" if task == "classification" else "stretch")
-    if size != (first.shape[1], first.shape[2]) and task == "segmentation":
-        raise DataError(f"{name}: masks given from Python keep their size; resize them to {size} beforehand.")
     digest, splits = hashlib.sha256(), {}
     for split, (images, labels) in arrays.items():
+        given = images.shape[1], images.shape[2]
+        if size != given and task == "segmentation":
+            raise DataError(
+                f"{split} of {name}: {given[0]}×{given[1]} pixels; masks given from Python keep their size, "
+                f"so resize both to {size[0]}×{size[1]} beforehand."
+            )
+        if size != given:
+            notes = [*notes, f"{split}: images of {given[0]}×{given[1]} pixels brought to {size[0]}×{size[1]}"]
         fitted = np.stack([fitted_array(image, size, fitting) for image in images])
         splits[split] = _held(fitted, labels)
         digest.update(fitted.tobytes() + labels.tobytes())
@@ -187,7 +195,7 @@ def _from_arrays(
 def _arrays_of(datasets: Mapping[str, "Dataset[Any]"]) -> dict[str, tuple[Pixels, NDArray[Any]]]:
     """Images (N, H, W, C) and answers of map-style data sets that give (image, label or mask)."""
     if not {"train", "val"} <= set(datasets) <= {"train", "val", "test"}:
-        raise DataError(f"data sets for {', '.join(datasets)}; given are train and val, and test if there is one.")
+        raise DataError(f"data sets for {', '.join(datasets)}: train and val are needed, and test where there is one.")
     return {name: _array_of(name, dataset) for name, dataset in datasets.items()}
 
 

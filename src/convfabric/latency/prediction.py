@@ -117,9 +117,11 @@ def _joined(graph: Graph, node: Node, image: Size) -> int:
 def sample_graphs(sampler: Sampler, weight: Callable[[Graph], float], count: int, seed: int = 0) -> list[Graph]:
     """The whole graph, the smallest, and random sub-networks spread evenly over the range of a weight."""
     dice = random.Random(seed)
-    drawn = sorted({sampler.draw(dice) for _ in range(DRAWN_GRAPHS)}, key=lambda graph: (weight(graph), graph.name))
-    chosen = [drawn[round(i)] for i in np.linspace(0, len(drawn) - 1, max(2, count - 2))]
-    return list(dict.fromkeys([sampler.graph, sampler.smallest, *chosen]))
+    ends = [sampler.graph, sampler.smallest]
+    different = {sampler.draw(dice) for _ in range(DRAWN_GRAPHS)}.difference(ends)
+    drawn = sorted(different, key=lambda graph: (weight(graph), graph.name))
+    places = np.linspace(0, len(drawn) - 1, max(2, count - len(ends))) if drawn else ()
+    return list(dict.fromkeys([*ends, *(drawn[round(i)] for i in places)]))
 
 
 def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from math import log
+from math import inf, log
 from pathlib import Path
 
 import onnxruntime
@@ -12,6 +12,7 @@ import torch
 
 from convfabric.archive import write_atomically
 from convfabric.environment import machine
+from convfabric.errors import ArchiveError
 from convfabric.execution.building import kept_in
 from convfabric.latency.probing import PROBES
 from convfabric.operators import Operator, Size, Work
@@ -54,7 +55,8 @@ class Table:
         file = (folder or kept_in()) / f"latency-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
         try:
             found = json.loads(file.read_text())
-            known = {str(key): float(value) for key, value in found["milliseconds"].items()}
+            times = {str(key): float(value) for key, value in found["milliseconds"].items()}
+            known = {key: value for key, value in times.items() if 0 <= value < inf}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             known = {}
         return cls(conditions=conditions, file=file, known=known)
@@ -88,6 +90,11 @@ class Table:
             watch(first + len(some), len(missing))
         return len(missing)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its file is there."""
+        return self.file is not None and self.file.is_file()
+
     def _probed(self, work: Work) -> float:
         return PROBES[self.conditions.runtime](work, self.conditions.threads, self.conditions.batch)
 
@@ -97,7 +104,7 @@ class Table:
             try:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.file, json.dumps(facts, indent=0))
-            except OSError:
+            except (OSError, ArchiveError):
                 return
 
 

@@ -61,7 +61,7 @@ def curve_page(
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}: curve</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{_STYLE}</style>'
-        f"<h1>{escape(title)}: {len(points)} networks from one training</h1>"
+        f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
         f'<div class="wide">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
         f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
@@ -145,7 +145,8 @@ _STYLE = """
 background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}
 .wide>svg{width:100%;min-width:520px}
 .pick input{flex:1 1 200px;min-width:0}
-.pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td{white-space:nowrap}th{vertical-align:bottom}
+.pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td,th{padding:.25em .5em}th{vertical-align:bottom}
+td{white-space:nowrap}td:first-child{white-space:normal;min-width:9em}
 #network path,#network circle{transition:stroke .2s,fill .2s,opacity .2s}
 """
 _SCRIPT = f"""
@@ -153,6 +154,8 @@ const facts=JSON.parse(document.getElementById('facts').textContent),slider=docu
 const all=(what)=>document.querySelectorAll(what);
 function show(){{
  const point=facts[slider.value],kept=new Set(point.edges);
+ const title=document.querySelector('#network title');
+ title.textContent=kept.size+' of '+all('#network path').length+' edges kept';
  for(const path of all('#network path')){{const stays=kept.has(path.dataset.edge);
   path.style.stroke=stays?'{DARK}':'{PALE}';path.style.opacity=stays?.85:.45;}}
  for(const circle of all('#network circle')){{const place=circle.dataset.place,stays=place in point.channels;

@@ -25,7 +25,8 @@ class Purpose:
 
     def __post_init__(self) -> None:
         if self.classes < 2 or self.image_channels < 1 or len(self.size) != 2 or min(self.size) < 1:
-            raise SettingError(f"{self}: at least 2 classes, 1 image channel, and a size of 1×1 pixels.")
+            asked = f"{self.classes} classes, {self.image_channels} image channels and size={self.size}"
+            raise SettingError(f"{asked}: at least 2 classes, 1 image channel and a size of 1×1 pixels are needed.")
 
 
 @dataclass
