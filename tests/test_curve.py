@@ -150,9 +150,9 @@ def test_a_fabric_is_cut_with_the_images_it_was_trained_on(run: Path, tmp_path: 
 
 
 def test_one_amount_needs_no_list_and_a_share_says_what_it_came_to(run: Path) -> None:
-    [row] = [row for row in curve(run, "macs", "60%", search="exact", finetune=0.5) if row["budget"].startswith("60%")]
+    budgets = [row["budget"] for row in curve(run, "macs", "60%", search="exact", finetune=0.5)]
     said = 0.6 * noted(run)["fabric"]["macs"] / 1e6
-    assert row["budget"] == f"60% of the fabric's MACs per image: {said:.3g} M MACs per image"
+    assert f"{said:.3g} M MACs per image (60% of the fabric's)" in budgets
 
 
 def test_a_table_saved_by_a_spreadsheet_has_a_mark_before_its_names(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_a_curve_of_a_segmentation_is_of_its_miou(tmp_path: Path) -> None:
     done(["curve", run, "--macs", "70%", "40%", *QUICK])
     with (run / "curve.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    budgets = [row["budget"][:3] for row in sorted(rows, key=lambda row: float(row["M MACs"]))]
-    assert budgets == ["40%", "70%"]
+    budgets = [row["budget"] for row in sorted(rows, key=lambda row: float(row["M MACs"]))]
+    assert [re.findall(r"\d+%", budget) for budget in budgets] == [["40%"], ["70%"]]
     assert [name for name in rows[0] if "mIoU" in name]
     assert "mIoU" in (run / "curve.html").read_text("utf-8")
     file = run / "curve" / "macs-40percent" / "model.onnx"

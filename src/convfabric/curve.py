@@ -146,13 +146,13 @@ def row_of(folder: Path) -> dict[str, str]:
 
 
 def _said_budget(record: Facts) -> str:
-    """What was asked for, and of a share what it came to.
+    """What was asked for, and of a share first what it came to.
 
     >>> _said_budget({"asked": "50% of the fabric's ms", "budget": {"latency_ms": 0.25}})
-    "50% of the fabric's ms: 0.25 ms"
+    "0.25 ms (50% of the fabric's)"
     """
     asked: str = record["asked"]
-    return f"{asked}: {Budget(**record['budget'])}" if "%" in asked else asked
+    return f"{Budget(**record['budget'])} ({asked.split()[0]} of the fabric's)" if "%" in asked else asked
 
 
 def _point(folder: Path) -> Point:
