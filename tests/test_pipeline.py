@@ -291,6 +291,8 @@ def test_evaluate_knows_the_images_of_training_in_another_folder(tmp_path: Path)
     assert evaluate(folder, str(copied)).trained_on
     picture(copied / "red" / "more.png", colour=(200, 30, 30))
     assert not evaluate(folder, str(copied)).trained_on
+    shutil.rmtree(tmp_path / "mine")
+    assert "mine: gone, and" in refusal(["evaluate", folder])
 
 
 def test_a_run_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:

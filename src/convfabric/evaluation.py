@@ -11,6 +11,7 @@ from PIL import Image
 from convfabric.anytime import answer_early, anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
+from convfabric.data.named import NAMES
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.data.pictures import fitted_array, read_picture
@@ -35,10 +36,12 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     """How a run's network answers on a split.
 
     Without a source the run's own data are used. Classes are matched by name; raises DataError for
-    a class the network does not know, or a split that is not there.
+    a class the network does not know, a split that is not there, or data of its own that are gone.
     """
     network, papers = load_fabric(run)
     preprocessing, job = papers.preprocessing, job_of(run)
+    if not (source or job.data in NAMES or Path(job.data).exists()):
+        raise DataError(f"{job.data}: gone, and {run} was trained on it; name a folder of other images.")
     options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
     if source:
         options = replace(options, read_as="grey" if preprocessing.channels == 1 else "colour")

@@ -69,8 +69,7 @@ SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 
 def reopened(run: Path, job: Job) -> ImageSet:
     """The data that the fabric of a run was trained on; DataError where they are gone or others."""
-    named = job.data in NAMES
-    if not (named or Path(job.data).exists()):
+    if not (job.data in NAMES or Path(job.data).exists()):
         raise DataError(f"{job.data}: gone, and {run} was trained on it; --set data=FOLDER says where it is now.")
     data, before = opened(job), noted(run)["data"]
     now = data_facts(data)
