@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,19 +14,14 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from convfabric.archive import load_fabric, passport, save_fabric
+from convfabric.archive import load_fabric
 from convfabric.cli.commands import app
 from convfabric.data.opening import open_data
 from convfabric.errors import ExportError
-from convfabric.evaluation import evaluate
 from convfabric.exporting import deployable
 from convfabric.exporting.deployable import export
-from convfabric.fabric import Fabric
-from convfabric.job import job_from
-from convfabric.noting import data_facts
-from convfabric.runs import begin, note, noted
-from convfabric.weavers import weave
-from folders import class_folders, mask_folders, picture
+from convfabric.runs import noted
+from folders import class_folders, mask_folders
 
 RUN_FILES = (
     *("config.yaml", "environment.json", "metrics.csv", "record.json", "report.html", "graph.json"),
@@ -278,21 +272,6 @@ def test_evaluate_matches_classes_by_name(digits: Path, tmp_path: Path) -> None:
     score = json.loads(done(["evaluate", digits, tmp_path / "mine", "--json"]))
     assert not score["trained_on"]
     assert (score["images"], score["split"]) == (40, "all")
-
-
-def test_evaluate_knows_the_images_of_training_in_another_folder(tmp_path: Path) -> None:
-    job = job_from({"data": str(class_folders(tmp_path / "mine", splits=())), "size": "8"})
-    data, folder = open_data(job.data, job.options), tmp_path / "run"
-    begin(folder, job)
-    note(folder, data=data_facts(data))
-    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
-    save_fabric(folder, fabric, passport(fabric, data))
-    copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
-    assert evaluate(folder, str(copied)).trained_on
-    picture(copied / "red" / "more.png", colour=(200, 30, 30))
-    assert not evaluate(folder, str(copied)).trained_on
-    shutil.rmtree(tmp_path / "mine")
-    assert "mine: gone, and" in refusal(["evaluate", folder])
 
 
 def test_a_run_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""Runs evaluated on images that lie elsewhere than those they were trained on."""
+
+import shutil
+from pathlib import Path
+
+from convfabric.archive import passport, save_fabric
+from convfabric.data.opening import open_data
+from convfabric.evaluation import evaluate
+from convfabric.fabric import Fabric
+from convfabric.job import job_from
+from convfabric.noting import data_facts
+from convfabric.runs import begin, note
+from convfabric.weavers import weave
+from folders import class_folders, picture
+from test_pipeline import refusal
+
+
+def test_evaluate_knows_the_images_of_training_in_another_folder(tmp_path: Path) -> None:
+    job = job_from({"data": str(class_folders(tmp_path / "mine", splits=())), "size": "8"})
+    data, folder = open_data(job.data, job.options), tmp_path / "run"
+    begin(folder, job)
+    note(folder, data=data_facts(data))
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
+    save_fabric(folder, fabric, passport(fabric, data))
+    copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
+    assert evaluate(folder, str(copied)).trained_on
+    picture(copied / "red" / "more.png", colour=(200, 30, 30))
+    assert not evaluate(folder, str(copied)).trained_on
+    shutil.rmtree(tmp_path / "mine")
+    assert "mine: gone, and" in refusal(["evaluate", folder])
