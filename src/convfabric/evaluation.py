@@ -11,12 +11,11 @@ from PIL import Image
 from convfabric.anytime import answer_early, anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
-from convfabric.data.named import NAMES
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.errors import DataError
-from convfabric.runs import job_of, noted
+from convfabric.runs import check_data_there, job_of, noted
 from convfabric.scores import Score, score
 
 
@@ -40,8 +39,8 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     """
     network, papers = load_fabric(run)
     preprocessing, job = papers.preprocessing, job_of(run)
-    if not (source or job.data in NAMES or Path(job.data).exists()):
-        raise DataError(f"{job.data}: gone, and {run} was trained on it; name a folder of other images.")
+    if source is None:
+        check_data_there(run, job, "name a folder of other images")
     options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
     if source:
         options = replace(options, read_as="grey" if preprocessing.channels == 1 else "colour")

@@ -23,7 +23,6 @@ from convfabric.archive import (
 from convfabric.choice import Budget
 from convfabric.cutting import HEADROOM, Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet
-from convfabric.data.named import NAMES
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import ArchiveError, BudgetError, DataError, SettingError
@@ -40,7 +39,7 @@ from convfabric.job import Job, default_folder, job_from
 from convfabric.latency.measurement import measure
 from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, say_data
 from convfabric.pictured import write_report
-from convfabric.runs import Facts, begin, check_may_begin, note, noted, remove_network
+from convfabric.runs import Facts, begin, check_data_there, check_may_begin, note, noted, remove_network
 from convfabric.scores import score
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, Watch, plan_of, train
@@ -69,8 +68,7 @@ SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 
 def reopened(run: Path, job: Job) -> ImageSet:
     """The data that the fabric of a run was trained on; DataError where they are gone or others."""
-    if not (job.data in NAMES or Path(job.data).exists()):
-        raise DataError(f"{job.data}: gone, and {run} was trained on it; --set data=FOLDER says where it is now.")
+    check_data_there(run, job, "--set data=FOLDER says where it is now")
     data, before = opened(job), noted(run)["data"]
     now = data_facts(data)
     for fact in SAME_DATA:

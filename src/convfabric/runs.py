@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
+from convfabric.data.named import NAMES
 from convfabric.data.options import DataOptions
 from convfabric.environment import is_first_process
-from convfabric.errors import ArchiveError, SettingError
+from convfabric.errors import ArchiveError, DataError, SettingError
 from convfabric.job import Job, job_from, read_config, settings_of, written_config
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import find_preset
@@ -127,6 +128,12 @@ def check_trained(folder: Path) -> None:
     if (folder / CONFIG).is_file():
         raise ArchiveError(f"{folder}: no trained fabric in it yet; convfabric fit or train goes on with --resume.")
     raise ArchiveError(f"{folder}: no trained fabric in it; convfabric train and fit make one.")
+
+
+def check_data_there(folder: Path, job: Job, instead: str) -> None:
+    """Raises DataError where the data that a run was trained on are gone; ``instead`` says what can be done."""
+    if not (job.data in NAMES or Path(job.data).exists()):
+        raise DataError(f"{job.data}: gone, and {folder} was trained on it; {instead}.")
 
 
 def _remove_run(folder: Path) -> None:
