@@ -50,7 +50,7 @@ def main() -> None:
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
     data = open_data(said.data, DataOptions(size=parsed_size(said.size), ignore=VOID))
-    recipe = Recipe(epochs=said.epochs, seed=said.seed)
+    recipe = Recipe(epochs=said.epochs, lr=0.1, seed=said.seed)
     tuning = recipe.changed(epochs=said.finetune_epochs, lr=0.04, seed=said.seed + 1)
     rows: list[Row] = []
 

@@ -149,7 +149,7 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
     rows: list[Row] = []
     curve: list[Row] = []
     for seed in range(said.seeds):
-        recipe = Recipe(epochs=said.epochs, seed=seed)
+        recipe = Recipe(epochs=said.epochs, lr=0.1, seed=seed)
         graph = weave("msdnet", exits=5, base=said.base, step=said.step)
         fabric, minutes = timed_fabric(graph, data, recipe, said.work / f"msdnet-{seed}", said.device)
         facts = anytime_facts(fabric, data, "test")
@@ -187,7 +187,7 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
         f"extracted up to that exit. Torch, one thread, in turns, median of {ROUNDS}; batches of 1 and 64.",
         f"The cheapest thresholds that on val are no worse than the last exit: {early['test error %']} % test error at "
         f"{early['M MACs, mean']} M MACs on average. The curve of budgeted batches is in the other record.",
-        f"Recipe: {Recipe(epochs=said.epochs)}.",
+        f"Recipe: {Recipe(epochs=said.epochs, lr=0.1)}.",
     ]
     written = write_record("cifar10-jpeg-exits", sentences, rows, said.results)
     written.with_suffix(".svg").write_text(exit_curve(facts))

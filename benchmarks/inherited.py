@@ -67,7 +67,7 @@ def study(said: argparse.Namespace, data: ImageSet, subnetworks: int) -> list[Ro
     """Inherited and fine-tuned accuracy of sub-networks of one fabric."""
     image = data.preprocessing.size
     graph = weave(said.network, size=image, image_channels=data.preprocessing.channels, operators="residual")
-    recipe = Recipe(epochs=said.epochs, subnetworks=subnetworks)
+    recipe = Recipe(epochs=said.epochs, lr=0.1, subnetworks=subnetworks)
     fabric, _ = timed_fabric(graph, data, recipe, said.work / f"fabric-{subnetworks}", "cpu")
     sampler = Sampler.of(graph, recipe.narrowest, image)
     source = fabric if subnetworks else ranked(fabric)

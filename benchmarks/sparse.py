@@ -32,7 +32,7 @@ def main() -> None:
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
     data = open_data("mnist", DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad"))
-    recipe = Recipe(epochs=said.epochs, seed=said.seed)
+    recipe = Recipe(epochs=said.epochs, lr=0.1, seed=said.seed)
     rows = []
     for name, operators in KINDS.items():
         shape = {"layers": said.layers, "channels": said.channels, "operators": operators}

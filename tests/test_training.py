@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from convfabric.training import loop
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Moment, train
 from convfabric.training.losses import loss
-from convfabric.training.recipe import Recipe
+from convfabric.training.recipe import Optimiser, Recipe
 from convfabric.weavers import weave
 from folders import mask_folders
 
@@ -61,6 +61,12 @@ def test_training_twice_gives_the_same_bits_and_learns() -> None:
     assert rows[0] == rows[1]
     assert same_weights(*fabrics)
     assert rows[0][-1]["train_loss"] < rows[0][0]["train_loss"]
+
+
+@pytest.mark.parametrize("optimiser", get_args(Optimiser))
+def test_at_its_usual_rate_every_optimiser_learns(optimiser: Optimiser) -> None:
+    rows = train(fresh(), few_digits(), Recipe(epochs=8, batch=32, optimiser=optimiser), device="cpu")
+    assert rows[-1]["val_accuracy"] > 0.6
 
 
 def test_every_parameter_receives_a_gradient() -> None:

@@ -103,11 +103,12 @@ def job_from(settings: Mapping[str, Any]) -> Job:
 
     >>> job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"}).options.size
     (8, 16)
+    >>> [job_from({"data": "digits", **said}).recipe.lr for said in ({}, {"lr": 0.3}, {"optimiser": "adamw"})]
+    [0.2, 0.3, 0.0]
     """
     network = str(settings.get("network") or DEFAULT)
     known = known_settings(network)
-    usual = find_preset(network).training
-    settings = settings if settings.get("gates", "none") != "none" else {**usual, **settings}
+    settings = {**_usual(network, settings), **settings}
     if unknown := sorted(set(settings) - set(known)):
         near = get_close_matches(unknown[0], known, n=1)
         meant = f"Did you mean {near[0]}? " if near else ""
@@ -127,6 +128,16 @@ def job_from(settings: Mapping[str, Any]) -> Job:
         budget=budget_from(ceilings),
         **parts,
     )
+
+
+def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is usual in the training of a network, where nothing is said that it would not go with."""
+    usual = dict(find_preset(network).training)
+    if settings.get("gates", "none") != "none":
+        return {}
+    if settings.get("optimiser", "sgd") != "sgd":
+        usual.pop("lr", None)
+    return usual
 
 
 def _numbers_of(network: str) -> list[str]:

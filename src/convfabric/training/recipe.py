@@ -1,12 +1,17 @@
 """The numbers of a training run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import cos, pi
+from types import MappingProxyType
 from typing import Literal
 
 from convfabric.errors import SettingError
 from convfabric.execution.plans import Execution, Precision
 from convfabric.graph import Task
+
+Optimiser = Literal["sgd", "adamw"]
+USUAL_RATES: Mapping[Optimiser, float] = MappingProxyType({"sgd": 0.1, "adamw": 0.002})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +24,10 @@ class Recipe:
     """Images a step, over all processes; 0: fit for so many images."""
     accumulate: int = 1
     """Parts a process takes its share of a batch in, one after another."""
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Optimiser = "sgd"
     """sgd has Nesterov momentum 0.9."""
-    lr: float = 0.1
-    """Highest learning rate."""
+    lr: float = 0.0
+    """Highest learning rate; 0: what usually helps the optimiser, 0.1 for sgd and 0.002 for adamw."""
     weight_decay: float = 5e-4
     """On weights; norms and biases are not decayed."""
     warmup: float = 0.1
@@ -79,7 +84,9 @@ class Recipe:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
         if self.gates != "none" and self.subnetworks:
             raise SettingError(f"gates={self.gates}, subnetworks={self.subnetworks}: edges are drawn by one of them.")
-        for name in ("lr", "temperature", "clip_norm", "gate_lr"):
+        if not self.lr >= 0:
+            raise SettingError(f"lr={self.lr}: give a number above 0, or 0 for the usual one.")
+        for name in ("temperature", "clip_norm", "gate_lr"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
         if not 0 < self.narrowest <= 1:
@@ -110,15 +117,17 @@ class Recipe:
         return {name: value for name, value in said.items() if value is not None}
 
     def fitted(self, images: int, task: Task) -> "Recipe":
-        """The recipe with epochs and batch for so many training images, where they were left open.
+        """The recipe with epochs, batch and rate for so many training images, where they were left open.
 
         >>> [(r.epochs, r.batch) for r in (Recipe().fitted(n, "classification") for n in (150, 1257, 50_000))]
         [(120, 16), (120, 64), (20, 128)]
+        >>> [Recipe(optimiser=name).fitted(150, "segmentation").lr for name in ("sgd", "adamw")]
+        [0.1, 0.002]
         """
         epochs = self.epochs or min(120, max(20, round(200_000 / images)))
         usual = 128 if images >= 10_000 else 64 if images >= 1000 else 32 if images >= 300 else 16
         batch = min(self.batch or (usual if task == "classification" else 8), images)
-        return replace(self, epochs=epochs, batch=batch)
+        return replace(self, epochs=epochs, batch=batch, lr=self.lr or USUAL_RATES[self.optimiser])
 
     def changed(self, **numbers: object) -> "Recipe":
         """The recipe with some numbers replaced; SettingError for a name it does not have."""

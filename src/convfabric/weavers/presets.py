@@ -38,9 +38,9 @@ class Preset:
     """Settings of training that are the usual ones for it."""
 
 
-def _fabric(about: str, layers: int, scales: int, channels: int) -> Preset:
+def _fabric(about: str, layers: int, scales: int, channels: int, lr: float) -> Preset:
     numbers = Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="residual", head="all")
-    return Preset(about=about, numbers=numbers, follows_size=True, training={"subnetworks": 1})
+    return Preset(about=about, numbers=numbers, follows_size=True, training={"subnetworks": 1, "lr": lr})
 
 
 def _paper(layers: int, channels: int, scales: int = 6, operators: Literal["plain", "banded"] = "plain") -> Trellis:
@@ -55,9 +55,9 @@ _MSDNET_LARGE = Msdnet(base=7, step=7, channels=32, growth=16, factors=(1, 2, 4,
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12),
-        "fabric-small": _fabric("the default, for hundreds to thousands of images", 2, 3, 16),
-        "fabric-medium": _fabric("when a GPU is at hand and images are many", 8, 4, 24),
+        "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12, lr=0.2),
+        "fabric-small": _fabric("the default, for hundreds to thousands of images", 2, 3, 16, lr=0.2),
+        "fabric-medium": _fabric("when a GPU is at hand and images are many", 8, 4, 24, lr=0.1),
         "paper-mnist-dense": Preset(about="NIPS 2016, MNIST 0.33 % error", numbers=_paper(8, 64), image_channels=1),
         "paper-mnist-narrow": Preset(
             about="the same wiring with 32 channels, for a CPU", numbers=_paper(8, 32), image_channels=1
