@@ -1,6 +1,7 @@
 """What every benchmark writes down: a dated Markdown file and a CSV beside it."""
 
 import csv
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,13 +52,13 @@ def write_record(
 
 
 def _said(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with folders of this machine replaced by their names."""
-    return [Path(argument).name.upper() if "/" in argument else argument for argument in arguments]
+    """The arguments, with places outside the working folder replaced by their names."""
+    return [Path(said).name.upper() if said.startswith(("/", "../", "~")) else said for said in arguments]
 
 
 def _command() -> str:
     script = Path(sys.argv[0])
-    return " ".join(["python", f"{script.parent.name}/{script.name}", *_said(sys.argv[1:])])
+    return shlex.join(["python", f"{script.parent.name}/{script.name}", *_said(sys.argv[1:])])
 
 
 def _cell(value: object) -> str:
