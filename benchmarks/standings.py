@@ -31,7 +31,9 @@ COLUMNS = (
 )
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
-FROM_FABRIC = ("fabric", "random", "fabric-alone")
+OURS = ("fabric", "fabric-ms")
+"""Cut from the fabric to a budget."""
+FROM_FABRIC = (*OURS, "random", "fabric-alone")
 """Whose rows stand only beside those of the same fabric."""
 Row = dict[str, Any]
 Key = tuple[str, float, int]
@@ -121,6 +123,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         f"on the same day, each turn's quickest block; rows of another day may be another machine's. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
+        *at_their_milliseconds([row for row in table if row["measured"] == date.today().isoformat()]),
         f"Not run yet: {'; '.join(missing) or 'nothing'}.",
     ]
     written = write_record(_name(numbers), sentences, table, results)
@@ -137,9 +140,9 @@ def absent(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
     """Each contestant's budgets and seeds that have no row."""
     there, said = {key_of(row) for row in rows}, []
     for name in numbers["contestants"]:
-        alone = numbers.get("alone", []) if name.endswith("-alone") else numbers["budgets"]
+        some = {"fabric-ms": "as_quick_at"}.get(name, "alone" if name.endswith("-alone") else "budgets")
         for seed in numbers["seeds"]:
-            lacking = [budget for budget in alone if (name, float(budget), seed) not in there]
+            lacking = [budget for budget in numbers.get(some, []) if (name, float(budget), seed) not in there]
             said += [f"{name} at {', '.join(map(str, lacking))} M (seed {seed})"] if lacking else []
     return said
 
@@ -161,6 +164,31 @@ def summary(table: Sequence[Row]) -> list[str]:
         best = sorted(tests.items(), key=lambda item: -fmean(item[1]))
         said = "; ".join(f"{name} {fmean(values):.2f} ± {pstdev(values):.2f} ({len(values)})" for name, values in best)
         lines.append(f"{budget} M MACs, test %, mean ± spread (seeds): {said}.")
+    return lines
+
+
+def at_their_milliseconds(table: Sequence[Row]) -> list[str]:
+    """For each budget of each other contestant what ours answers that takes no longer, the one that is best on val."""
+
+    def means(name: str) -> list[Row]:
+        rows = [row for row in table if row["network"] == name]
+        same = [
+            [row for row in rows if row["budget M MACs"] == b] for b in sorted({row["budget M MACs"] for row in rows})
+        ]
+        return [
+            {key: fmean(row[key] for row in of) for key in ("budget M MACs", "ms", "val %", "test %")} for of in same
+        ]
+
+    lines = []
+    cut = [row for name in OURS for row in means(name)]
+    for name in dict.fromkeys(row["network"] for row in table if row["network"] not in OURS):
+        beside = []
+        for row in means(name):
+            quick = [ours for ours in cut if ours["ms"] <= row["ms"]]
+            best = max(quick, key=lambda ours: ours["val %"], default=None)
+            said = f"{best['test %'] - row['test %']:+.2f}" if best else "none of ours is as quick"
+            beside.append(f"{row['budget M MACs']:g} M, {row['ms']:.2f} ms: {said}")
+        lines.append(f"Ours of no more milliseconds than {name}, points of test beside it: {'; '.join(beside)}.")
     return lines
 
 

@@ -1,0 +1,162 @@
+"""Networks cut from one fabric for accuracy_per_ms.py: found by evolution, drawn, or as quick as another contestant."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median
+
+import torch
+
+from contest import MEGA, Contest, kept, model_of, rate_of
+from convfabric.archive import load_fabric, passport, save_fabric
+from convfabric.choice.evolution import Evolution
+from convfabric.cutting import HEADROOM, Survey, survey
+from convfabric.execution.folding import folded
+from convfabric.extraction.inherited import Judge
+from convfabric.extraction.statistics import refresh
+from convfabric.extraction.surgery import extract
+from convfabric.fabric import Fabric
+from convfabric.graph import Graph
+from convfabric.latency.drafts import drafted
+from convfabric.latency.measurement import measure
+from convfabric.sampling import Sampler
+from convfabric.scores import score
+from convfabric.training.loop import train
+from standings import Row
+from timed import timed_fabric
+
+TURNS, ATTEMPTS = 7, 4
+
+
+def our_fabric(contest: Contest) -> tuple[Fabric, float]:
+    """The trained fabric, and its rate."""
+    numbers = contest.numbers["fabric"]
+    graph = contest.woven(numbers["network"], numbers["numbers"])
+    parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
+    sampler, dice = Sampler.of(graph, numbers["narrowest"], contest.size), random.Random(0)
+    drawn = fmean(contest.macs(sampler.draw(dice)) for _ in range(100))
+    an_image = 3 * (contest.macs(graph) + numbers["subnetworks"] * drawn)
+    every = contest.numbers["tera_macs"] * len(contest.numbers["budgets"])
+
+    def tried(rate: float, cost: float) -> float:
+        torch.manual_seed(contest.seed)
+        fabric = Fabric(graph)
+        recipe = contest.recipe(contest.epochs(len(contest.numbers["budgets"]) * cost / 2, an_image), rate, **parts)
+        train(fabric, contest.watched, recipe, device="cpu")
+        return score(fabric, contest.data, "val").headline
+
+    rate = rate_of(contest, "fabric", tried)
+    recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
+    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / "whole", "cpu")
+    print("fabric on val", score(fabric, contest.data, "val").headline, flush=True)
+    return fabric, rate
+
+
+def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable[[Contest], None]:
+    """Networks cut from the fabric, found by evolution or drawn; where there is a teacher it is the next larger one.
+
+    Where each is alone, it has the cost of all budgets together, as if there were no others, and the fabric as teacher.
+    """
+
+    def contestant(contest: Contest) -> None:
+        every = contest.numbers["budgets"]
+        budgets = contest.numbers["alone"] if alone else every
+        if contest.has(name, budgets):
+            return
+        fabric, rate = our_fabric(contest)
+        judge, teacher = Judge.of(fabric, contest.data, contest.recipe(1, rate)), fabric
+        for budget in budgets:
+            folder = contest.work / f"{name}-{budget:g}"
+
+            def made(budget: float = budget, teacher: Fabric = teacher, folder: Path = folder) -> tuple[Fabric, Row]:
+                graph = picked(contest, fabric, budget, judge if search else None)
+                cost = contest.numbers["tera_macs"] * (len(every) if alone else 1)
+                network, facts = tuned(contest, fabric, graph, teacher, rate, cost)
+                save_fabric(folder, network, passport(network, contest.data))
+                return network, facts
+
+            kept(contest, name, budget, made)
+            teacher = fabric if alone else load_fabric(folder)[0]
+
+    return contestant
+
+
+def as_quick(name: str) -> Callable[[Contest], None]:
+    """Networks cut from the fabric to the milliseconds that another contestant's take here, as the configuration says.
+
+    Each has the same cost as that one.
+    """
+
+    def contestant(contest: Contest) -> None:
+        budgets = contest.numbers["as_quick_at"]
+        if contest.has(name, budgets):
+            return
+        fabric, rate = our_fabric(contest)
+        judge = Judge.of(fabric, contest.data, contest.recipe(1, rate))
+        found = survey(passport(fabric, contest.data), 1, contest.numbers["fabric"]["narrowest"], print)
+        for budget in budgets:
+
+            def made(budget: float = budget) -> tuple[Fabric, Row]:
+                graph = quick(contest, found, judge, model_of(contest, contest.numbers["as_quick_as"], budget))
+                return tuned(contest, fabric, graph, fabric, rate, contest.numbers["tera_macs"])
+
+            kept(contest, name, budget, made)
+
+    return contestant
+
+
+def quick(contest: Contest, found: Survey, judge: Judge, other: bytes) -> Graph:
+    """The best sub-network that an evolution finds among those that take no longer than a model, measured in turns."""
+    size, aim = (3, *contest.size), HEADROOM
+    trials = contest.numbers["fabric"]["trials"]
+    for _ in range(ATTEMPTS):
+        allowed = aim * median(measure(other, size).quickest_ms for _ in range(TURNS))
+
+        def fits(graph: Graph, allowed: float = allowed) -> bool:
+            return found.prediction.milliseconds(graph) <= allowed
+
+        starts = sorted(judge.known, key=judge, reverse=True)[:4]
+        best = Evolution(sampler=found.sampler, fits=fits, fitness=judge).run(starts, trials, contest.seed)[0].graph
+        model = drafted(folded(Fabric(best).eval()), torch.zeros(1, *size))
+        turns = [(measure(model, size).quickest_ms, measure(other, size).quickest_ms) for _ in range(TURNS)]
+        taken, most = (median(times) for times in zip(*turns, strict=True))
+        print(f"{contest.macs(best) / MEGA:.2f} M MACs: {taken:.3f} ms, {most:.3f} allowed", flush=True)
+        if taken <= most:
+            return best
+        aim *= HEADROOM * most / taken
+    raise SystemExit(f"no sub-network was found in {ATTEMPTS} attempts that takes at most {most:.3f} ms.")
+
+
+def picked(contest: Contest, fabric: Fabric, budget: float, judge: Judge | None) -> Graph:
+    """The best sub-network that an evolution finds, from the best that are known; without a judge, one by chance."""
+    numbers = contest.numbers["fabric"]
+    sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
+    fits = partial(under, contest, budget)
+    if judge is None:
+        evolution, dice = Evolution(sampler=sampler, fits=fits, fitness=contest.macs), random.Random(contest.seed + 1)
+        return evolution.grown(evolution.repaired(sampler.draw(dice), dice), dice)
+    starts = sorted(judge.known, key=judge, reverse=True)[:4]
+    evolution = Evolution(sampler=sampler, fits=fits, fitness=judge)
+    return evolution.run(starts, numbers["trials"], contest.seed)[0].graph
+
+
+def tuned(
+    contest: Contest, fabric: Fabric, graph: Graph, teacher: Fabric, rate: float, cost: float
+) -> tuple[Fabric, Row]:
+    """A sub-network, trained on with its part of a cost."""
+    numbers = contest.numbers["fabric"]
+    network = refresh(extract(fabric, graph), contest.data, contest.recipe(1, rate))
+    inherited = score(network, contest.data, "val").headline
+    taking_after = numbers["finetune_distil"]
+    taught = teacher if taking_after else None
+    an_image = 3 * contest.macs(graph) + (contest.macs(taught) if taught else 0)
+    epochs = contest.epochs(numbers["finetune"] * cost, an_image)
+    tuning = contest.recipe(epochs, rate * numbers["finetune_lr"], distil=taking_after)
+    train(network, contest.watched, tuning, teacher=taught, device="cpu")
+    return network, {"rate": rate, "inherited val %": round(100 * inherited, 2)}
+
+
+def under(contest: Contest, budget: float, graph: Graph) -> bool:
+    """Whether a graph is under so many million multiply-accumulates."""
+    return contest.macs(graph) <= budget * MEGA
