@@ -33,7 +33,7 @@ from ours import as_quick, from_fabric
 from plain import some_batches, train_plain
 from records import RESULTS
 from rivals import macs_of, mobilenet_of, pruned, resnet_to_prune, searched
-from standings import Row, earlier, key_of, outlines, record
+from standings import Row, earlier, is_ours, key_of, outlines, record
 from timed import timed_fabric
 
 MOST_CHANNELS = 200
@@ -61,8 +61,15 @@ def main() -> None:
         for name in said.only or numbers["contestants"]:
             here = {"work": said.work / f"seed-{seed}", "seed": seed, "now": said.budgets}
             contest = Contest(data=data, numbers=numbers, known=known, models=models, **here)
-            CONTESTANTS.get(name, widest(name))(contest)
+            contestant_of(name, numbers)(contest)
     record(said.work, numbers, data, said.results)
+
+
+def contestant_of(name: str, numbers: Mapping[str, Any]) -> Callable[[Contest], None]:
+    """What trains a contestant's networks: by name, or by what the configuration says of it."""
+    if name in CONTESTANTS:
+        return CONTESTANTS[name]
+    return from_fabric(name, name) if is_ours(name, numbers) else widest(name)
 
 
 def widest(name: str) -> Callable[[Contest], None]:

@@ -1,10 +1,11 @@
 """Networks cut from one fabric for accuracy_per_ms.py: found by evolution, drawn, or as quick as another contestant."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import torch
 
@@ -29,9 +30,9 @@ from timed import timed_fabric
 TURNS, ATTEMPTS = 7, 4
 
 
-def our_fabric(contest: Contest) -> tuple[Fabric, float]:
-    """The trained fabric, and its rate."""
-    numbers = contest.numbers["fabric"]
+def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]:
+    """The trained fabric that a part of the configuration describes, and its rate."""
+    numbers = contest.numbers[source]
     graph = contest.woven(numbers["network"], numbers["numbers"])
     parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
     sampler, dice = Sampler.of(graph, numbers["narrowest"], contest.size), random.Random(0)
@@ -46,14 +47,16 @@ def our_fabric(contest: Contest) -> tuple[Fabric, float]:
         train(fabric, contest.watched, recipe, device="cpu")
         return score(fabric, contest.data, "val").headline
 
-    rate = rate_of(contest, "fabric", tried)
+    rate = rate_of(contest, numbers.get("rate", source), tried)
     recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
-    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / "whole", "cpu")
-    print("fabric on val", score(fabric, contest.data, "val").headline, flush=True)
+    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / f"whole-{source}", "cpu")
+    print(source, "on val", score(fabric, contest.data, "val").headline, flush=True)
     return fabric, rate
 
 
-def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable[[Contest], None]:
+def from_fabric(
+    name: str, source: str = "fabric", search: bool = True, alone: bool = False
+) -> Callable[[Contest], None]:
     """Networks cut from the fabric, found by evolution or drawn; where there is a teacher it is the next larger one.
 
     Where each is alone, it has the cost of all budgets together, as if there were no others, and the fabric as teacher.
@@ -64,15 +67,15 @@ def from_fabric(name: str, search: bool = True, alone: bool = False) -> Callable
         budgets = contest.numbers["alone"] if alone else every
         if contest.has(name, budgets):
             return
-        fabric, rate = our_fabric(contest)
+        fabric, rate = our_fabric(contest, source)
         judge, teacher = Judge.of(fabric, contest.data, contest.recipe(1, rate)), fabric
         for budget in budgets:
             folder = contest.work / f"{name}-{budget:g}"
 
             def made(budget: float = budget, teacher: Fabric = teacher, folder: Path = folder) -> tuple[Fabric, Row]:
-                graph = picked(contest, fabric, budget, judge if search else None)
+                graph = picked(contest, contest.numbers[source], fabric, budget, judge if search else None)
                 cost = contest.numbers["tera_macs"] * (len(every) if alone else 1)
-                network, facts = tuned(contest, fabric, graph, teacher, rate, cost)
+                network, facts = tuned(contest, contest.numbers[source], fabric, graph, teacher, rate, cost)
                 save_fabric(folder, network, passport(network, contest.data))
                 return network, facts
 
@@ -89,17 +92,17 @@ def as_quick(name: str) -> Callable[[Contest], None]:
     """
 
     def contestant(contest: Contest) -> None:
-        budgets = contest.numbers["as_quick_at"]
+        budgets, cost, ours = (contest.numbers[part] for part in ("as_quick_at", "tera_macs", "fabric"))
         if contest.has(name, budgets):
             return
         fabric, rate = our_fabric(contest)
         judge = Judge.of(fabric, contest.data, contest.recipe(1, rate))
-        found = survey(passport(fabric, contest.data), 1, contest.numbers["fabric"]["narrowest"], print)
+        found = survey(passport(fabric, contest.data), 1, ours["narrowest"], print)
         for budget in budgets:
 
             def made(budget: float = budget) -> tuple[Fabric, Row]:
                 graph = quick(contest, found, judge, model_of(contest, contest.numbers["as_quick_as"], budget))
-                return tuned(contest, fabric, graph, fabric, rate, contest.numbers["tera_macs"])
+                return tuned(contest, ours, fabric, graph, fabric, rate, cost)
 
             kept(contest, name, budget, made)
 
@@ -128,9 +131,8 @@ def quick(contest: Contest, found: Survey, judge: Judge, other: bytes) -> Graph:
     raise SystemExit(f"no sub-network was found in {ATTEMPTS} attempts that takes at most {most:.3f} ms.")
 
 
-def picked(contest: Contest, fabric: Fabric, budget: float, judge: Judge | None) -> Graph:
+def picked(contest: Contest, numbers: Mapping[str, Any], fabric: Fabric, budget: float, judge: Judge | None) -> Graph:
     """The best sub-network that an evolution finds, from the best that are known; without a judge, one by chance."""
-    numbers = contest.numbers["fabric"]
     sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
     fits = partial(under, contest, budget)
     if judge is None:
@@ -142,10 +144,15 @@ def picked(contest: Contest, fabric: Fabric, budget: float, judge: Judge | None)
 
 
 def tuned(
-    contest: Contest, fabric: Fabric, graph: Graph, teacher: Fabric, rate: float, cost: float
+    contest: Contest,
+    numbers: Mapping[str, Any],
+    fabric: Fabric,
+    graph: Graph,
+    teacher: Fabric,
+    rate: float,
+    cost: float,
 ) -> tuple[Fabric, Row]:
     """A sub-network, trained on with its part of a cost."""
-    numbers = contest.numbers["fabric"]
     network = refresh(extract(fabric, graph), contest.data, contest.recipe(1, rate))
     inherited = score(network, contest.data, "val").headline
     taking_after = numbers["finetune_distil"]

@@ -31,9 +31,7 @@ COLUMNS = (
 )
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
-OURS = ("fabric", "fabric-ms")
-"""Cut from the fabric to a budget."""
-FROM_FABRIC = (*OURS, "random", "fabric-alone")
+FROM_FABRIC = ("fabric", "fabric-ms", "random", "fabric-alone")
 """Whose rows stand only beside those of the same fabric."""
 Row = dict[str, Any]
 Key = tuple[str, float, int]
@@ -56,6 +54,11 @@ def earlier(numbers: Mapping[str, Any], results: Path) -> list[Row]:
     with records[-1].open(newline="") as file:
         rows = [_read(row, records[-1].name[: len("2026-01-01")]) for row in csv.DictReader(file)]
     return [row for row in rows if _described(row["network"], before) == _described(row["network"], numbers)]
+
+
+def is_ours(name: str, numbers: Mapping[str, Any]) -> bool:
+    """Whether a contestant's networks are cut to a budget from a fabric, all from one training."""
+    return name in ("fabric", "fabric-ms") or "subnetworks" in numbers.get(name, {})
 
 
 def _described(name: str, numbers: Mapping[str, Any]) -> Any:
@@ -123,7 +126,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         f"on the same day, each turn's quickest block; rows of another day may be another machine's. {VERSIONS}.",
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
-        *at_their_milliseconds([row for row in table if row["measured"] == date.today().isoformat()]),
+        *at_their_milliseconds([row for row in table if row["measured"] == date.today().isoformat()], numbers),
         f"Not run yet: {'; '.join(missing) or 'nothing'}.",
     ]
     written = write_record(_name(numbers), sentences, table, results)
@@ -167,7 +170,7 @@ def summary(table: Sequence[Row]) -> list[str]:
     return lines
 
 
-def at_their_milliseconds(table: Sequence[Row]) -> list[str]:
+def at_their_milliseconds(table: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
     """For each budget of each other contestant what ours answers that takes no longer, the one that is best on val."""
 
     def means(name: str) -> list[Row]:
@@ -180,8 +183,9 @@ def at_their_milliseconds(table: Sequence[Row]) -> list[str]:
         ]
 
     lines = []
-    cut = [row for name in OURS for row in means(name)]
-    for name in dict.fromkeys(row["network"] for row in table if row["network"] not in OURS):
+    names = dict.fromkeys(row["network"] for row in table)
+    cut = [row for name in names if is_ours(name, numbers) for row in means(name)]
+    for name in [name for name in names if not is_ours(name, numbers)]:
         beside = []
         for row in means(name):
             quick = [ours for ours in cut if ours["ms"] <= row["ms"]]
