@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from convfabric.archive import load_fabric
-from convfabric.curve import curve, read_dots
+from convfabric.curve import curve, read_dots, taken
 from convfabric.errors import SettingError
-from convfabric.report.curve_page import Dot, Point, chart
+from convfabric.report.curve_page import HEIGHT, WIDTH, Dot, Point, chart
 from convfabric.runs import note, noted
 from folders import class_folders, mask_folders
 from test_pipeline import done, refusal
@@ -48,6 +48,13 @@ def test_the_table_has_a_line_for_each_with_every_stage(run: Path) -> None:
     assert {"predicted ms", "measured ms", "just cut", "refreshed", "test accuracy"} <= set(rows[0])
     macs = [float(row["M MACs"]) for row in rows]
     assert macs == sorted(macs)
+
+
+def test_networks_alike_stand_in_the_order_of_their_budgets(tmp_path: Path) -> None:
+    for name, macs, budget in (("a", 7, 90.0), ("b", 7, 60.0), ("c", 5, 50.0)):
+        (tmp_path / name).mkdir()
+        note(tmp_path / name, network={"macs": macs}, budget={"macs": budget})
+    assert [folder.name for folder in sorted(tmp_path.iterdir(), key=taken)] == ["c", "b", "a"]
 
 
 def test_the_page_stands_alone_and_knows_every_network(run: Path) -> None:
@@ -170,7 +177,7 @@ def test_the_chart_has_ticks_and_stays_inside_its_frame(times: tuple[float, ...]
     drawn = chart(points, [Dot(name="a <b>", milliseconds=times[-1] * 1.1, score=0.85)], "test accuracy")
     spots = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)"', drawn)]
     assert len(spots) == len(times) + 1
-    assert all(0 < x < 760 and 0 < y < 380 for x, y in spots)
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in spots)
     assert len(re.findall(r'text-anchor="middle" fill="#5c6b76"', drawn)) >= 1
     assert "a &lt;b&gt;" in drawn
 

@@ -153,3 +153,16 @@ def test_a_model_is_refused_in_words_of_the_caller(tmp_path: Path) -> None:
     (tmp_path / "graph.json").touch()
     with pytest.raises(SettingError, match=r"the folder of a run; convfabric\.load_fabric gives its network"):
         create_model(str(tmp_path))
+
+
+def test_enet_with_relu_is_enet_without_the_slopes() -> None:
+    published, quicker = (weave("enet", task="segmentation", activation=name) for name in ("prelu", "relu"))
+    slopes = {name for name in Fabric(published).state_dict() if name not in Fabric(quicker).state_dict()}
+    assert all(Fabric(published).state_dict()[name].ndim == 1 for name in slopes)
+    assert len(slopes) > len(published.nodes)
+    assert costs(published, (64, 48)).macs == costs(quicker, (64, 48)).macs
+
+
+def test_an_unknown_activation_of_enet_is_refused() -> None:
+    with pytest.raises(SettingError, match="activation"):
+        weave("enet", activation="gelu")

@@ -87,10 +87,17 @@ def curve(
     _check_others(members, force)
     fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
     _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
-    found = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
-    rows = sorted(map(row_of, found), key=lambda row: float(row["M MACs"]))
-    _write(run, rows, sorted(map(_point, found), key=lambda point: point.milliseconds), dots, fabric.graph)
+    every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
+    found = sorted(every, key=taken)
+    rows = [row_of(folder) for folder in found]
+    _write(run, rows, [_point(folder) for folder in found], dots, fabric.graph)
     return rows
+
+
+def taken(folder: Path) -> tuple[float, list[float]]:
+    """What the network in a folder takes, and was allowed to."""
+    record = noted(folder)
+    return record["network"]["macs"], sorted(record["budget"].values())
 
 
 def _check_others(members: Sequence[Member], force: bool) -> None:

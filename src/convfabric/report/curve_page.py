@@ -10,8 +10,8 @@ from convfabric.graph import Graph
 from convfabric.report.drawing import DARK, DEAD, LIVE, PALE, draw
 from convfabric.report.page import STYLE, table
 
-WIDTH, HEIGHT = 760, 380
-LEFT, RIGHT, TOP, BOTTOM = 58, 24, 18, 46
+WIDTH, HEIGHT = 560, 320
+LEFT, RIGHT, TOP, BOTTOM = 54, 20, 14, 46
 OTHERS = "#e07a3f"
 FEW, MANY = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 
@@ -62,7 +62,7 @@ def curve_page(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}: curve</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{_STYLE}</style>'
         f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
-        f'<div class="wide">{chart(points, dots, figure)}</div>'
+        f'<div class="chart">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
         f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
         f'<div class="wide" id="network">{draw(whole)}</div>'
@@ -143,7 +143,8 @@ def _dot(x: float, y: float, name: str, width: float) -> str:
 _STYLE = """
 .wide{overflow-x:auto}.pick{display:flex;flex-wrap:wrap;gap:.4em 1em;align-items:center;position:sticky;top:0;
 background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}
-.wide>svg{width:100%;min-width:520px}
+.chart>svg,.wide>svg{width:100%;height:auto}.chart>svg{display:block;max-width:760px;margin:auto}
+#network svg{min-width:520px}
 .pick input{flex:1 1 200px;min-width:0}
 .pick output{flex:1 1 100%;min-height:3em}.point{cursor:pointer}td,th{padding:.25em .5em}th{vertical-align:bottom}
 td{white-space:nowrap}td:first-child{white-space:normal;min-width:9em}
