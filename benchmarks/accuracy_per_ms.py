@@ -69,7 +69,9 @@ def contestant_of(name: str, numbers: Mapping[str, Any]) -> Callable[[Contest], 
     """What trains a contestant's networks: by name, or by what the configuration says of it."""
     if name in CONTESTANTS:
         return CONTESTANTS[name]
-    return from_fabric(name, name) if is_ours(name, numbers) else widest(name)
+    if is_ours(name, numbers):
+        return as_quick(name) if "as_quick_as" in numbers[name] else from_fabric(name, name)
+    return widest(name)
 
 
 def widest(name: str) -> Callable[[Contest], None]:
@@ -180,9 +182,7 @@ def fastnas(contest: Contest) -> None:
 
 
 CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
-    "fabric": from_fabric("fabric"),
     "random": from_fabric("random", search=False),
-    "fabric-ms": as_quick("fabric-ms"),
     "fabric-alone": from_fabric("fabric-alone", alone=True),
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),

@@ -31,8 +31,9 @@ TURNS, ATTEMPTS = 7, 4
 
 
 def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]:
-    """The trained fabric that a part of the configuration describes, and its rate."""
+    """The trained fabric that a part of the configuration describes, and its rate; several parts may share it."""
     numbers = contest.numbers[source]
+    whole = numbers.get("whole", source)
     graph = contest.woven(numbers["network"], numbers["numbers"])
     parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
     sampler, dice = Sampler.of(graph, numbers["narrowest"], contest.size), random.Random(0)
@@ -47,10 +48,10 @@ def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]
         train(fabric, contest.watched, recipe, device="cpu")
         return score(fabric, contest.data, "val").headline
 
-    rate = rate_of(contest, numbers.get("rate", source), tried)
+    rate = rate_of(contest, numbers.get("rate", whole), tried)
     recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
-    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / f"whole-{source}", "cpu")
-    print(source, "on val", score(fabric, contest.data, "val").headline, flush=True)
+    fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / f"whole-{whole}", "cpu")
+    print(whole, "on val", score(fabric, contest.data, "val").headline, flush=True)
     return fabric, rate
 
 
@@ -86,33 +87,30 @@ def from_fabric(
 
 
 def as_quick(name: str) -> Callable[[Contest], None]:
-    """Networks cut from the fabric to the milliseconds that another contestant's take here, as the configuration says.
-
-    Each has the same cost as that one.
-    """
+    """Networks cut from a fabric to the milliseconds that another contestant's take here; each has the cost of that."""
 
     def contestant(contest: Contest) -> None:
-        budgets, cost, ours = (contest.numbers[part] for part in ("as_quick_at", "tera_macs", "fabric"))
-        if contest.has(name, budgets):
+        numbers, cost = contest.numbers[name], contest.numbers["tera_macs"]
+        if contest.has(name, numbers["budgets"]):
             return
-        fabric, rate = our_fabric(contest)
+        fabric, rate = our_fabric(contest, name)
         judge = Judge.of(fabric, contest.data, contest.recipe(1, rate))
-        found = survey(passport(fabric, contest.data), 1, ours["narrowest"], print)
-        for budget in budgets:
+        found = survey(passport(fabric, contest.data), 1, numbers["narrowest"], print)
+        for budget in numbers["budgets"]:
 
             def made(budget: float = budget) -> tuple[Fabric, Row]:
-                graph = quick(contest, found, judge, model_of(contest, contest.numbers["as_quick_as"], budget))
-                return tuned(contest, ours, fabric, graph, fabric, rate, cost)
+                other = model_of(contest, numbers["as_quick_as"], budget)
+                graph = quick(contest, numbers["trials"], found, judge, other)
+                return tuned(contest, numbers, fabric, graph, fabric, rate, cost)
 
             kept(contest, name, budget, made)
 
     return contestant
 
 
-def quick(contest: Contest, found: Survey, judge: Judge, other: bytes) -> Graph:
+def quick(contest: Contest, trials: int, found: Survey, judge: Judge, other: bytes) -> Graph:
     """The best sub-network that an evolution finds among those that take no longer than a model, measured in turns."""
     size, aim = (3, *contest.size), HEADROOM
-    trials = contest.numbers["fabric"]["trials"]
     for _ in range(ATTEMPTS):
         allowed = aim * median(measure(other, size).quickest_ms for _ in range(TURNS))
 

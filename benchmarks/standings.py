@@ -31,8 +31,8 @@ COLUMNS = (
 )
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
-FROM_FABRIC = ("fabric", "fabric-ms", "random", "fabric-alone")
-"""Whose rows stand only beside those of the same fabric."""
+AS_FABRIC = ("random", "fabric-alone")
+"""What the configuration says of the fabric is said of them."""
 Row = dict[str, Any]
 Key = tuple[str, float, int]
 """Network, budget in M MACs, seed."""
@@ -58,12 +58,12 @@ def earlier(numbers: Mapping[str, Any], results: Path) -> list[Row]:
 
 def is_ours(name: str, numbers: Mapping[str, Any]) -> bool:
     """Whether a contestant's networks are cut to a budget from a fabric, all from one training."""
-    return name in ("fabric", "fabric-ms") or "subnetworks" in numbers.get(name, {})
+    return "subnetworks" in numbers.get(name, {})
 
 
 def _described(name: str, numbers: Mapping[str, Any]) -> Any:
     """What a configuration says of one contestant."""
-    return numbers["fabric"] if name in FROM_FABRIC else numbers["plain"].get(name, numbers.get(name))
+    return numbers["fabric"] if name in AS_FABRIC else numbers["plain"].get(name, numbers.get(name))
 
 
 def _read(texts: Mapping[str, str], measured: str) -> Row:
@@ -143,9 +143,10 @@ def absent(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
     """Each contestant's budgets and seeds that have no row."""
     there, said = {key_of(row) for row in rows}, []
     for name in numbers["contestants"]:
-        some = {"fabric-ms": "as_quick_at"}.get(name, "alone" if name.endswith("-alone") else "budgets")
+        usual = numbers.get("alone" if name.endswith("-alone") else "budgets", [])
+        budgets = (_described(name, numbers) or {}).get("budgets", usual)
         for seed in numbers["seeds"]:
-            lacking = [budget for budget in numbers.get(some, []) if (name, float(budget), seed) not in there]
+            lacking = [budget for budget in budgets if (name, float(budget), seed) not in there]
             said += [f"{name} at {', '.join(map(str, lacking))} M (seed {seed})"] if lacking else []
     return said
 
