@@ -3,6 +3,7 @@
     python benchmarks/ablation.py                        digits, at a fifth of the fabric's MACs
     python benchmarks/ablation.py --data cifar10-jpeg-5000 --size 16 --epochs 12 --share 0.25     of subset.py
     python benchmarks/ablation.py --data cifar10-jpeg-5000 --network fabric-small --share 0.07 --only everything ...
+    python benchmarks/ablation.py --only everything "no sampling in training" --also 10% 50%
 
 Variants of the cut share the training of everything. Resumable: started again with the same --work folder
 it goes on where it stopped.
@@ -16,6 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from convfabric.costs import costs
+from convfabric.curve import curve
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.execution.allocation import keep_memory
@@ -62,6 +64,7 @@ def main() -> None:
     words.add_argument("--network", default="fabric-tiny")
     words.add_argument("--epochs", type=int, default=20)
     words.add_argument("--share", type=float, default=0.2)
+    words.add_argument("--also", nargs="*", default=[], help="further shares such as 10%%, cut from the same trainings")
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument(
         "--only", nargs="*", choices=[*TRAINED_OTHERWISE, *CUT_OTHERWISE], help="variants, everything first"
@@ -86,7 +89,7 @@ def main() -> None:
                 change = dict(TRAINED_OTHERWISE[name])
                 epochs = said.epochs * change.pop("times", 1)
                 fitted(said.data, folder, {**settings, **ALL, **change, "epochs": epochs, "seed": seed})
-        rows.append(row(name, folders))
+        rows.append(row(name, folders) | further(folders, said.also))
         print(rows[-1], flush=True)
     sentences = [
         f"{Path(said.data).name} of {image[0]}×{image[1]} pixels, {said.network}, {said.epochs} epochs, at most "
@@ -94,7 +97,8 @@ def main() -> None:
         "One ingredient is left out or replaced at a time.",
         f"Everything: {dict(ALL)}; the rest as convfabric fit does by default.",
     ]
-    print(write_record(f"ablation-{Path(said.data).name}-{said.network}", sentences, rows, said.results))
+    record = "-".join(["ablation", Path(said.data).name, said.network, *(["shares"] if said.also else [])])
+    print(write_record(record, sentences, rows, said.results))
 
 
 def fitted(data: str, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -135,6 +139,18 @@ def row(name: str, folders: list[Path]) -> Row:
         "M MACs": round(fmean(record["network"]["macs"] for record in records) / 1e6, 3),
         "CPU minutes": round(fmean(float((folder / "minutes.txt").read_text()) for folder in folders), 1),
     }
+
+
+def further(folders: list[Path], shares: list[str]) -> Row:
+    """What networks of other shares of the fabric's MACs come to, cut from the same trainings."""
+    found: Row = {}
+    for share in shares:
+        for folder in folders:
+            curve(folder, "macs", share, listener=SILENT)
+        name = f"macs-{share.replace('%', 'percent')}"
+        values = [100 * _found(noted(folder / "curve" / name), ("network", "score", "accuracy")) for folder in folders]
+        found[f"network of {share}, test"] = f"{fmean(values):.2f} ± {pstdev(values):.2f}"
+    return found
 
 
 def _found(record: Any, keys: tuple[str, ...]) -> float:
