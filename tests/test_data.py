@@ -311,7 +311,24 @@ def test_a_mask_value_outside_the_classes_is_named(tmp_path: Path) -> None:
 
 
 def test_a_void_value_that_was_not_named_is_asked_for(tmp_path: Path) -> None:
-    check_refused(mask_folders(tmp_path, values=(0, 1, 77, 77)), r"mask value 77 among \[0, 1, 77\].*Set ignore=77")
+    check_refused(mask_folders(tmp_path, values=(0, 1, 77, 77)), r"mask value 77; all .* \[0, 1, 77\].*set ignore=77")
+
+
+@pytest.mark.parametrize("hold_mb", [512, 0])
+def test_the_mask_with_a_stray_value_is_named(tmp_path: Path, hold_mb: float) -> None:
+    stray = mask_folders(tmp_path) / "masks" / "val" / "1.png"
+    values = np.array(Image.open(stray))
+    values[0, 0] = 200
+    Image.fromarray(values).save(stray)
+    with pytest.raises(DataError, match=r"masks/val/1\.png: mask value 200; all masks"):
+        open_data(tmp_path, DataOptions(hold_mb=hold_mb))
+
+
+def test_faults_of_all_splits_are_told_together(tmp_path: Path) -> None:
+    masks = mask_folders(tmp_path) / "masks"
+    for split in ("train", "val"):
+        Image.new("RGB", (32, 32)).save(masks / split / "1.png")
+    check_refused(tmp_path, r"(?s)2 files cannot be used.*train/1\.png.*val/1\.png")
 
 
 def test_masks_in_black_and_white_are_asked_about(tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def test_force_leaves_what_is_not_the_runs_own(tmp_path: Path) -> None:
 def test_a_run_is_not_resumed_with_other_settings(digits: Path) -> None:
     said = refusal(["fit", "digits", "--out", digits, "--resume", "--macs", "50%"])
     assert "begun with macs=30%, now macs=50%" in said
+    assert f"convfabric extract {digits} cuts it to another budget" in " ".join(said.split())
 
 
 def test_a_budget_below_the_cheapest_route_ends_with_its_own_code(digits: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
+from convfabric.choice import Budget
 from convfabric.data.named import NAMES
 from convfabric.data.options import DataOptions
 from convfabric.environment import is_first_process
@@ -83,12 +84,15 @@ def _holds_something(folder: Path) -> bool:
 
 def _check_unchanged(folder: Path, job: Job) -> None:
     before, now = settings_of(job_of(folder)), settings_of(job)
-    for name in before | now:
-        if before.get(name) != now.get(name):
-            raise SettingError(
-                f"{folder}: begun with {_said(name, before)}, now {_said(name, now)}. A run goes on as it was "
-                f"begun; convfabric extract {folder} cuts it to another budget, --out begins another run."
-            )
+    changed = [name for name in before | now if before.get(name) != now.get(name)]
+    if not changed:
+        return
+    then, since = (", ".join(_said(name, settings) for name in changed) for settings in (before, now))
+    said = f"{folder}: begun with {then}, now {since}. A run goes on as it was begun; --out begins another run"
+    if set(changed) <= {field.name for field in fields(Budget)}:
+        once = "" if (folder / "fabric" / GRAPH_FILE).is_file() else "once it is trained, "
+        said += f", and {once}convfabric extract {folder} cuts it to another budget"
+    raise SettingError(said + ".")
 
 
 def _said(name: str, settings: Facts) -> str:

@@ -1,12 +1,12 @@
 """Every file read once before the first step: what can be mended is, and said; what cannot is refused, by name."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,10 @@ class Reading:
         return mask
 
 
+Met = Mapping[int, Path | None]
+"""Values in masks, and of each the first file that holds it."""
+
+
 def survey(listing: Listing) -> list[Look]:
     """The header of every image, or DataError with what is wrong in which files."""
     return _each([item.image for items in listing.splits.values() for item in items], look)
@@ -106,7 +110,7 @@ def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[n
     return images, stacked, [rule for _, _, rules in results for rule in rules]
 
 
-def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], set[int]]:
+def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met]:
     """As :func:`read_all`, keeping nothing but the rules applied and the mask values met."""
 
     def glance(item: Item) -> tuple[list[str], set[int]]:
@@ -114,14 +118,24 @@ def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], set[i
         return rules, set() if isinstance(answer, int) else set(np.unique(answer).tolist())
 
     results = _each(items, glance)
-    return [rule for rules, _ in results for rule in rules], set().union(*(values for _, values in results))
+    met = {
+        value: item.mask for item, (_, values) in reversed(list(zip(items, results, strict=True))) for value in values
+    }
+    return [rule for rules, _ in results for rule in rules], met
 
 
-def mask_classes(values: set[int], ignore: int, where: Path) -> int:
+def values_met(items: Sequence[Item], masks: NDArray[Any]) -> Met:
+    """The values in masks (N, H, W), of these items."""
+    firsts = {int(value): int((masks == value).any((1, 2)).argmax()) for value in np.unique(masks)}
+    return {value: items[first].mask for value, first in firsts.items()}
+
+
+def mask_classes(met: Met, ignore: int, where: Path) -> int:
     """The number of classes in masks that hold these values.
 
     Raises DataError where only one class is left, and for masks drawn in black and white.
     """
+    values = set(met)
     used = values - {ignore}
     if 255 in values and used <= {0}:
         raise DataError(
@@ -129,8 +143,9 @@ def mask_classes(values: set[int], ignore: int, where: Path) -> int:
         )
     if len(used) > 1 and max(used) + 1 > 2 * len(used):
         raise DataError(
-            f"{where}: mask value {max(used)} among {sorted(values)}; classes count from 0. "
-            f"Set ignore={max(used)} if it is void, or name the classes in classes.txt."
+            f"{met[max(used)]}: mask value {max(used)}; all masks of {where} hold {sorted(values)}, and classes count "
+            f"from 0. Mend the mask if it is a slip, set ignore={max(used)} if that is void everywhere, or name the "
+            "classes in classes.txt."
         )
     if len(used) < 2:
         raise DataError(f"{where}: one class only, masks hold {sorted(values)} and {ignore} is ignored.")

@@ -74,10 +74,10 @@ def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
         classes=len(files.classes) or None if files.task == "segmentation" else None,
     )
     held = len(looks) * size[0] * size[1] * (channels + (files.task == "segmentation")) <= options.hold_mb * 1e6
-    splits, rules, values, digest = _read_splits(root, files, reading, held, options.workers)
+    splits, rules, met, digest = _read_splits(root, files, reading, held, options.workers)
     classes = files.classes
     if files.task == "segmentation" and not classes:
-        classes = tuple(f"class {i}" for i in range(checking.mask_classes(values, options.ignore, root)))
+        classes = tuple(f"class {i}" for i in range(checking.mask_classes(met, options.ignore, root)))
     return ImageSet(
         name=root.name,
         task=files.task,
@@ -93,28 +93,29 @@ def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
 
 def _read_splits(
     root: Path, files: Listing, reading: Reading, held: bool, workers: int
-) -> tuple[dict[str, Split], list[str], set[int], str]:
+) -> tuple[dict[str, Split], list[str], checking.Met, str]:
+    """The splits, the rules applied, mask values and a digest; DataError with what is wrong in any of the files."""
     splits: dict[str, Split] = {}
-    rules: list[str] = []
-    values: set[int] = set()
-    digest = hashlib.sha256()
+    if empty := [name for name, items in files.splits.items() if not items]:
+        raise DataError(f"{empty[0]}: no images.")
+    every, digest, first = [item for items in files.splits.values() for item in items], hashlib.sha256(), 0
+    if held:
+        images, answers, rules = checking.read_all(every, reading)
+        met = checking.values_met(every, answers) if files.task == "segmentation" else {}
+    else:
+        rules, met = checking.check_all(every, reading)
     for name, items in files.splits.items():
-        if not items:
-            raise DataError(f"{name}: no images.")
+        here = slice(first, first + len(items))
+        first += len(items)
         if held:
-            images, answers, applied = checking.read_all(items, reading)
-            splits[name] = _held(images, answers)
-            values |= set(np.unique(answers).tolist())
-            digest.update(images.tobytes() + answers.tobytes())
+            splits[name] = _held(images[here], answers[here])
+            digest.update(images[here].tobytes() + answers[here].tobytes())
         else:
-            applied, met = checking.check_all(items, reading)
             splits[name] = StreamedSplit(_Files(items, reading), len(items), workers)
-            values |= met
             digest.update(
                 repr([(os.path.relpath(item.image, root), os.path.getsize(item.image)) for item in items]).encode()
             )
-        rules += applied
-    return splits, rules, values, digest.hexdigest()[:16]
+    return splits, rules, met, digest.hexdigest()[:16]
 
 
 class _Files(Dataset[tuple[Tensor, Tensor]]):

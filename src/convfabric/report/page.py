@@ -10,9 +10,11 @@ Facts = Mapping[str, Any]
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#22303a;max-width:1080px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d7dee4}
-table{border-collapse:collapse;margin:.5em 0}td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #eef2f5}
-td:first-child,th:first-child{text-align:left}.note{color:#5c6b76}figure{display:inline-block;margin:4px;text-align:center}
-figcaption{font-size:11px}img{image-rendering:pixelated;border:1px solid #d7dee4}svg{max-width:100%;height:auto}
+table{border-collapse:collapse;margin:.5em 0;display:block;overflow-x:auto}
+td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #eef2f5}
+td:first-child,th:first-child{text-align:left}.note{color:#5c6b76}figure{display:inline-block;max-width:100%;margin:4px;text-align:center}
+figcaption{font-size:11px}img{image-rendering:pixelated;border:1px solid #d7dee4;
+max-width:100%;height:auto;box-sizing:border-box}svg{max-width:100%;height:auto}
 """
 
 
