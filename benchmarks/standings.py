@@ -172,29 +172,30 @@ def summary(table: Sequence[Row]) -> list[str]:
 
 
 def at_their_milliseconds(table: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
-    """For each budget of each other contestant what ours answers that takes no longer, the one that is best on val."""
+    """For each budget of each other contestant what ours answers that takes no longer, the one that is best on val.
 
-    def means(name: str) -> list[Row]:
-        rows = [row for row in table if row["network"] == name]
-        same = [
-            [row for row in rows if row["budget M MACs"] == b] for b in sorted({row["budget M MACs"] for row in rows})
-        ]
-        return [
-            {key: fmean(row[key] for row in of) for key in ("budget M MACs", "ms", "val %", "test %")} for of in same
-        ]
+    Both are means over the seeds that the other has.
+    """
+    budgets: dict[tuple[str, float], dict[int, Row]] = {}
+    for row in table:
+        budgets.setdefault((row["network"], row["budget M MACs"]), {})[row["seed"]] = row
+    ours = [rows for (name, _), rows in budgets.items() if is_ours(name, numbers)]
+    said: dict[str, list[str]] = {}
+    for (name, budget), rows in budgets.items():
+        if is_ours(name, numbers):
+            continue
 
-    lines = []
-    names = dict.fromkeys(row["network"] for row in table)
-    cut = [row for name in names if is_ours(name, numbers) for row in means(name)]
-    for name in [name for name in names if not is_ours(name, numbers)]:
-        beside = []
-        for row in means(name):
-            quick = [ours for ours in cut if ours["ms"] <= row["ms"]]
-            best = max(quick, key=lambda ours: ours["val %"], default=None)
-            said = f"{best['test %'] - row['test %']:+.2f}" if best else "none of ours is as quick"
-            beside.append(f"{row['budget M MACs']:g} M, {row['ms']:.2f} ms: {said}")
-        lines.append(f"Ours of no more milliseconds than {name}, points of test beside it: {'; '.join(beside)}.")
-    return lines
+        def mean(of: Mapping[int, Row], key: str, seeds: Collection[int] = tuple(rows)) -> float:
+            return fmean(of[seed][key] for seed in seeds)
+
+        quick = [of for of in ours if of.keys() >= rows.keys() and mean(of, "ms") <= mean(rows, "ms")]
+        best = max(quick, key=lambda of: mean(of, "val %"), default=None)
+        ahead = f"{mean(best, 'test %') - mean(rows, 'test %'):+.2f}" if best else "none of ours is as quick"
+        said.setdefault(name, []).append(f"{budget:g} M, {mean(rows, 'ms'):.2f} ms: {ahead}")
+    return [
+        f"Ours of no more milliseconds than {name}, points of test beside it: {'; '.join(lines)}."
+        for name, lines in said.items()
+    ]
 
 
 def drawn(table: Sequence[Row], numbers: Mapping[str, Any]) -> str:
