@@ -24,7 +24,7 @@ from convfabric.job import Job, read_config, settings_of
 from convfabric.pipeline import Listener, cutter_of, network_step, reopened, surveyed
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.page import figure_name, said_macs, said_share
-from convfabric.runs import CONFIG, CURVE_PAGE, CURVE_TABLE, Facts, begin, is_exported, note, noted, recut
+from convfabric.runs import CONFIG, CURVE_PAGE, CURVE_TABLE, Facts, begin, changes, is_exported, note, noted, recut
 
 KINDS = ("latency_ms", "macs", "params")
 DOT_COLUMNS = ["name", "latency_ms", "score"]
@@ -104,7 +104,9 @@ def _check_others(members: Sequence[Member], force: bool) -> None:
     """SettingError where a finished network of the same fabric would have to be made anew with other settings."""
     for member in members:
         if not force and not member.begun and _is_of(member.folder, member.run) and is_exported(member.folder):
-            raise SettingError(f"{member.folder}: made with other settings; --force makes it anew with these.")
+            now = settings_of(member.job)
+            _, said = changes(read_config(member.folder / CONFIG) | {"data": now["data"]}, now)
+            raise SettingError(f"{member.folder}: made with {said}; --force makes it anew.")
 
 
 def _member(run: Path, kind: str, amount: float | str, settings: dict[str, Any]) -> Member:

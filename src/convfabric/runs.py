@@ -83,16 +83,25 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _check_unchanged(folder: Path, job: Job) -> None:
-    before, now = settings_of(job_of(folder)), settings_of(job)
-    changed = [name for name in before | now if before.get(name) != now.get(name)]
+    changed, said = changes(settings_of(job_of(folder)), settings_of(job))
     if not changed:
         return
-    then, since = (", ".join(_said(name, settings) for name in changed) for settings in (before, now))
-    said = f"{folder}: begun with {then}, now {since}. A run goes on as it was begun; --out begins another run"
+    said = f"{folder}: begun with {said}. A run goes on as it was begun; --out begins another run"
     if set(changed) <= {field.name for field in fields(Budget)}:
         once = "" if (folder / "fabric" / GRAPH_FILE).is_file() else "once it is trained, "
         said += f", and {once}convfabric extract {folder} cuts it to another budget"
     raise SettingError(said + ".")
+
+
+def changes(before: Facts, now: Facts) -> tuple[list[str], str]:
+    """Names of the settings that differ, and what is said of them.
+
+    >>> changes({"macs": "25%", "epochs": 3}, {"lr": 0.1, "epochs": 3})
+    (['macs', 'lr'], 'macs=25%, no lr, now no macs, lr=0.1')
+    """
+    changed = [name for name in before | now if before.get(name) != now.get(name)]
+    then, since = (", ".join(_said(name, settings) for name in changed) for settings in (before, now))
+    return changed, f"{then}, now {since}"
 
 
 def _said(name: str, settings: Facts) -> str:
