@@ -93,9 +93,7 @@ def survey(papers: Passport, threads: int, narrowest: float, say: Say, budgets: 
     for budget in budgets:
         in_reach(replace(budget, latency_ms=None), sampler, image)
     table = Table.opened(Conditions(threads=threads))
-    say(
-        f"measuring up to {MEASURED_GRAPHS} sub-networks as this machine runs now, and operations not known from before"
-    )
+    say(f"measuring up to {MEASURED_GRAPHS} sub-networks as this machine runs now, and operations not known yet")
     watch = _time_left("measurements", say)
     prediction = calibrate(sampler, image, table, lambda part: measure_now(part).quickest_ms, watch=watch)
     measured = cache(measure_now)

@@ -118,9 +118,9 @@ def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met]:
         return rules, set() if isinstance(answer, int) else set(np.unique(answer).tolist())
 
     results = _each(items, glance)
-    met = {
-        value: item.mask for item, (_, values) in reversed(list(zip(items, results, strict=True))) for value in values
-    }
+    met: dict[int, Path | None] = {}
+    for item, (_, values) in zip(items, results, strict=True):
+        met |= dict.fromkeys(values - met.keys(), item.mask)
     return [rule for rules, _ in results for rule in rules], met
 
 
