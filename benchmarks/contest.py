@@ -79,7 +79,7 @@ class Contest:
         return budgets[len(budgets) // 2]
 
     def wanted(self, budgets: Sequence[float]) -> list[float]:
-        """Those of some budgets that networks are trained for now."""
+        """Those of some budgets that this call trains networks for."""
         return [budget for budget in budgets if not self.now or budget in self.now]
 
     def has(self, name: str, budgets: Sequence[float]) -> bool:

@@ -12,7 +12,8 @@ body{font:15px/1.5 system-ui,sans-serif;color:#22303a;max-width:1080px;margin:2e
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d7dee4}
 table{border-collapse:collapse;margin:.5em 0;display:block;overflow-x:auto}
 td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #eef2f5}
-td:first-child,th:first-child{text-align:left}.note{color:#5c6b76}figure{display:inline-block;max-width:100%;margin:4px;text-align:center}
+td:first-child,th:first-child{text-align:left}.note{color:#5c6b76}
+figure{display:inline-block;max-width:100%;margin:4px;text-align:center}
 figcaption{font-size:11px}img{image-rendering:pixelated;border:1px solid #d7dee4;
 max-width:100%;height:auto;box-sizing:border-box}svg{max-width:100%;height:auto}
 """
