@@ -24,7 +24,7 @@ from convfabric.latency.measurement import measure
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
-from standings import Row
+from standings import Row, filled
 from timed import timed_fabric
 
 TURNS, ATTEMPTS = 7, 4
@@ -99,7 +99,7 @@ def as_quick(name: str) -> Callable[[Contest], None]:
         for budget in numbers["budgets"]:
 
             def made(budget: float = budget) -> tuple[Fabric, Row]:
-                other = model_of(contest, numbers["as_quick_as"], budget)
+                other = filled(model_of(contest, numbers["as_quick_as"], budget))
                 graph = quick(contest, numbers["trials"], found, judge, other)
                 return tuned(contest, numbers, fabric, graph, fabric, rate, cost)
 
@@ -117,8 +117,7 @@ def quick(contest: Contest, trials: int, found: Survey, judge: Judge, other: byt
         def fits(graph: Graph, allowed: float = allowed) -> bool:
             return found.prediction.milliseconds(graph) <= allowed
 
-        starts = sorted(judge.known, key=judge, reverse=True)[:4]
-        best = Evolution(sampler=found.sampler, fits=fits, fitness=judge).run(starts, trials, contest.seed)[0].graph
+        best = evolved(found.sampler, fits, judge, trials, contest.seed)
         model = drafted(folded(Fabric(best).eval()), torch.zeros(1, *size))
         turns = [(measure(model, size).quickest_ms, measure(other, size).quickest_ms) for _ in range(TURNS)]
         taken, most = (median(times) for times in zip(*turns, strict=True))
@@ -130,15 +129,19 @@ def quick(contest: Contest, trials: int, found: Survey, judge: Judge, other: byt
 
 
 def picked(contest: Contest, numbers: Mapping[str, Any], fabric: Fabric, budget: float, judge: Judge | None) -> Graph:
-    """The best sub-network that an evolution finds, from the best that are known; without a judge, one by chance."""
+    """A sub-network under a budget, the best that is found, or without a judge one by chance."""
     sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
     fits = partial(under, contest, budget)
     if judge is None:
         evolution, dice = Evolution(sampler=sampler, fits=fits, fitness=contest.macs), random.Random(contest.seed + 1)
         return evolution.grown(evolution.repaired(sampler.draw(dice), dice), dice)
+    return evolved(sampler, fits, judge, numbers["trials"], contest.seed)
+
+
+def evolved(sampler: Sampler, fits: Callable[[Graph], bool], judge: Judge, trials: int, seed: int) -> Graph:
+    """The best sub-network that an evolution finds, from the best that are known."""
     starts = sorted(judge.known, key=judge, reverse=True)[:4]
-    evolution = Evolution(sampler=sampler, fits=fits, fitness=judge)
-    return evolution.run(starts, numbers["trials"], contest.seed)[0].graph
+    return Evolution(sampler=sampler, fits=fits, fitness=judge).run(starts, trials, seed)[0].graph
 
 
 def tuned(
