@@ -121,7 +121,7 @@ def _separately(
 ) -> None:
     """One training for each budget; ``trained`` takes budget, rate and cost, and says what it knows better of its row.
 
-    ``family`` may name other ``budgets``, how many ``times`` the cost it has, and whose ``rate`` it takes.
+    ``family`` may say how many ``times`` the cost it has, and whose ``rate`` it takes.
     """
     cost, middle = family.get("times", 1) * contest.numbers["tera_macs"], contest.middle
     tried = family.get("rate", name)
@@ -135,7 +135,7 @@ def _separately(
         network, facts = trained(budget, rate, cost)
         return network, facts | {"rate": rate}
 
-    for budget in contest.wanted(family.get("budgets", contest.numbers["budgets"])):
+    for budget in contest.wanted(name):
         kept(contest, name, budget, partial(made, budget))
 
 
@@ -159,7 +159,7 @@ def cut_resnet(contest: Contest, name: str, source: str, cut: Callable[[nn.Modul
 
     middle = contest.middle
     rate = rate_of(contest, source, lambda rate, cost: score(whole(middle, rate, cost), contest.data, "val").headline)
-    for budget in contest.wanted(contest.numbers["budgets"]):
+    for budget in contest.wanted(name):
         kept(contest, name, budget, partial(made, budget, rate))
 
 

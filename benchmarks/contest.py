@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from convfabric.scores import score
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from rivals import macs_of
-from standings import Key, Row, key_of
+from standings import Key, Row, budgets_of, finished, given_up, key_of
 
 TERA, MEGA = 1e12, 1e6
 
@@ -78,9 +78,14 @@ class Contest:
         budgets: list[float] = self.numbers["budgets"]
         return budgets[len(budgets) // 2]
 
-    def wanted(self, budgets: Sequence[float]) -> list[float]:
-        """Those of some budgets that this call trains networks for."""
-        return [budget for budget in budgets if not self.now or budget in self.now]
+    def wanted(self, name: str) -> Iterator[float]:
+        """Budgets that this call trains a contestant's networks for; the middle one says whether there are more."""
+        for budget in sorted(budgets_of(name, self.numbers), key=lambda budget: budget != self.middle):
+            if name in given_up(finished(self.work.parent, self.known).values(), self.numbers):
+                print(name, "is too far behind and not trained further", flush=True)
+                return
+            if not self.now or budget in self.now:
+                yield budget
 
     def has(self, name: str, budgets: Sequence[float]) -> bool:
         """Whether the last record holds a contestant's networks of this seed."""

@@ -24,7 +24,7 @@ from convfabric.latency.measurement import measure
 from convfabric.sampling import Sampler
 from convfabric.scores import score
 from convfabric.training.loop import train
-from standings import Row, filled
+from standings import Row, budgets_of, filled
 from timed import timed_fabric
 
 TURNS, ATTEMPTS = 7, 4
@@ -64,8 +64,7 @@ def from_fabric(
     """
 
     def contestant(contest: Contest) -> None:
-        every = contest.numbers["budgets"]
-        budgets = contest.numbers["alone"] if alone else every
+        every, budgets = contest.numbers["budgets"], budgets_of(name, contest.numbers)
         if contest.has(name, budgets):
             return
         fabric, rate = our_fabric(contest, source)
@@ -90,13 +89,13 @@ def as_quick(name: str) -> Callable[[Contest], None]:
     """Networks cut from a fabric to the milliseconds that another contestant's take here; each has the cost of that."""
 
     def contestant(contest: Contest) -> None:
-        numbers, cost = contest.numbers[name], contest.numbers["tera_macs"]
-        if contest.has(name, numbers["budgets"]):
+        numbers, cost, budgets = contest.numbers[name], contest.numbers["tera_macs"], budgets_of(name, contest.numbers)
+        if contest.has(name, budgets):
             return
         fabric, rate = our_fabric(contest, name)
         judge = Judge.of(fabric, contest.data, contest.recipe(1, rate))
         found = survey(passport(fabric, contest.data), 1, numbers["narrowest"], print)
-        for budget in numbers["budgets"]:
+        for budget in budgets:
 
             def made(budget: float = budget) -> tuple[Fabric, Row]:
                 other = filled(model_of(contest, numbers["as_quick_as"], budget))

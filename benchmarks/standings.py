@@ -63,8 +63,35 @@ def is_ours(name: str, numbers: Mapping[str, Any]) -> bool:
 
 
 def _described(name: str, numbers: Mapping[str, Any]) -> Any:
-    """What a configuration says of one contestant."""
-    return numbers["fabric"] if name in AS_FABRIC else numbers["plain"].get(name, numbers.get(name))
+    """What a configuration says of one contestant's networks, whichever budgets it has."""
+    said = numbers["fabric"] if name in AS_FABRIC else numbers["plain"].get(name, numbers.get(name))
+    return {key: value for key, value in (said or {}).items() if key != "budgets"}
+
+
+def budgets_of(name: str, numbers: Mapping[str, Any]) -> list[float]:
+    """Those that a contestant has networks for, in M MACs."""
+    part = "fabric" if name in AS_FABRIC else name
+    said: Mapping[str, Any] = numbers["plain"].get(part, numbers.get(part, {}))
+    usual: list[float] = numbers["alone" if name.endswith("-alone") else "budgets"]
+    return list(said.get("budgets", usual))
+
+
+def finished(work: Path, known: Collection[Row]) -> dict[Key, Row]:
+    """The rows of all networks that are there: in the folder of the contest, or else in its last record."""
+    there = [json.loads(file.read_text()) for file in sorted(work.glob("seed-*/*/row.json"))]
+    return {key_of(row): row for row in (*known, *there)}
+
+
+def given_up(rows: Collection[Row], numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Others that are not trained further, and by how many points of val they were behind the best of ours.
+
+    That is so if it was more than the configuration's ``given_up``, at the middle budget and of the first seed.
+    """
+    middle, first = numbers["budgets"][len(numbers["budgets"]) // 2], numbers["seeds"][0]
+    found = {name: row["val %"] for row in rows for name, *of in [key_of(row)] if of == [middle, first]}
+    best = max((value for name, value in found.items() if is_ours(name, numbers)), default=0.0)
+    others = {name: best - value for name, value in found.items() if not is_ours(name, numbers)}
+    return {name: behind for name, behind in others.items() if behind > numbers.get("given_up", float("inf"))}
 
 
 def _read(texts: Mapping[str, str], measured: str) -> Row:
@@ -116,12 +143,10 @@ def key_of(row: Row) -> Key:
 
 def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path) -> None:
     """Every finished network with its milliseconds, measured in turns, beside those of earlier records."""
-    found = {key_of(row): row for row in earlier(numbers, results)}
+    found = finished(work, earlier(numbers, results))
     models = outlines(found, numbers, results)
     for file in sorted(work.glob("seed-*/*/row.json")):
-        row = json.loads(file.read_text())
-        found[key_of(row)] = row
-        models[key_of(row)] = outlined((file.parent / "timed.onnx").read_bytes())
+        models[key_of(json.loads(file.read_text()))] = outlined((file.parent / "timed.onnx").read_bytes())
     times: dict[Key, list[float]] = {key: [] for key in models}
     timed = {key: filled(model) for key, model in models.items()}
     for _ in range(ROUNDS):
@@ -144,6 +169,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
         f"Configuration: {json.dumps(numbers)}.",
         *summary(table),
         *at_their_milliseconds([row for row in table if row["measured"] == date.today().isoformat()], numbers),
+        *left_out(rows, numbers),
         f"Not run yet: {'; '.join(missing) or 'nothing'}.",
     ]
     written = write_record(_name(numbers), sentences, table, results)
@@ -157,15 +183,21 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
 
 
 def absent(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
-    """Each contestant's budgets and seeds that have no row."""
-    there, said = {key_of(row) for row in rows}, []
+    """Each contestant's budgets and seeds that have no row, unless it was given up."""
+    there, said, out = {key_of(row) for row in rows}, [], given_up(rows, numbers)
     for name in numbers["contestants"]:
-        usual = numbers.get("alone" if name.endswith("-alone") else "budgets", [])
-        budgets = (_described(name, numbers) or {}).get("budgets", usual)
-        for seed in numbers["seeds"]:
-            lacking = [budget for budget in budgets if (name, float(budget), seed) not in there]
+        for seed in numbers["seeds"] if name not in out else ():
+            lacking = [budget for budget in budgets_of(name, numbers) if (name, float(budget), seed) not in there]
             said += [f"{name} at {', '.join(map(str, lacking))} M (seed {seed})"] if lacking else []
     return said
+
+
+def left_out(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
+    """Who was not trained further, and why."""
+    found = given_up(rows, numbers)
+    said = ", ".join(f"{name} {behind:.1f}" for name, behind in sorted(found.items(), key=lambda item: item[1]))
+    why = f"more than {numbers.get('given_up')} points of val behind the best of ours at the middle budget, first seed"
+    return [f"Not trained further, for being {why}: {said}."] if found else []
 
 
 def _by_network(rows: Sequence[Row]) -> dict[str, list[Row]]:

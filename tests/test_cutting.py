@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from convfabric import pipeline
+from convfabric.archive import load_fabric
 from convfabric.choice import Budget
 from convfabric.curve import curve
 from convfabric.cutting import by_trying
@@ -63,10 +64,25 @@ def test_going_on_with_another_budget_is_refused_and_leaves_the_network(run: Pat
     assert (run / "model.safetensors").read_bytes() == before
 
 
+def taking(milliseconds: float) -> Latency:
+    conditions = {"runs": 1, "warm_up_runs": 1, "threads": 1, "batch": 1, "size": (8, 8), "runtime": "an invented one"}
+    return Latency(median_ms=milliseconds, quickest_ms=milliseconds, spread_ms=0.0, **conditions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("took_ms", "told"), [(0.9, False), (1.05, False), (2.0, True)])
+def test_it_is_told_where_a_network_of_fewer_macs_is_slower_than_the_whole(
+    took_ms: float, told: bool, run: Path
+) -> None:
+    said, job, fabric = list[str](), job_of(run), load_fabric(run / "fabric")[0]
+    data, listener = open_data("digits"), Listener(say=said.append)
+    found = pipeline.surveyed(fabric.graph, job, data, listener)
+    invented = replace(found, measured=lambda graph: taking(1.0 if graph == fabric.graph else took_ms))
+    pipeline.cutter_of(run, fabric, job, data, listener, invented).cut(found.resolved(Budget(macs="60%")))
+    assert any("takes 2 ms, the whole fabric 1 ms: --latency-ms" in line for line in said) == told
+
+
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {"runs": 1, "warm_up_runs": 1, "threads": 1, "batch": 1, "size": (8, 8), "runtime": "a slow one"}
-    takes = Latency(median_ms=9.0, quickest_ms=9.0, spread_ms=0.0, **quick)  # type: ignore[arg-type]
-    monkeypatch.setattr(pipeline, "measure", lambda *anything: takes)
+    monkeypatch.setattr(pipeline, "measure", lambda *anything: taking(9.0))
     quiet = Listener(say=lambda text: None)
     for _ in range(2):
         with pytest.raises(BudgetError, match=r"at most 5 ms|9\.000 ms measured, 5\.000 ms allowed"):

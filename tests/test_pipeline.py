@@ -245,9 +245,17 @@ def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_m
     assert re.search(r"the smallest, \d+ edges from L0S0 to L3S\d, takes 0\.\d+ ms, measured", said)
 
 
-def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epoch=3"])
-    assert "epoch: unknown for fabric-small. Did you mean epochs? Known settings are data, layers" in said
+@pytest.mark.parametrize(
+    ("unknown", "advice"),
+    [
+        ("epoch", "Did you mean epochs?"),
+        ("growth", "Networks that have it: msdnet, densenet."),
+        ("quux", "Known are of fabric-small layers, scales"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_what_may_be_meant(unknown: str, advice: str, tmp_path: Path) -> None:
+    said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", f"{unknown}=3"])
+    assert f"{unknown}: unknown for fabric-small. {advice}" in said
     assert not (tmp_path / "r").exists()
 
 

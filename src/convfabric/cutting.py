@@ -35,6 +35,8 @@ MOST_ATTEMPTS, LARGEST_SHARE = 6, 100
 HEADROOM = 0.97
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
+SLOWER = 1.1
+"""Times the whole fabric's milliseconds above which it is said that a network cut from it is slower."""
 SAMPLE_SECONDS = 0.1
 FEW = 5
 """Of what is done many times, after how many it is said how long the rest takes."""
@@ -175,8 +177,16 @@ class Cutter:
             less = f" with {1 - share:.0%} to spare for the exported file" if share < 1 else ""
             said = f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {allowed:.3g} ms{less}."
             raise BudgetError(said)
+        self._tell_if_slower(best)
         predicted = self.found.prediction.milliseconds(best)
         return Cut(network=extract(self.fabric, best), worth=self.worth, predicted_ms=predicted)
+
+    def _tell_if_slower(self, graph: Graph) -> None:
+        """Fewer multiply-accumulates are not always fewer milliseconds."""
+        whole, took = self.found.measured(self.fabric.graph).median_ms, self.took[graph]
+        if took > SLOWER * whole:
+            limits = f"--latency-ms limits milliseconds, such as --latency-ms {whole:.2g}"
+            self.say(f"what was cut takes {took:.3g} ms, the whole fabric {whole:.3g} ms: {limits}")
 
 
 def aimed(budget: Budget, ratio: float) -> Budget:

@@ -15,7 +15,7 @@ from convfabric.graph import Graph, Task
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 from convfabric.values import accepted_value, parsed_size
-from convfabric.weavers import DEFAULT, find_preset, weave
+from convfabric.weavers import DEFAULT, FAMILIES, find_preset, weave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +110,7 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     known = known_settings(network)
     settings = {**_usual(network, settings), **settings}
     if unknown := sorted(set(settings) - set(known)):
-        near = get_close_matches(unknown[0], known, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        raise SettingError(
-            f"{', '.join(unknown)}: unknown for {network}. {meant}Known settings are {', '.join(known)}."
-        )
+        raise SettingError(f"{', '.join(unknown)}: unknown for {network}. {_meant(unknown[0], network)}")
     if not isinstance(settings.get("data"), str):
         raise SettingError("data: say which folder, CSV file or named set to use.")
     parts: dict[str, Any] = {
@@ -128,6 +124,20 @@ def job_from(settings: Mapping[str, Any]) -> Job:
         budget=budget_from(ceilings),
         **parts,
     )
+
+
+def _meant(unknown: str, network: str) -> str:
+    """What may be meant by an unknown setting: the one spelt nearly so, networks that have it, or else all there are.
+
+    >>> _meant("epoch", "unet"), _meant("growth", "unet")
+    ('Did you mean epochs?', 'Networks that have it: msdnet, densenet.')
+    """
+    if near := get_close_matches(unknown, known_settings(network), n=1):
+        return f"Did you mean {near[0]}?"
+    if others := [name for name in FAMILIES if unknown in _numbers_of(name)]:
+        return f"Networks that have it: {', '.join(others)}."
+    parts = {network: _numbers_of(network)} | {name: [f.name for f in fields(kind)] for name, kind in SECTIONS.items()}
+    return f"Known are {'; '.join('of ' + part + ' ' + ', '.join(names) for part, names in parts.items())}."
 
 
 def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -311,6 +311,9 @@ def run_job(
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         found = surveyed(woven(job, data), job, data, listener)
     begin(folder, job, force=force, resume=resume)
+    if job.procedure.finetune and job.recipe.subnetworks and not job.procedure.finetune_distil:
+        share = f"{job.procedure.finetune:.0%} of training's time"
+        listener.say(f"to come: training, then cutting, then fine-tuning for at most {share}")
     fabric = train_step(folder, job, data, listener, resume=resume)
     cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
     network_step(folder, job, data, listener, resume=resume, cutter=cutter)
