@@ -25,6 +25,7 @@ from convfabric.operators import (
     ZeroInsertion,
 )
 from convfabric.weavers import weave
+from nearness import apart
 
 
 def zeros_inserted(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -147,6 +148,21 @@ def test_dilation_is_a_kernel_with_zeros_between_its_taps() -> None:
     wide[..., ::2, ::2] = module.weight.detach()
     x = torch.randn(1, 2, 9, 8)
     torch.testing.assert_close(module(x, (9, 8)), F.conv2d(x, wide, padding=2), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("channels", [16, 18, 40])
+def test_gradients_of_kernels_in_bfloat16_are_those_of_float32(channels: int, dilation: int) -> None:
+    convolved = layer(Conv(dilation=dilation, bias=False), channels, channels)
+    images = torch.randn(2, channels, 23, 30).contiguous(memory_format=torch.channels_last)
+    wanted = torch.randn(2, channels, 23, 30).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            answer = convolved(images, (23, 30))
+        assert answer.dtype == (torch.bfloat16 if half else torch.float32)
+        gradients.append(*torch.autograd.grad((answer.float() * wanted).sum(), [*convolved.parameters()]))
+    assert apart(gradients[1], gradients[0]) < 0.05
 
 
 def test_untied_kernels_are_one_convolution_for_each_pixel() -> None:

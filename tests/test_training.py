@@ -117,6 +117,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert all(tensor.isfinite().all() for name, tensor in kept.items() if name != "fabric.heads.head.bias")
 
 
+def test_gradients_that_are_not_finite_stop_the_run_before_weights_are_touched(tmp_path: Path) -> None:
+    fabric = fresh()
+
+    def poison(moment: Moment) -> None:
+        if moment.step == 3:
+            fabric.heads["head"].bias.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[union-attr,operator]
+
+    with pytest.raises(
+        TrainingError, match=r"the norm of the gradients of step 4 is nan\. The state of step 3 is kept"
+    ):
+        train(fabric, few_digits(), QUICK, folder=tmp_path, device="cpu", watch=poison)
+    kept, _ = read_tensors(tmp_path / "fabric.state.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
 def test_a_full_disk_during_a_checkpoint_keeps_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,13 @@ class _ConvLayer(nn.Module):
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         if any(self.odd):
             x_BCHW = F.pad(x_BCHW, (0, self.odd[1], 0, self.odd[0]))
+        if self.dilation > 1 and self.training and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # In bfloat16 gradients of dilated kernels come out wrong or not finite: torch 2.14, AVX-512, channels-last.
+            with torch.autocast("cpu", enabled=False):
+                return self._convolved(x_BCHW.float()).to(torch.get_autocast_dtype("cpu"))
+        return self._convolved(x_BCHW)
+
+    def _convolved(self, x_BCHW: Tensor) -> Tensor:
         return F.conv2d(
             x_BCHW, self.weight, self.bias, self.stride, self.padding, dilation=self.dilation, groups=self.groups
         )

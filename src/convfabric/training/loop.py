@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def train(
     With a folder, ``metrics.csv`` (after the rows of ``earlier`` stages) and the state of the run are
     kept in it, and ``resume`` goes on from that state so that weights and metrics end as if the run had
     never stopped.
-    Raises TrainingError at a loss that is not finite, keeping the last good state; KeyboardInterrupt
+    Raises TrainingError at a loss, or gradients, that are not finite, keeping the last good state; KeyboardInterrupt
     after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
     among the processes.
     """
@@ -210,9 +211,10 @@ class Run:
             last = part == len(images) - 1
             with nullcontext() if last else self.accelerator.no_sync(model), self._seeded(part):
                 part_loss = self._loss(model, batch, wanted, part) / len(images)
-                total += self._finite(part_loss)
+                total += self._finite(self.accelerator.reduce(part_loss.detach(), "mean"), "loss")
                 self.accelerator.backward(part_loss)
-        torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
+        self._finite(norm, "norm of the gradients")
         self.optimiser.step()
         return total
 
@@ -234,15 +236,16 @@ class Run:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.bfloat16)
 
-    def _finite(self, part_loss: Tensor) -> float:
-        """The loss over all processes; where it is not finite the run ends before weights are touched."""
-        value = float(self.accelerator.reduce(part_loss.detach(), "mean"))
-        if value != value or abs(value) == float("inf"):
+    def _finite(self, number: Tensor, what: str) -> float:
+        """A number of this step, over all processes; where it is not finite the run ends before weights are touched."""
+        value = float(number)
+        if not isfinite(value):
             self._save()
             kept = f" The state of step {self.progress.step} is kept in {self.state_file}." if self.state_file else ""
+            wider = ", or precision=float32" if self.plan.bfloat16 else ""
             raise TrainingError(
-                f"{self.stage}: the loss of step {self.progress.step + 1} is {value}.{kept} "
-                f"A lower lr than {self.recipe.lr} usually helps."
+                f"{self.stage}: the {what} of step {self.progress.step + 1} is {value}.{kept} "
+                f"A lower lr than {self.recipe.lr} usually helps{wider}."
             )
         return value
 
