@@ -38,6 +38,8 @@ TRAINED_OTHERWISE: Mapping[str, Mapping[str, Any]] = {
     "no widths": {"narrowest": 1.0},
     "labels smoothed": {"label_smoothing": 0.1},
     "half the rate": {"lr": 0.1},
+    "a tenth kept below zero": {"activation": "leaky"},
+    "slopes learnt below zero": {"activation": "prelu"},
     "branches half as wide": {"inner": 0.5, "channels": 20},
     "six layers": {"layers": 6},
     "four layers": {"layers": 4},

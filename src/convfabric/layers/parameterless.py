@@ -10,6 +10,7 @@ from convfabric.operators import (
     Dropout,
     GlobalPool,
     Identity,
+    LeakyRelu,
     Maxout,
     Nearest,
     Norm,
@@ -31,6 +32,15 @@ class _IdentityLayer(nn.Module):
 class _ReluLayer(nn.Module):
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         return F.relu(x_BCHW)
+
+
+class _LeakyReluLayer(nn.Module):
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return F.leaky_relu(x_BCHW, self.slope)
 
 
 class _PReluLayer(nn.Module):
@@ -165,6 +175,11 @@ def _(operator: Identity, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: Relu, channels_in: int, channels_out: int) -> nn.Module:
     return _ReluLayer()
+
+
+@layer.register
+def _(operator: LeakyRelu, channels_in: int, channels_out: int) -> nn.Module:
+    return _LeakyReluLayer(operator.slope)
 
 
 @layer.register

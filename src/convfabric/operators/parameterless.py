@@ -62,6 +62,18 @@ class Relu(Pixelwise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeakyRelu(Pixelwise):
+    """max(0, x) + slope · min(0, x) (Maas et al. 2013)."""
+
+    slope: float = 0.1
+    """From 0, a ReLU, to below 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slope < 1:
+            raise ValueError(f"slope={self.slope}: from 0 to below 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dropout(Pixelwise):
     """In training each value is set to zero with a probability, the others enlarged (Srivastava et al. 2014)."""
 

@@ -1,14 +1,20 @@
 """What a network is for, and a graph being drawn up: the two things that every weaver uses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
 
 from convfabric.errors import GraphError, SettingError
 from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Join, Node, Place, Task
 from convfabric.laws import check
-from convfabric.operators import Identity, Operator, Size
+from convfabric.operators import Identity, LeakyRelu, Operator, PRelu, Relu, Size
 
 PLAIN = Identity()
 """What a node does that does nothing after joining."""
+Activation = Literal["relu", "leaky", "prelu"]
+ACTIVATIONS: Mapping[Activation, Operator] = MappingProxyType({"relu": Relu(), "leaky": LeakyRelu(), "prelu": PRelu()})
+"""What follows a norm where a network lets one choose."""
 Arrival = tuple[Place, Operator]
 """Where a response comes from, and what is done to it on the way."""
 

@@ -4,10 +4,7 @@ Wide context comes from dilated and from row-and-column kernels. Two things diff
 first block is one convolution, and shortcuts that change the channels do it by a 1×1, up by repetition.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal
 
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
@@ -20,16 +17,11 @@ from convfabric.operators import (
     Norm,
     Operator,
     Pool,
-    PRelu,
-    Relu,
     UpConv,
     Width,
     pointwise,
 )
-from convfabric.weavers.draft import Draft, Purpose
-
-Activation = Literal["prelu", "relu"]
-ACTIVATIONS: Mapping[Activation, Operator] = MappingProxyType({"prelu": PRelu(), "relu": Relu()})
+from convfabric.weavers.draft import ACTIVATIONS, Activation, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

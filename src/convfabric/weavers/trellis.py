@@ -11,7 +11,8 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import Entry, Graph, Head, Node, Place
 from convfabric.laws import check
-from convfabric.weavers.draft import Purpose
+from convfabric.operators import Chain, Norm
+from convfabric.weavers.draft import ACTIVATIONS, Activation, Purpose
 from convfabric.weavers.moves import Kind, edges_of, stem
 
 
@@ -41,6 +42,9 @@ class Trellis:
     all: every scale of the last layer, which then needs no edges of its own."""
     reach: int = 1
     """Above 1, each node also reads its own scale so many layers before."""
+    activation: Activation = "relu"
+    """What each node does after its norm. leaky: a tenth of what is below zero is kept. prelu: each channel learns how
+    much of it; slower under ONNX Runtime."""
     shared: bool = False
     """Whether the edges of a layer that move alike share their weights, which then see every scale."""
 
@@ -74,10 +78,12 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
     last_column = () if numbers.head == "all" else _last_layer(rows, last, corner)
     pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *last_column)
-    grid = [Node(place=Place(x, s), channels=channels[s]) for x in range(numbers.layers) for s in rows]
+    then = Chain((Norm(), ACTIVATIONS[numbers.activation]))
+    grid = [Node(place=Place(x, s), channels=channels[s], then=then) for x in range(numbers.layers) for s in rows]
     edges = tuple(edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared))
     inside = {edge.target for edge in edges if edge.target.lane}
-    within = [Node(place=place, channels=max(1, round(channels[place.scale] * numbers.inner))) for place in inside]
+    narrow = {place: max(1, round(channels[place.scale] * numbers.inner)) for place in inside}
+    within = [Node(place=place, channels=width, then=then) for place, width in narrow.items()]
     graph = Graph(
         name=name,
         nodes=(*grid, *sorted(within, key=lambda node: node.place)),
