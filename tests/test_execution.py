@@ -46,6 +46,9 @@ GRAPHS = {
     "banded, in full vectors": Trellis(layers=3, scales=2, channels=32, operators="banded"),
     "banded, of long reach": Trellis(layers=4, scales=2, channels=6, operators="banded", reach=2),
     "banded, weights shared": Trellis(layers=3, scales=3, channels=6, operators="banded", shared=True),
+    "leaky": Trellis(layers=3, scales=3, channels=6, operators="residual", head="all", activation="leaky"),
+    "banded, leaky": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="leaky"),
+    "banded, slopes learnt": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="prelu"),
     "one layer": Trellis(layers=1, scales=3, channels=6, operators="banded"),
 }
 TASKS = ("classification", "segmentation")

@@ -129,7 +129,7 @@ def test_the_operators_keep_torch_s_rules() -> None:
     operators = torch.ops.convfabric
     for found in (
         torch.library.opcheck(operators.banded_sums.default, ([x], [weight], [bias], wiring, "stored")),
-        torch.library.opcheck(operators.norm_relu.default, (x, scale, bias, 1e-5)),
+        torch.library.opcheck(operators.norm_relu.default, (x, scale, bias, 1e-5, 0.1)),
     ):
         assert set(found.values()) == {"SUCCESS"}
 
@@ -152,7 +152,10 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
 @pytest.mark.parametrize("channels", [1, 5, 8, 12, 16, 40])
 @pytest.mark.parametrize("size", [(9, 7), (2, 3), (17, 5)])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_the_norm_kernel_is_batch_norm_and_relu(channels: int, size: tuple[int, int], offset: float) -> None:
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_the_norm_kernel_is_batch_norm_and_relu(
+    channels: int, size: tuple[int, int], offset: float, slope: float
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(4, channels, *size, dtype=torch.float64) + offset
     single, exact = (x.to(dtype).requires_grad_() for dtype in (torch.float32, torch.float64))
@@ -163,7 +166,7 @@ def test_the_norm_kernel_is_batch_norm_and_relu(channels: int, size: tuple[int, 
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(-1, 2, channels))
             norm.bias.copy_(torch.linspace(1, -1, channels))
-    found, wanted = norms.norm_relu(own, single), F.relu(torchs(exact))
+    found, wanted = norms.norm_relu(own, single, slope), F.leaky_relu(torchs(exact), slope)
     gradient = torch.randn_like(wanted)
     found.backward(gradient.float())
     wanted.backward(gradient)

@@ -93,10 +93,11 @@ def stages(graph: Graph, frozen: bool = False) -> Iterator[Together]:
 def then(fabric: Fabric, place: Place, joined: Tensor, sizes: Mapping[int, Size]) -> Tensor:
     """What a node makes of what arrived."""
     module = fabric.nodes[str(place)]
-    if fabric.training and norms.runs(fabric.graph.node(place).then, joined):
+    operator = fabric.graph.node(place).then
+    if fabric.training and norms.runs(operator, joined):
         norm = module.get_submodule("steps.0")
         assert isinstance(norm, nn.BatchNorm2d)
-        return norms.norm_relu(norm, joined)
+        return norms.norm_relu(norm, joined, norms.slope_of(operator) or 0.0)
     response: Tensor = module(joined, sizes[place.scale])
     return response
 
