@@ -46,7 +46,7 @@ GRAPHS = {
     "banded, in full vectors": Trellis(layers=3, scales=2, channels=32, operators="banded"),
     "banded, of long reach": Trellis(layers=4, scales=2, channels=6, operators="banded", reach=2),
     "banded, weights shared": Trellis(layers=3, scales=3, channels=6, operators="banded", shared=True),
-    "leaky": Trellis(layers=3, scales=3, channels=6, operators="residual", head="all", activation="leaky"),
+    "leaky": Trellis(layers=3, scales=3, channels=6, operators="block", head="all", activation="leaky"),
     "banded, leaky": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="leaky"),
     "banded, slopes learnt": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="prelu"),
     "one layer": Trellis(layers=1, scales=3, channels=6, operators="banded"),
