@@ -33,7 +33,7 @@ from ours import as_quick, from_fabric
 from plain import some_batches, train_plain
 from records import RESULTS
 from rivals import macs_of, mobilenet_of, pruned, resnet_to_prune, searched
-from standings import Row, earlier, is_ours, key_of, outlines, record
+from standings import Row, earlier, is_ours, key_of, outlines, record, seeds_of
 from timed import timed_fabric
 
 MOST_CHANNELS = 200
@@ -58,7 +58,7 @@ def main() -> None:
     known = earlier(numbers, said.results)
     models = outlines({key_of(row) for row in known}, numbers, said.results)
     for seed in said.seeds or numbers["seeds"] if not said.record else ():
-        for name in said.only or numbers["contestants"]:
+        for name in said.only or [name for name in numbers["contestants"] if seed in seeds_of(name, numbers)]:
             here = {"work": said.work / f"seed-{seed}", "seed": seed, "now": said.budgets}
             contest = Contest(data=data, numbers=numbers, known=known, models=models, **here)
             contestant_of(name, numbers)(contest)
@@ -183,7 +183,6 @@ def fastnas(contest: Contest) -> None:
 
 CONTESTANTS: Mapping[str, Callable[[Contest], None]] = {
     "random": from_fabric("random", search=False),
-    "fabric-alone": from_fabric("fabric-alone", alone=True),
     "mobilenetv2": mobilenets("mobilenetv2", 2),
     "mobilenetv4": mobilenets("mobilenetv4", 4),
     "pruned": torch_pruned("pruned"),

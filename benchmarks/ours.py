@@ -55,16 +55,11 @@ def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]
     return fabric, rate
 
 
-def from_fabric(
-    name: str, source: str = "fabric", search: bool = True, alone: bool = False
-) -> Callable[[Contest], None]:
-    """Networks cut from the fabric, found by evolution or drawn; where there is a teacher it is the next larger one.
-
-    Where each is alone, it has the cost of all budgets together, as if there were no others, and the fabric as teacher.
-    """
+def from_fabric(name: str, source: str = "fabric", search: bool = True) -> Callable[[Contest], None]:
+    """Networks cut from the fabric, found by evolution or drawn; where there is a teacher it is the next larger one."""
 
     def contestant(contest: Contest) -> None:
-        every, budgets = contest.numbers["budgets"], budgets_of(name, contest.numbers)
+        budgets, cost = budgets_of(name, contest.numbers), contest.numbers["tera_macs"]
         if contest.has(name, budgets):
             return
         fabric, rate = our_fabric(contest, source)
@@ -74,13 +69,12 @@ def from_fabric(
 
             def made(budget: float = budget, teacher: Fabric = teacher, folder: Path = folder) -> tuple[Fabric, Row]:
                 graph = picked(contest, contest.numbers[source], fabric, budget, judge if search else None)
-                cost = contest.numbers["tera_macs"] * (len(every) if alone else 1)
                 network, facts = tuned(contest, contest.numbers[source], fabric, graph, teacher, rate, cost)
                 save_fabric(folder, network, passport(network, contest.data))
                 return network, facts
 
             kept(contest, name, budget, made)
-            teacher = fabric if alone else load_fabric(folder)[0]
+            teacher = load_fabric(folder)[0]
 
     return contestant
 

@@ -32,8 +32,6 @@ COLUMNS = (
 )
 SAME = ("images", "tera_macs", "recipe", "rates")
 """What of the configuration has to be equal for rows of an earlier record to stand beside new ones."""
-AS_FABRIC = ("random", "fabric-alone")
-"""What the configuration says of the fabric is said of them."""
 Row = dict[str, Any]
 Key = tuple[str, float, int]
 """Network, budget in M MACs, seed."""
@@ -63,17 +61,25 @@ def is_ours(name: str, numbers: Mapping[str, Any]) -> bool:
 
 
 def _described(name: str, numbers: Mapping[str, Any]) -> Any:
-    """What a configuration says of one contestant's networks, whichever budgets it has."""
-    said = numbers["fabric"] if name in AS_FABRIC else numbers["plain"].get(name, numbers.get(name))
-    return {key: value for key, value in (said or {}).items() if key != "budgets"}
+    """What a configuration says of one contestant's networks, whichever there are to be."""
+    return {key: value for key, value in _part(name, numbers).items() if key not in ("budgets", "seeds")}
+
+
+def _part(name: str, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a configuration that is about a contestant; random networks are drawn from the fabric."""
+    name = "fabric" if name == "random" else name
+    found: Mapping[str, Any] = numbers["plain"].get(name, numbers.get(name, {}))
+    return found
 
 
 def budgets_of(name: str, numbers: Mapping[str, Any]) -> list[float]:
     """Those that a contestant has networks for, in M MACs."""
-    part = "fabric" if name in AS_FABRIC else name
-    said: Mapping[str, Any] = numbers["plain"].get(part, numbers.get(part, {}))
-    usual: list[float] = numbers["alone" if name.endswith("-alone") else "budgets"]
-    return list(said.get("budgets", usual))
+    return list(_part(name, numbers).get("budgets", numbers["budgets"]))
+
+
+def seeds_of(name: str, numbers: Mapping[str, Any]) -> list[int]:
+    """Those that a contestant is trained with."""
+    return list(_part(name, numbers).get("seeds", numbers["seeds"]))
 
 
 def finished(work: Path, known: Collection[Row]) -> dict[Key, Row]:
@@ -186,7 +192,7 @@ def absent(rows: Sequence[Row], numbers: Mapping[str, Any]) -> list[str]:
     """Each contestant's budgets and seeds that have no row, unless it was given up."""
     there, said, out = {key_of(row) for row in rows}, [], given_up(rows, numbers)
     for name in numbers["contestants"]:
-        for seed in numbers["seeds"] if name not in out else ():
+        for seed in seeds_of(name, numbers) if name not in out else ():
             lacking = [budget for budget in budgets_of(name, numbers) if (name, float(budget), seed) not in there]
             said += [f"{name} at {', '.join(map(str, lacking))} M (seed {seed})"] if lacking else []
     return said
