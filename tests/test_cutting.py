@@ -57,6 +57,19 @@ def test_a_cut_that_is_stopped_before_fine_tuning_shows_no_earlier_network_and_g
     assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
 
 
+def test_what_is_interrupted_before_it_began_is_not_said_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*anything: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "surveyed", stopped)
+    said = refusal(["fit", "digits", "--macs", "40%", "--out", tmp_path / "r"], code=130)
+    assert "interrupted; nothing was begun, so type the whole command again" in said
+    assert "to come: measuring, training, trying 64 sub-networks, fine-tuning" in said
+    assert not (tmp_path / "r").exists()
+
+
 def test_going_on_with_another_budget_is_refused_and_leaves_the_network(run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     said = refusal(["extract", run, "--macs", "40%", "--resume"])
@@ -79,6 +92,18 @@ def test_it_is_told_where_a_network_of_fewer_macs_is_slower_than_the_whole(
     invented = replace(found, measured=lambda graph: taking(1.0 if graph == fabric.graph else took_ms))
     pipeline.cutter_of(run, fabric, job, data, listener, invented).cut(found.resolved(Budget(macs="60%")))
     assert any("takes 2 ms, the whole fabric 1 ms: --latency-ms" in line for line in said) == told
+
+
+def test_it_is_told_where_a_network_leaves_most_of_its_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, job, fabric = list[str](), job_of(run), load_fabric(run / "fabric")[0]
+    data, listener = open_data("digits"), Listener(say=said.append)
+    cutter = pipeline.cutter_of(run, fabric, job, data, listener)
+    smallest = cutter.found.sampler.smallest
+    for graph in (smallest, fabric.graph):
+        monkeypatch.setattr(cutter, "search", lambda budget, graph=graph: graph)
+        cutter.cut(cutter.found.resolved(Budget(macs="100%")))
+    left = [line for line in said if "MACs per image allowed: it answers best of what was found, on" in line]
+    assert len(left) == 1
 
 
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,6 +314,11 @@ def test_a_void_value_that_was_not_named_is_asked_for(tmp_path: Path) -> None:
     check_refused(mask_folders(tmp_path, values=(0, 1, 77, 77)), r"mask value 77; all .* \[0, 1, 77\].*set ignore=77")
 
 
+def test_every_slip_of_masks_is_named_and_none_that_is_ignored(tmp_path: Path) -> None:
+    folder = mask_folders(tmp_path, values=(0, 1, 77, 99, 255))
+    check_refused(folder, r"mask value 77; .*mask value 99; all .* hold \[0, 1, 77, 99\].* slip, or name the classes")
+
+
 @pytest.mark.parametrize("hold_mb", [512, 0])
 def test_the_mask_with_a_stray_value_is_named(tmp_path: Path, hold_mb: float) -> None:
     stray = mask_folders(tmp_path) / "masks" / "val" / "1.png"

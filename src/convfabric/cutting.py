@@ -33,6 +33,8 @@ from convfabric.training.estimate import said_time
 
 MOST_ATTEMPTS, LARGEST_SHARE = 6, 100
 HEADROOM = 0.97
+LITTLE = 0.5
+"""Share of a ceiling of MACs or parameters below which it is said that a network leaves much of it."""
 CLOSE = 0.9
 """Share of a ceiling of milliseconds below which a larger network is looked for, once."""
 SLOWER = 1.1
@@ -78,7 +80,7 @@ def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> No
         measured = ", measured" if name == "latency_ms" else ""
         share = f" A share is written {most:g}%." if name in ("macs", "params") and most <= LARGEST_SHARE else ""
         raise BudgetError(
-            f"no sub-network fits {said_amount(name, most)}: the smallest, {len(smallest.edges)} edges from "
+            f"no sub-network fits {said_amount(name, most)}: the smallest, {len(smallest.edges)} edge{'s' * (len(smallest.edges) != 1)} from "
             f"{smallest.entry.place} to {smallest.head.reads[0]}, takes {said_amount(name, takes)}{measured}. "
             f"Smaller numbers of the network cost less (convfabric list names them), or another network.{share}"
         )
@@ -177,12 +179,19 @@ class Cutter:
             less = f" with {1 - share:.0%} to spare for the exported file" if share < 1 else ""
             said = f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {allowed:.3g} ms{less}."
             raise BudgetError(said)
-        self._tell_if_slower(best)
+        self._tell(best, budget)
         predicted = self.found.prediction.milliseconds(best)
         return Cut(network=extract(self.fabric, best), worth=self.worth, predicted_ms=predicted)
 
-    def _tell_if_slower(self, graph: Graph) -> None:
-        """Fewer multiply-accumulates are not always fewer milliseconds."""
+    def _tell(self, graph: Graph, budget: Budget) -> None:
+        """Where fewer multiply-accumulates take more milliseconds, and where much less is taken than was allowed."""
+        counted = [(name, ceiling(budget, name)) for name in ("macs", "params") if name in budget.ceilings]
+        for name, most in counted if graph != self.fabric.graph else ():
+            takes = measures(self.found.prediction.image)[name](graph)
+            if takes < LITTLE * most:
+                allowed = f"{said_amount(name, takes)} of {said_amount(name, most)} allowed"
+                images = f"{len(self.data.splits['val'])} validation images"
+                self.say(f"what was cut takes {allowed}: it answers best of what was found, on {images}")
         whole, took = self.found.measured(self.fabric.graph).median_ms, self.took[graph]
         if took > SLOWER * whole:
             limits = f"--latency-ms limits milliseconds, such as --latency-ms {whole:.2g}"

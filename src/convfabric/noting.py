@@ -19,6 +19,21 @@ from convfabric.training.loop import GATES
 Say = Callable[[str], None]
 
 
+def said_stages(job: Job) -> str:
+    """What a fit goes through, before it begins.
+
+    >>> from convfabric.job import job_from
+    >>> said_stages(job_from({"data": "photos", "macs": "25%", "finetune": 0.5}))
+    'to come: measuring, training, trying 64 sub-networks, fine-tuning for 0.5 times the epochs, export'
+    """
+    procedure, stages = job.procedure, ["measuring", "training"]
+    if job.budget.ceilings and procedure.search == "evolution":
+        stages.append(f"trying {procedure.trials} sub-networks")
+    if procedure.finetune:
+        stages.append(f"fine-tuning for {procedure.finetune:g} times the epochs")
+    return f"to come: {', '.join(stages)}, export"
+
+
 def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
     """What sub-networks in training cost, as a multiple of training the whole alone."""
     image, recipe = data.preprocessing.size, job.recipe

@@ -92,7 +92,8 @@ def fit(
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    with refusals(f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
+    going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
+    with refusals(going_on, folder), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.pipeline import Listener, run_job
 
@@ -136,7 +137,8 @@ def train(
     _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    with refusals(f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"), Shown() as shown:
+    going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
+    with refusals(going_on, folder), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.environment import is_first_process
         from convfabric.noting import say_data

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ OVER_BUDGET, REFUSED, INTERRUPTED = 3, 1, 130
 
 
 @contextmanager
-def refusals(resume: str = "") -> Iterator[None]:
-    """Turns what the library raises into one message and an exit code: 3 over budget, 130 interrupted, else 1."""
+def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
+    """Turns what the library raises into one message and an exit code: 3 over budget, 130 interrupted, else 1.
+
+    What is interrupted before it made its folder has kept nothing to resume.
+    """
     try:
         yield
     except BudgetError as fault:
@@ -29,7 +33,9 @@ def refusals(resume: str = "") -> Iterator[None]:
         typer.secho(f"error: {fault}", fg="red", err=True)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        typer.secho(f"interrupted; the state is kept. {resume}", fg="yellow", err=True)
+        begun = folder is None or folder.exists()
+        kept = f"the state is kept. {resume}" if begun else "nothing was begun, so type the whole command again"
+        typer.secho(f"interrupted; {kept}", fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -142,10 +142,12 @@ def mask_classes(met: Met, ignore: int, where: Path) -> int:
             f"{where}: masks hold only {sorted(values)}. Set binary_masks=true if 255 means class 1; it is ignored now."
         )
     if len(used) > 1 and max(used) + 1 > 2 * len(used):
+        far = sorted(value for value in used if value >= len(used))
+        slips = "; ".join(f"{met[value]}: mask value {value}" for value in far[:MOST_FAULTS_SAID])
+        void = f"set ignore={far[0]} if that is void everywhere, " if len(far) == 1 else ""
         raise DataError(
-            f"{met[max(used)]}: mask value {max(used)}; all masks of {where} hold {sorted(values)}, and classes count "
-            f"from 0. Mend the mask if it is a slip, set ignore={max(used)} if that is void everywhere, or name the "
-            "classes in classes.txt."
+            f"{slips}; all masks of {where} hold {sorted(used)}, and classes count from 0. "
+            f"Mend masks where it is a slip, {void}or name the classes in classes.txt."
         )
     if len(used) < 2:
         raise DataError(f"{where}: one class only, masks hold {sorted(values)} and {ignore} is ignored.")
