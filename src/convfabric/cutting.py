@@ -79,8 +79,9 @@ def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> No
     if takes > most:
         measured = ", measured" if name == "latency_ms" else ""
         share = f" A share is written {most:g}%." if name in ("macs", "params") and most <= LARGEST_SHARE else ""
+        edges = f"{len(smallest.edges)} edge{'s' * (len(smallest.edges) != 1)}"
         raise BudgetError(
-            f"no sub-network fits {said_amount(name, most)}: the smallest, {len(smallest.edges)} edge{'s' * (len(smallest.edges) != 1)} from "
+            f"no sub-network fits {said_amount(name, most)}: the smallest, {edges} from "
             f"{smallest.entry.place} to {smallest.head.reads[0]}, takes {said_amount(name, takes)}{measured}. "
             f"Smaller numbers of the network cost less (convfabric list names them), or another network.{share}"
         )

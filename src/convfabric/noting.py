@@ -1,9 +1,10 @@
 """What is said and noted of data and networks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from convfabric.costs import costs, peak_bytes
 from convfabric.data.imageset import ImageSet
@@ -81,6 +82,17 @@ def data_facts(data: ImageSet) -> Facts:
         "notes": list(data.notes),
         "verdict": data.verdict,
     }
+
+
+def said_fact(fact: Any) -> str:
+    """A fact of data for people.
+
+    >>> said_fact({"train": 105, "val": 22}), said_fact([40, 30])
+    ('105 train, 22 val', '40, 30')
+    """
+    counts = fact.items() if isinstance(fact, Mapping) else ()
+    listed = [f"{count} {name}" for name, count in counts] or (fact if isinstance(fact, list) else [fact])
+    return ", ".join(map(str, listed))
 
 
 def network_facts(network: Fabric, data: ImageSet) -> Facts:

@@ -37,7 +37,7 @@ from convfabric.fabric import Fabric
 from convfabric.graph import Graph
 from convfabric.job import Job, default_folder, job_from
 from convfabric.latency.measurement import measure
-from convfabric.noting import Say, data_facts, network_facts, said_gates, said_parts, said_stages, say_data
+from convfabric.noting import Say, data_facts, network_facts, said_fact, said_gates, said_parts, said_stages, say_data
 from convfabric.pictured import write_report
 from convfabric.runs import Facts, begin, check_data_there, check_may_begin, note, noted, remove_network
 from convfabric.scores import score
@@ -73,23 +73,14 @@ def reopened(run: Path, job: Job) -> ImageSet:
     now = data_facts(data)
     for fact in SAME_DATA:
         if now[fact] != before[fact]:
-            said = "other images" if fact == "digest" else f"{fact} {_said(now[fact])}, then {_said(before[fact])}"
+            said = (
+                "other images" if fact == "digest" else f"{fact} {said_fact(now[fact])}, then {said_fact(before[fact])}"
+            )
             raise DataError(
                 f"{data.name}: not what the fabric in {run} was trained on: {said}. A network is cut and judged on the "
                 "same images; convfabric fit with another --out trains a fabric on these."
             )
     return data
-
-
-def _said(fact: Any) -> str:
-    """A fact of data for people.
-
-    >>> _said({"train": 105, "val": 22}), _said([40, 30])
-    ('105 train, 22 val', '40, 30')
-    """
-    counts = fact.items() if isinstance(fact, Mapping) else ()
-    listed = [f"{count} {name}" for name, count in counts] or (fact if isinstance(fact, list) else [fact])
-    return ", ".join(map(str, listed))
 
 
 def woven(job: Job, data: ImageSet) -> Graph:
