@@ -22,7 +22,7 @@ from convfabric.scores import score
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from rivals import macs_of
-from standings import Key, Row, budgets_of, finished, given_up, key_of
+from standings import Key, Row, budgets_of, finished, given_up, key_of, middle_of
 
 TERA, MEGA = 1e12, 1e6
 
@@ -75,8 +75,7 @@ class Contest:
     @property
     def middle(self) -> float:
         """Of the budgets, where rates are tried."""
-        budgets: list[float] = self.numbers["budgets"]
-        return budgets[len(budgets) // 2]
+        return middle_of(self.numbers)
 
     def wanted(self, name: str) -> Iterator[float]:
         """Budgets that this call trains a contestant's networks for; the middle one says whether there are more."""

@@ -77,6 +77,12 @@ def budgets_of(name: str, numbers: Mapping[str, Any]) -> list[float]:
     return list(_part(name, numbers).get("budgets", numbers["budgets"]))
 
 
+def middle_of(numbers: Mapping[str, Any]) -> float:
+    """The budget in the middle, where rates are tried."""
+    budgets: list[float] = numbers["budgets"]
+    return budgets[len(budgets) // 2]
+
+
 def seeds_of(name: str, numbers: Mapping[str, Any]) -> list[int]:
     """Those that a contestant is trained with."""
     return list(_part(name, numbers).get("seeds", numbers["seeds"]))
@@ -93,7 +99,7 @@ def given_up(rows: Collection[Row], numbers: Mapping[str, Any]) -> dict[str, flo
 
     That is so if it was more than the configuration's ``given_up``, at the middle budget and of the first seed.
     """
-    middle, first = numbers["budgets"][len(numbers["budgets"]) // 2], numbers["seeds"][0]
+    middle, first = middle_of(numbers), numbers["seeds"][0]
     found = {name: row["val %"] for row in rows for name, *of in [key_of(row)] if of == [middle, first]}
     best = max((value for name, value in found.items() if is_ours(name, numbers)), default=0.0)
     others = {name: best - value for name, value in found.items() if not is_ours(name, numbers)}

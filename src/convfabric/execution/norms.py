@@ -64,10 +64,17 @@ def runs(then: Operator, x_BCHW: Tensor) -> bool:
     return known and slope_of(then) is not None and x_BCHW.numel() >= max(FEWEST_VALUES, 2 * x_BCHW.shape[1])
 
 
-def _facts(x: Tensor) -> tuple[ctypes.c_int64, int, bool, int]:
-    """Pixels, channels, whether in bfloat16, threads."""
+def _facts(x: Tensor, epsilon: float, slope: float) -> tuple[ctypes.c_float | ctypes.c_int64 | int, ...]:
+    """ε, the slope below zero, pixels, channels, whether in bfloat16, threads."""
     pixels = ctypes.c_int64(x.numel() // x.shape[1])
-    return pixels, x.shape[1], x.dtype == torch.bfloat16, torch.get_num_threads()
+    return (
+        ctypes.c_float(epsilon),
+        ctypes.c_float(slope),
+        pixels,
+        x.shape[1],
+        x.dtype == torch.bfloat16,
+        torch.get_num_threads(),
+    )
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, slope: float) -> Three:
@@ -77,9 +84,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, slope: flo
         pointer(x),
         pointer(weight),
         pointer(bias),
-        ctypes.c_float(epsilon),
-        ctypes.c_float(slope),
-        *_facts(x),
+        *_facts(x, epsilon, slope),
         *(pointer(tensor) for tensor in made),
     )
     return made
@@ -99,9 +104,7 @@ def _back(
     made = _shapes(x, weight, bias, epsilon, slope)
     compiled().convfabric_norm_relu_back(
         *(pointer(tensor) for tensor in (gradient, x, weight, bias, mean, variance)),
-        ctypes.c_float(epsilon),
-        ctypes.c_float(slope),
-        *_facts(x),
+        *_facts(x, epsilon, slope),
         *(pointer(tensor) for tensor in made),
     )
     return made
