@@ -59,8 +59,7 @@ def main() -> None:
     epochs = Recipe(epochs=said.epochs).fitted(len(data.splits["train"]), data.task).epochs
     first = (
         f"{Path(said.data).name}, {name}, trained {epochs} epochs; networks of at most {said.share:.0%} of its MACs, "
-        f"fine-tuned as fit does, with the fabric as teacher. {len(data.splits['val']):,} validation and "
-        f"{len(data.splits['test']):,} test images."
+        f"fine-tuned as fit does. {len(data.splits['val']):,} validation and {len(data.splits['test']):,} test images."
     )
     sentences = [first, *(summary([row for row in rows if row["seed"] == seed]) for seed in range(said.seeds))]
     record = "-".join(["chance", Path(said.data).name, f"{epochs}-epochs", *sorted(said.changes)])

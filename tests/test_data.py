@@ -268,12 +268,20 @@ def test_several_faults_are_told_together(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         (class_folders(tmp_path) / "train" / "red" / name).write_bytes(b"")
         (tmp_path / "val" / "red" / name).write_bytes(b"")
-    check_refused(tmp_path, r"(?s)2 files cannot be used.*2\.png.*2\.png")
+    check_refused(tmp_path, r"(?s)2 things are wrong.*2\.png.*2\.png")
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
     (class_folders(tmp_path) / "train" / "green").mkdir()
     check_refused(tmp_path, r"class green is empty")
+
+
+def test_what_is_wrong_with_folders_is_told_together(tmp_path: Path) -> None:
+    for name in ("green", "white"):
+        (class_folders(tmp_path) / "train" / name).mkdir()
+    (tmp_path / "train" / "red" / "notes.txt").write_text("mine")
+    picture(tmp_path / "val" / "stray.png")
+    check_refused(tmp_path, r"(?s)4 things are wrong.*green is empty.*notes\.txt.*white is empty.*stray\.png")
 
 
 def test_a_class_in_one_split_only_is_named(tmp_path: Path) -> None:
@@ -298,6 +306,13 @@ def test_a_folder_without_images_says_what_is_accepted(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     check_refused(tmp_path / "nowhere", r"nowhere: no such folder or CSV file")
+
+
+def test_masks_and_images_without_each_other_are_told_together(tmp_path: Path) -> None:
+    (mask_folders(tmp_path) / "masks" / "train" / "0.png").unlink()
+    (tmp_path / "images" / "val" / "1.jpg").unlink()
+    (tmp_path / "images" / "val" / "2.jpg").unlink()
+    check_refused(tmp_path, r"(?s)3 things are wrong.*0\.jpg: no mask.*1\.png: a mask without.*2\.png: a mask without")
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
@@ -333,7 +348,7 @@ def test_faults_of_all_splits_are_told_together(tmp_path: Path) -> None:
     masks = mask_folders(tmp_path) / "masks"
     for split in ("train", "val"):
         Image.new("RGB", (32, 32)).save(masks / split / "1.png")
-    check_refused(tmp_path, r"(?s)2 files cannot be used.*train/1\.png.*val/1\.png")
+    check_refused(tmp_path, r"(?s)2 things are wrong.*train/1\.png.*val/1\.png")
 
 
 def test_masks_in_black_and_white_are_asked_about(tmp_path: Path) -> None:

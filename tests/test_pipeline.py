@@ -263,6 +263,12 @@ def test_a_setting_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "epochs=many: expected int" in refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epochs=many"])
 
 
+@pytest.mark.parametrize("setting", ["channels=0", "prior=rood-8"])
+def test_what_no_graph_can_be_woven_with_is_refused_before_images_are_read(setting: str, tmp_path: Path) -> None:
+    (class_folders(tmp_path / "d") / "train" / "red" / "0.png").write_bytes(b"")
+    assert f"{setting}: " in refusal(["fit", tmp_path / "d", "--out", tmp_path / "r", "--set", setting])
+
+
 def test_bad_data_leave_no_run_behind(tmp_path: Path) -> None:
     (class_folders(tmp_path / "d") / "train" / "red" / "0.png").write_bytes(b"")
     assert "0.png: zero bytes long" in refusal(["fit", tmp_path / "d", "--out", tmp_path / "r"])

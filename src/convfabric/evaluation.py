@@ -27,43 +27,47 @@ class Evaluation:
     score: Score
     anytime: dict[str, Any] | None
     """Of several exits the score and cost of each, see :func:`convfabric.anytime.anytime_facts`; needs a val split."""
-    trained_on: bool = False
-    """Whether images that the network was trained on are among them."""
+    own: bool
+    """Whether the data are those of the run, wherever they lie."""
+
+    @property
+    def trained_on(self) -> bool:
+        """Whether images that the network was trained on are among them."""
+        return self.own and self.split in ("train", "all")
 
 
 def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
     """How a run's network answers on a split.
 
-    Without a source the run's own data are used. Classes are matched by name; raises DataError for
+    Without a source the run's own data are used. Where a source holds the same images, moved or copied, they are drawn
+    into the run's splits; the split "all" is every one of them. Classes are matched by name; raises DataError for
     a class the network does not know, a split that is not there, or data of its own that are gone.
     """
     network, papers = load_fabric(run)
     preprocessing, job = papers.preprocessing, job_of(run)
+    options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
     if source is None:
         check_data_there(run, job, "name a folder of other images")
-    options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
-    if source:
+        data, own = open_data(job.data, options), True
+    else:
         options = replace(options, read_as="grey" if preprocessing.channels == 1 else "colour")
-    data = open_data(source or job.data, options, draw=source is None)
+        data, own = _opened(run, source, options, whole=split == "all")
     name = split or next(name for name in ("test", "all", "val") if name in data.splits)
     if name not in data.splits:
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    seen = name in ("train", "all")
-    trained_on = seen and (source is None or _is_of_training(data, source, run, options))
-    anytime = anytime_facts(network, data, name) if several else None
-    return Evaluation(split=name, score=found, anytime=anytime, trained_on=trained_on)
+    return Evaluation(split=name, score=found, anytime=anytime_facts(network, data, name) if several else None, own=own)
 
 
-def _is_of_training(data: ImageSet, source: str, run: Path, options: DataOptions) -> bool:
-    """Whether data are what a run was trained on, in the same folder or copied to another."""
-    if Path(source).resolve() == Path(job_of(run).data).resolve():
-        return True
-    before = noted(run)["data"]
-    if sum(map(len, data.splits.values())) != sum(before["images"].values()):
-        return False
-    return before["digest"] in (data.digest, open_data(source, options).digest)
+def _opened(run: Path, source: str, options: DataOptions, *, whole: bool) -> tuple[ImageSet, bool]:
+    """The data that a source names, and whether the run is of them: then in its splits, unless the whole is wanted."""
+    data, before = open_data(source, options, draw=False), noted(run)["data"]
+    if sum(map(len, data.splits.values())) == sum(before["images"].values()):
+        drawn = open_data(source, options)
+        if before["digest"] in (data.digest, drawn.digest):
+            return data if whole else drawn, True
+    return data, Path(source).resolve() == Path(job_of(run).data).resolve()
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:

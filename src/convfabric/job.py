@@ -1,7 +1,7 @@
 """Everything one ``fit`` needs, as one flat set of settings: what ``config.yaml`` holds and ``--set`` changes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -13,6 +13,7 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Task
 from convfabric.operators import Size
+from convfabric.priors import find_prior
 from convfabric.training.recipe import Recipe
 from convfabric.values import accepted_value, parsed_size
 from convfabric.weavers import DEFAULT, FAMILIES, find_preset, weave
@@ -155,7 +156,7 @@ def _numbers_of(network: str) -> list[str]:
 
 
 def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked numbers of a network's family; SettingError for an unknown name or a value of another kind.
+    """Checked numbers of a network's family; SettingError for an unknown name, or a value it cannot have.
 
     >>> network_numbers("trellis", {"layers": 5}), network_numbers("resnet", {"blocks": [1, 2]})
     ({'layers': 5}, {'blocks': (1, 2)})
@@ -164,7 +165,17 @@ def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]
     if unknown := sorted(set(settings) - set(names)):
         raise SettingError(f"{', '.join(unknown)}: {network} has {', '.join(names)}.")
     prior = {"prior": _value("prior", str, settings["prior"])} if settings.get("prior") else {}
-    return _taken(type(find_preset(network).numbers), settings) | prior
+    usual = find_preset(network).numbers
+    changed = _taken(type(usual), settings)
+    _refuse_early(usual, changed, **prior)
+    return changed | prior
+
+
+def _refuse_early(usual: Any, changed: Mapping[str, Any], prior: str = "") -> None:
+    """SettingError for what no graph can be woven with, whatever the images are; they are not read yet."""
+    replace(usual, **changed)
+    if prior:
+        find_prior(prior)
 
 
 def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:

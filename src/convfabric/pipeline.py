@@ -308,7 +308,8 @@ def run_job(
     data = data or opened(job)
     say_data(data, listener.say)
     if not job.budget.ceilings:
-        listener.say("no budget was given: every edge stays (see --latency-ms, --macs, --params, --memory-mb)")
+        stays = "every edge stays and is fine-tuned; operations are timed for networks that are cut later"
+        listener.say(f"no budget was given (see --latency-ms, --macs, --params, --memory-mb): {stays}")
     found = None
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         listener.say(said_stages(job))

@@ -176,18 +176,24 @@ PRIORS: Mapping[str, Callable[[Graph, int], Graph]] = MappingProxyType(
 """The rewrites by name; the first three take a number of groups."""
 
 
+def find_prior(said: str) -> Callable[[Graph], Graph]:
+    """The rewrite of a name, such as root-8 or low-rank; SettingError for another one."""
+    name, _, number = said.rpartition("-") if said[-1:].isdigit() else (said, "", "1")
+    if name not in PRIORS or (name in list(PRIORS)[:3]) != said[-1:].isdigit():
+        known = [f"{key}-GROUPS" if i < 3 else key for i, key in enumerate(PRIORS)]
+        raise SettingError(f"prior={said}: known are {', '.join(known)}.")
+    return lambda graph: PRIORS[name](graph, int(number))
+
+
 def with_prior(graph: Graph, said: str) -> Graph:
-    """The graph rewritten by a prior's name, such as root-8 or low-rank; SettingError for another one.
+    """The graph rewritten by a prior's name; SettingError for an unknown one, and where it does not fit.
 
     >>> from convfabric.weavers import weave
     >>> with_prior(weave("nin"), "column-4") == column(weave("nin"), 4)
     True
     """
-    name, _, number = said.rpartition("-") if said[-1:].isdigit() else (said, "", "1")
-    if name not in PRIORS or (name in list(PRIORS)[:3]) != bool(said[-1:].isdigit()):
-        known = [f"{key}-GROUPS" if i < 3 else key for i, key in enumerate(PRIORS)]
-        raise SettingError(f"prior={said}: known are {', '.join(known)}.")
+    rewrite = find_prior(said)
     try:
-        return PRIORS[name](graph, int(number))
+        return rewrite(graph)
     except GraphError as fault:
         raise SettingError(f"prior={said} does not fit: {fault}") from None

@@ -221,7 +221,7 @@ def evaluate(
         str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or test.  [default: test, or val, or all there is]")
+        str | None, typer.Option(help="train, val, test or all.  [default: test, or all there is, or val]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -234,8 +234,10 @@ def evaluate(
     with refusals():
         found = run_evaluate(run, data, split)
     score = asdict(found.score)
-    facts = score | {"split": found.split, "anytime": found.anytime, "trained_on": found.trained_on}
+    facts = score | {"split": found.split, "anytime": found.anytime, "own": found.own, "trained_on": found.trained_on}
     line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
+    if data and found.own and found.split != "all":
+        line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * found.trained_on
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.anytime)] if found.anytime else []
     answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])

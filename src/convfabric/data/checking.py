@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convfabric.data.faults import MOST_FAULTS_SAID, refuse
 from convfabric.data.listing import Item, Listing
 from convfabric.data.pictures import Look, fitted_array, fitted_mask, look, no_warnings, read_mask, read_picture
 from convfabric.errors import DataError
 from convfabric.operators import Size
 
-MOST_FAULTS_SAID = 10
 LARGEST_INFERRED = 224
 THREADS = 4
 Pixels = NDArray[np.uint8]
@@ -179,9 +179,5 @@ def _each(things: Sequence[S], do: Callable[[S], T]) -> list[T]:
 
     with no_warnings(), ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(attempt, things))
-    if faults:
-        faults.sort()
-        more = len(faults) - MOST_FAULTS_SAID
-        said = "\n".join(faults[:MOST_FAULTS_SAID]) + (f"\nand {more} more" if more > 0 else "")
-        raise DataError(said if len(faults) == 1 else f"{len(faults)} files cannot be used.\n{said}")
+    refuse(faults)
     return [result for result in results if result is not None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from convfabric.data.faults import refuse
 from convfabric.data.pictures import ENDINGS
 from convfabric.errors import DataError
 from convfabric.graph import Task
@@ -43,7 +44,7 @@ class Listing:
 def find_listing(root: Path) -> Listing:
     """The files under a folder or in a CSV table, in whichever accepted layout they lie.
 
-    Raises DataError that says what was found and what is accepted.
+    Raises DataError that says what was found and what is accepted, of everything that is wrong at once.
     """
     if root.is_file() and root.suffix.lower() == ".csv":
         return _from_table(root)
@@ -68,42 +69,42 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _files(folder: Path) -> list[Path]:
-    """Every file that is an image by its ending; a file of any other kind is named, not skipped."""
+def _files(folder: Path, faults: list[str]) -> list[Path]:
+    """Every file that is an image by its ending; one of any other kind is a fault, not skipped."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    if others := [path for path in found if path.suffix.lower() not in ENDINGS and path.name != "Thumbs.db"]:
-        raise DataError(f"{others[0]}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
-    return [path for path in found if path.name != "Thumbs.db"]
+    images = [path for path in found if path.suffix.lower() in ENDINGS]
+    for other in found:
+        if other not in images and other.name != "Thumbs.db":
+            faults.append(f"{other}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
+    return images
 
 
 def _from_class_folders(root: Path, splits: Mapping[str, Path]) -> Listing:
     names = sorted({folder.name for split in splits.values() for folder in _folders(split)})
+    faults: list[str] = []
     items: dict[str, tuple[Item, ...]] = {}
     for split, folder in splits.items():
-        loose = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in ENDINGS]
-        if loose:
-            raise DataError(f"{loose[0]}: an image outside the class folders. {ACCEPTED}")
-        items[split] = tuple(
-            Item(image=f, label=i) for i, name in enumerate(names) for f in _class_files(folder / name)
-        )
+        if loose := sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in ENDINGS):
+            more = f", and {len(loose) - 1} more there" if len(loose) > 1 else ""
+            faults.append(f"{loose[0]}: an image outside the class folders{more}. {ACCEPTED}")
+        files = {name: _files(folder / name, faults) for name in names if (folder / name).is_dir()}
+        for name, images in files.items():
+            if not images:
+                faults.append(f"{folder / name}: class {name} is empty. Add images to it or remove the folder.")
+        items[split] = tuple(Item(image=f, label=i) for i, name in enumerate(names) for f in files.get(name, ()))
+    refuse(faults)
     return _checked_classes(Listing(task="classification", classes=tuple(names), splits=items), root)
-
-
-def _class_files(folder: Path) -> list[Path]:
-    files = _files(folder) if folder.is_dir() else []
-    if folder.is_dir() and not files:
-        raise DataError(f"{folder}: class {folder.name} is empty. Add images to it or remove the folder.")
-    return files
 
 
 def _checked_classes(listing: Listing, root: Path) -> Listing:
     if len(listing.classes) < 2:
         raise DataError(f"{root}: one class only ({', '.join(listing.classes)}); at least two are needed.")
-    for split, items in listing.splits.items():
-        present = {item.label for item in items}
-        for i, name in enumerate(listing.classes):
-            if i not in present:
-                raise DataError(f"{root}: class {name} has no image in {split}; every split needs every class.")
+    missing = [
+        f"{root}: class {name} has no image in {split}; every split needs every class."
+        for split, items in listing.splits.items()
+        for name in sorted(set(listing.classes) - {listing.classes[item.label] for item in items})
+    ]
+    refuse(missing)
     return listing
 
 
@@ -114,17 +115,14 @@ def _from_images_and_masks(root: Path) -> Listing:
 
 
 def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> Listing:
-    splits = {}
+    splits, faults = {}, list[str]()
     for split, (images, masks) in pairs.items():
-        by_stem = {path.stem: path for path in _files(masks)} if masks.is_dir() else {}
-        items = []
-        for image in _files(images):
-            if image.stem not in by_stem:
-                raise DataError(f"{image}: no mask {image.stem}.* in {masks}.")
-            items.append(Item(image=image, mask=by_stem.pop(image.stem)))
-        if by_stem:
-            raise DataError(f"{next(iter(by_stem.values()))}: a mask without an image in {images}.")
+        by_stem = {path.stem: path for path in _files(masks, faults)} if masks.is_dir() else {}
+        items = [Item(image=image, mask=by_stem.pop(image.stem, None)) for image in _files(images, faults)]
+        faults += [f"{item.image}: no mask {item.image.stem}.* in {masks}." for item in items if item.mask is None]
+        faults += [f"{mask}: a mask without an image in {images}." for mask in by_stem.values()]
         splits[split] = tuple(items)
+    refuse(faults)
     return Listing(task="segmentation", classes=_class_names(root), splits=splits)
 
 
