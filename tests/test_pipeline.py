@@ -211,6 +211,18 @@ def test_a_run_that_is_there_is_not_overwritten(digits: Path) -> None:
     assert (digits / "model.onnx").read_bytes() == before
 
 
+def test_what_a_library_prints_in_c_stays_out_of_the_answer() -> None:
+    program = """
+import ctypes
+from convfabric.cli.telling import answer, keep_answers_apart
+keep_answers_apart()
+ctypes.CDLL(None).puts(b"from a library")
+answer(True, {"macs": 3}, [])
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (json.loads(found.stdout), found.stderr) == ({"macs": 3}, "from a library\n")
+
+
 def test_force_replaces_runs_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years")
     (tmp_path / "config.yaml").write_text("data: mine\nnetwork: mine\n")

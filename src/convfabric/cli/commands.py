@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from convfabric.cli.budgeting import calibrate, curve
-from convfabric.cli.telling import REFUSED, Shown, answer, refusals, say
+from convfabric.cli.telling import REFUSED, Shown, answer, keep_answers_apart, refusals, say
 from convfabric.cli.words import (
     AsJson,
     Config,
@@ -353,4 +353,5 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The console script."""
+    keep_answers_apart()
     app()

@@ -1,6 +1,7 @@
 """How the command line tells what happens: progress, refusals, the next command to type."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,19 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
         kept = f"the state is kept. {resume}" if begun else "nothing was begun, so type the whole command again"
         typer.secho(f"interrupted; {kept}", fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def keep_answers_apart() -> None:
+    """Lets nothing but answers onto standard output: what libraries print there in C goes to standard error.
+
+    HiGHS 1.12, as scipy has it, prints lines for its authors there that no option silences.
+    """
+    if sys.stdout is None or sys.stderr is None:
+        return
+    own = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    buffering = 1 if os.isatty(own) else -1
+    sys.stdout = os.fdopen(own, "w", buffering, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def say(text: str) -> None:
