@@ -130,6 +130,20 @@ def test_what_is_grown_has_no_room_for_a_wider_node() -> None:
             assert wider is None or not evolution.fits(wider)
 
 
+@pytest.mark.parametrize("operators", ["plain", "residual"])
+def test_what_is_grown_takes_all_that_a_budget_allows(operators: str) -> None:
+    graph = weave("fabric-small", operators=operators)
+    everything, _ = evolution_of(graph, 1.0)
+    some, _ = evolution_of(graph, 0.5)
+    for seed in range(8):
+        dice = random.Random(seed)
+        assert everything.grown(everything.sampler.smallest, dice) == graph
+        part = some.grown(some.repaired(some.sampler.draw(dice), dice), dice)
+        kept, positions = some.genes(part)
+        more = (some.made((kept | unit, positions)) for unit in some.sampler.units)
+        assert not any(some.fits(larger) for larger in more if larger not in (None, part))
+
+
 def test_evolution_refuses_a_budget_that_the_smallest_misses() -> None:
     evolution, _ = evolution_of(weave("fabric-tiny"), 1e-9)
     with pytest.raises(BudgetError, match="not even the smallest sub-network of fabric-tiny fits"):

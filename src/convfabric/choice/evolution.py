@@ -143,22 +143,26 @@ class Evolution:
         return graph
 
     def grown(self, graph: Graph, dice: random.Random) -> Graph:
-        """A graph that fits, with whatever more still fits, tried in random order: wider nodes, then edges."""
-        kept, positions = self.genes(graph)
+        """A graph that fits, with whatever more still fits, tried in random order: wider nodes, then edges.
+
+        What leads nowhere yet is held on to, for another edge may join it.
+        """
+        held, positions = self.genes(graph)
         wider = list(range(len(positions)))
-        absent = [unit for unit in self.sampler.units if not unit <= kept]
+        absent = [unit for unit in self.sampler.units if not unit <= held]
         dice.shuffle(wider)
         dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
-                more = self.made((kept, moved))
+                more = self.made((held, moved))
                 if more is None or not self.fits(more):
                     break
                 graph, positions = more, moved
+        held = held | self._free
         for unit in absent:
-            more = self.made((kept | unit | self._free, positions))
-            if more is not None and unit <= more.edge_names and self.fits(more):
-                graph, kept = more, more.edge_names
+            more = self.made((held | unit, positions))
+            if more is not None and self.fits(more):
+                graph, held = more, held | unit
         return graph
 
     @property
