@@ -3,15 +3,19 @@
 import shutil
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 from convfabric.archive import passport, save_fabric
 from convfabric.data.opening import open_data
+from convfabric.errors import DataError
 from convfabric.evaluation import evaluate
 from convfabric.fabric import Fabric
 from convfabric.job import job_from
 from convfabric.noting import data_facts
 from convfabric.runs import begin, note
 from convfabric.weavers import weave
-from folders import class_folders, picture
+from folders import class_folders, mask_folders, picture
 from test_pipeline import refusal, run
 
 
@@ -30,6 +34,40 @@ def test_evaluate_knows_the_images_of_a_run_in_another_folder(tmp_path: Path) ->
     assert "the run's own images" in run(["evaluate", folder, copied]).output
     picture(copied / "red" / "more.png", colour=(200, 30, 30))
     others = evaluate(folder, str(copied))
-    assert (others.split, others.own) == ("all", False)
+    assert (others.split, others.own, others.trained_on) == ("all", False, None)
+    picture(tmp_path / "mine" / "red" / "0.png", colour=(90, 30, 30))
+    assert "mine: changed since" in refusal(["evaluate", folder])
+    assert "mine: not what the fabric" in refusal(["export", folder])
+    assert not evaluate(folder, job.data).own
     shutil.rmtree(tmp_path / "mine")
     assert "mine: gone, and" in refusal(["evaluate", folder])
+    assert "put it back" in refusal(["report", folder])
+
+
+@pytest.mark.parametrize("hold_mb", [512, 0])
+def test_masks_that_were_changed_are_not_the_runs_own(tmp_path: Path, hold_mb: int) -> None:
+    job = job_from({"data": str(mask_folders(tmp_path / "mine")), "hold_mb": hold_mb})
+    data, folder = open_data(job.data, job.options), tmp_path / "run"
+    begin(folder, job)
+    note(folder, data=data_facts(data))
+    fabric = Fabric(weave("fabric-tiny", size=(32, 32), classes=3, task="segmentation"))
+    save_fabric(folder, fabric, passport(fabric, data))
+    copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
+    assert (evaluate(folder, str(copied)).own, evaluate(folder, str(copied), "validation").split) == (True, "val")
+    Image.new("L", (32, 32)).save(copied / "masks" / "val" / "0.png")
+    assert not evaluate(folder, str(copied)).own
+    Image.new("L", (32, 32), 3).save(copied / "masks" / "val" / "0.png")
+    with pytest.raises(DataError, match=r"masks of 4 classes; the network knows 3"):
+        evaluate(folder, str(copied))
+
+
+def test_data_of_training_images_alone_are_scored(tmp_path: Path) -> None:
+    job = job_from({"data": str(class_folders(tmp_path / "mine")), "size": "8"})
+    data, folder = open_data(job.data, job.options), tmp_path / "run"
+    begin(folder, job)
+    note(folder, data=data_facts(data))
+    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
+    save_fabric(folder, fabric, passport(fabric, data))
+    assert evaluate(folder, str(class_folders(tmp_path / "other", splits=("train",)))).split == "train"
+    with pytest.raises(DataError, match="no split test; there are train, val"):
+        evaluate(folder, split="test")

@@ -11,12 +11,15 @@ from PIL import Image
 from convfabric.anytime import answer_early, anytime_facts
 from convfabric.archive import Passport, load_fabric
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
+from convfabric.data.listing import SPLIT_NAMES
 from convfabric.data.opening import open_data
-from convfabric.data.options import DataOptions
 from convfabric.data.pictures import fitted_array, read_picture
 from convfabric.errors import DataError
 from convfabric.runs import check_data_there, job_of, noted
 from convfabric.scores import Score, score
+
+DEFAULT_SPLITS = ("test", "all", "val", "train")
+"""The first that is there is scored where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,43 +34,50 @@ class Evaluation:
     """Whether the data are those of the run, wherever they lie."""
 
     @property
-    def trained_on(self) -> bool:
-        """Whether images that the network was trained on are among them."""
-        return self.own and self.split in ("train", "all")
+    def trained_on(self) -> bool | None:
+        """Whether images that the network was trained on are among them; of other data it is not known."""
+        return self.split in ("train", "all") if self.own else None
 
 
 def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
     """How a run's network answers on a split.
 
-    Without a source the run's own data are used. Where a source holds the same images, moved or copied, they are drawn
-    into the run's splits; the split "all" is every one of them. Classes are matched by name; raises DataError for
-    a class the network does not know, a split that is not there, or data of its own that are gone.
+    Without a source the run's own data are used. Where a source holds the same images, moved or copied, they are split
+    as they were for the run; the split "all" is every image of data without splits. Classes are matched by name.
+    Raises DataError for a class the network does not know, a split that is not there, or data of its own that are gone
+    or have changed.
     """
     network, papers = load_fabric(run)
-    preprocessing, job = papers.preprocessing, job_of(run)
-    options = replace(job.options, size=preprocessing.size, fitting=preprocessing.fitting, ignore=papers.ignore)
     if source is None:
-        check_data_there(run, job, "name a folder of other images")
-        data, own = open_data(job.data, options), True
-    else:
-        options = replace(options, read_as="grey" if preprocessing.channels == 1 else "colour")
-        data, own = _opened(run, source, options, whole=split == "all")
-    name = split or next(name for name in ("test", "all", "val") if name in data.splits)
+        check_data_there(run, job_of(run), "name a folder of other images")
+    data, own = _opened(run, source or job_of(run).data, papers, whole=split == "all")
+    if source is None and not own:
+        raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
+    name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
     if name not in data.splits:
-        raise DataError(f"{data.name}: no split {name}; there are {', '.join(data.splits)}.")
+        raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    return Evaluation(split=name, score=found, anytime=anytime_facts(network, data, name) if several else None, own=own)
+    anytime = anytime_facts(network, data, name) if several else None
+    return Evaluation(split=name, score=found, anytime=anytime, own=own)
 
 
-def _opened(run: Path, source: str, options: DataOptions, *, whole: bool) -> tuple[ImageSet, bool]:
-    """The data that a source names, and whether the run is of them: then in its splits, unless the whole is wanted."""
-    data, before = open_data(source, options, draw=False), noted(run)["data"]
-    if sum(map(len, data.splits.values())) == sum(before["images"].values()):
-        drawn = open_data(source, options)
-        if before["digest"] in (data.digest, drawn.digest):
-            return data if whole else drawn, True
-    return data, Path(source).resolve() == Path(job_of(run).data).resolve()
+def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[ImageSet, bool]:
+    """The data that a source names, and whether they are the run's: then split as for it, unless all are wanted."""
+    preprocessing, before = papers.preprocessing, noted(run)["data"]
+    options = replace(
+        job_of(run).options,
+        size=preprocessing.size,
+        fitting=preprocessing.fitting,
+        ignore=papers.ignore,
+        read_as="grey" if preprocessing.channels == 1 else "colour",
+    )
+    data = open_data(source, options, draw=False)
+    if data.digest == before["digest"] or sum(map(len, data.splits.values())) != sum(before["images"].values()):
+        return data, data.digest == before["digest"]
+    drawn = open_data(source, options)
+    own = drawn.digest == before["digest"]
+    return (drawn if own and not whole else data), own
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
@@ -75,6 +85,8 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
     seen: Split = data.splits[split]
     if data.task != papers.graph.head.task:
         raise DataError(f"{data.name}: data for {data.task}, the network does {papers.graph.head.task}.")
+    if data.task == "segmentation" and len(data.classes) > len(papers.classes):
+        raise DataError(f"{data.name}: masks of {len(data.classes)} classes; the network knows {len(papers.classes)}.")
     if data.task == "classification" and data.classes != papers.classes:
         if unknown := sorted(set(data.classes) - set(papers.classes)):
             raise DataError(

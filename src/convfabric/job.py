@@ -112,7 +112,7 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     settings = {**_usual(network, settings), **settings}
     if unknown := sorted(set(settings) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: unknown for {network}. {_meant(unknown[0], network)}")
-    if not isinstance(settings.get("data"), str):
+    if not (isinstance(settings.get("data"), str) and settings["data"].strip()):
         raise SettingError("data: say which folder, CSV file or named set to use.")
     parts: dict[str, Any] = {
         name: kind(**_taken(kind, settings)) for name, kind in SECTIONS.items() if kind is not Budget

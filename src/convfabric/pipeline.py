@@ -66,9 +66,9 @@ SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """What is noted of data, and has to be equal where a fabric that was trained on them is cut."""
 
 
-def reopened(run: Path, job: Job) -> ImageSet:
-    """The data that the fabric of a run was trained on; DataError where they are gone or others."""
-    check_data_there(run, job, "--set data=FOLDER says where it is now")
+def reopened(run: Path, job: Job, instead: str = "--set data=FOLDER says where it is now") -> ImageSet:
+    """The data that the fabric of a run was trained on; DataError where they are others or gone."""
+    check_data_there(run, job, instead)
     data, before = opened(job), noted(run)["data"]
     now = data_facts(data)
     for fact in SAME_DATA:

@@ -146,7 +146,8 @@ def check_trained(folder: Path) -> None:
 def check_data_there(folder: Path, job: Job, instead: str) -> None:
     """Raises DataError where the data that a run was trained on are gone; ``instead`` says what can be done."""
     if not (job.data in NAMES or Path(job.data).exists()):
-        raise DataError(f"{job.data}: gone, and {folder} was trained on it; {instead}.")
+        found = "gone" if Path(job.data).is_absolute() else f"not in {Path.cwd()}"
+        raise DataError(f"{job.data}: {found}, and {folder} was trained on it; {instead}.")
 
 
 def _remove_run(folder: Path) -> None:

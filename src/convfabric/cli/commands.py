@@ -40,6 +40,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PUT_BACK = "put it back, or type this where it is seen"
+"""What to do where the images of a run are not there."""
 
 
 def _not_both(force: bool, resume: bool) -> None:
@@ -193,12 +195,12 @@ app.command()(calibrate)
 def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
     from convfabric.job import job_from, settings_of
-    from convfabric.pipeline import export_step, opened
+    from convfabric.pipeline import export_step, reopened
     from convfabric.runs import job_of, noted
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
-        export_step(run, job, opened(job))
+        export_step(run, job, reopened(run, job, PUT_BACK))
         facts = noted(run)["exported"]
     answer(as_json, facts, [facts["said"], f"next: convfabric report {quote(str(run))}"])
 
@@ -206,11 +208,11 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
 @app.command()
 def report(run: RunFolder) -> None:
     """Write report.html of a run."""
-    from convfabric.pipeline import opened, report_step
+    from convfabric.pipeline import reopened, report_step
     from convfabric.runs import job_of
 
     with refusals():
-        written = report_step(run, opened(job_of(run)))
+        written = report_step(run, reopened(run, job_of(run), PUT_BACK))
     typer.echo(f"{written}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
 
 
@@ -221,7 +223,7 @@ def evaluate(
         str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all.  [default: test, or all there is, or val]")
+        str | None, typer.Option(help="train, val, test, or all of unsplit data.  [default: test, or all, or val]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -238,7 +240,7 @@ def evaluate(
     line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
     if data and found.own and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
-    line += "; the network was trained on some or all of them" * found.trained_on
+    line += "; the network was trained on some or all of them" * bool(found.trained_on)
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.anytime)] if found.anytime else []
     answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 

@@ -43,7 +43,8 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
 def keep_answers_apart() -> None:
     """Lets nothing but answers onto standard output: what libraries print there in C goes to standard error.
 
-    HiGHS 1.12, as scipy has it, prints lines for its authors there that no option silences.
+    HiGHS 1.12, as scipy has it, prints lines for its authors there that no option silences. Where either stream is
+    closed nothing is changed.
     """
     if sys.stdout is None or sys.stderr is None:
         return
@@ -72,7 +73,7 @@ class Shown:
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"))
         self.bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=Console(file=sys.stderr))
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr is not None and sys.stderr.isatty()
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "Shown":

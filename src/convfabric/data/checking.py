@@ -1,5 +1,6 @@
 """Every file read once before the first step: what can be mended is, and said; what cannot is refused, by name."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +61,7 @@ class Reading:
             if outside:
                 raise DataError(
                     f"{path}: mask value {outside[0]}; there are {self.classes} classes, 0 to {self.classes - 1}, and "
-                    f"{self.ignore} is ignored. Set ignore={outside[0]} if that value is void."
+                    f"{self.ignore} is ignored. Set ignore={outside[0]} if that is void, or name more in classes.txt."
                 )
         return mask
 
@@ -110,18 +111,19 @@ def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[n
     return images, stacked, [rule for _, _, rules in results for rule in rules]
 
 
-def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met]:
-    """As :func:`read_all`, keeping nothing but the rules applied and the mask values met."""
+def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met, list[bytes]]:
+    """As :func:`read_all`, keeping nothing but the rules applied, the mask values met, and a digest of each item."""
 
-    def glance(item: Item) -> tuple[list[str], set[int]]:
-        _, answer, rules = reading.read(item)
-        return rules, set() if isinstance(answer, int) else set(np.unique(answer).tolist())
+    def glance(item: Item) -> tuple[list[str], set[int], bytes]:
+        image, answer, rules = reading.read(item)
+        values = set() if isinstance(answer, int) else set(np.unique(answer).tolist())
+        return rules, values, hashlib.sha256(image.tobytes() + np.asarray(answer).tobytes()).digest()
 
     results = _each(items, glance)
     met: dict[int, Path | None] = {}
-    for item, (_, values) in zip(items, results, strict=True):
+    for item, (_, values, _) in zip(items, results, strict=True):
         met |= dict.fromkeys(values - met.keys(), item.mask)
-    return [rule for rules, _ in results for rule in rules], met
+    return [rule for rules, _, _ in results for rule in rules], met, [digest for _, _, digest in results]
 
 
 def values_met(items: Sequence[Item], masks: NDArray[Any]) -> Met:

@@ -53,11 +53,10 @@ def find_listing(root: Path) -> Listing:
         raise DataError(f"{root}: {found}.")
     if (root / "images").is_dir() and (root / "masks").is_dir():
         return _from_images_and_masks(root)
-    if (root / "train").is_dir() and (root / "trainannot").is_dir():
-        pairs = {SPLIT_NAMES[d.name]: (d, root / f"{d.name}annot") for d in _folders(root) if d.name in SPLIT_NAMES}
-        return _from_mask_pairs(root, pairs)
-    splits = {SPLIT_NAMES[d.name]: d for d in _folders(root) if d.name in SPLIT_NAMES}
-    if "train" in splits:
+    splits = _split_folders(root)
+    if "train" in splits and (root / f"{splits['train'].name}annot").is_dir():
+        return _from_mask_pairs(root, {name: (d, root / f"{d.name}annot") for name, d in splits.items()})
+    if "train" in splits or (splits and len(splits) == len(_folders(root))):
         return _from_class_folders(root, splits)
     if len(_folders(root)) > 0:
         return _from_class_folders(root, {"all": root})
@@ -69,13 +68,27 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders that are named for a split, in any case; DataError where two are of the same."""
+    splits: dict[str, Path] = {}
+    for folder in _folders(root):
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split in splits:
+            raise DataError(f"{root}: {splits[split].name}/ and {folder.name}/ would both be {split}; keep one.")
+        splits |= {split: folder} if split else {}
+    return splits
+
+
 def _files(folder: Path, faults: list[str]) -> list[Path]:
     """Every file that is an image by its ending; one of any other kind is a fault, not skipped."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in found if path.suffix.lower() in ENDINGS]
-    for other in found:
-        if other not in images and other.name != "Thumbs.db":
-            faults.append(f"{other}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
+    images = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.exists():
+            faults.append(f"{path}: a link to a file that is not there.")
+        elif path.is_file() and path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+            images.append(path)
+        elif path.is_file() and not path.name.startswith(".") and path.name != "Thumbs.db":
+            faults.append(f"{path}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
     return images
 
 
@@ -98,7 +111,7 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path]) -> Listing:
 
 def _checked_classes(listing: Listing, root: Path) -> Listing:
     if len(listing.classes) < 2:
-        raise DataError(f"{root}: one class only ({', '.join(listing.classes)}); at least two are needed.")
+        raise DataError(f"{root}: one class only ({', '.join(listing.classes)}); at least two are needed. {ACCEPTED}")
     missing = [
         f"{root}: class {name} has no image in {split}; every split needs every class."
         for split, items in listing.splits.items()
@@ -109,55 +122,79 @@ def _checked_classes(listing: Listing, root: Path) -> Listing:
 
 
 def _from_images_and_masks(root: Path) -> Listing:
-    inner = {SPLIT_NAMES[d.name]: d for d in _folders(root / "images") if d.name in SPLIT_NAMES}
-    pairs = {split: (d, root / "masks" / d.name) for split, d in inner.items()}
+    pairs = {split: (d, root / "masks" / d.name) for split, d in _split_folders(root / "images").items()}
     return _from_mask_pairs(root, pairs or {"all": (root / "images", root / "masks")})
 
 
 def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> Listing:
     splits, faults = {}, list[str]()
     for split, (images, masks) in pairs.items():
-        by_stem = {path.stem: path for path in _files(masks, faults)} if masks.is_dir() else {}
-        items = [Item(image=image, mask=by_stem.pop(image.stem, None)) for image in _files(images, faults)]
-        faults += [f"{item.image}: no mask {item.image.stem}.* in {masks}." for item in items if item.mask is None]
-        faults += [f"{mask}: a mask without an image in {images}." for mask in by_stem.values()]
-        splits[split] = tuple(items)
+        by_name = _by_name(_files(images, faults), faults)
+        masked = _by_name(_files(masks, faults), faults) if masks.is_dir() else {}
+        faults += [f"{by_name[name]}: no mask {name}.* in {masks}." for name in by_name.keys() - masked.keys()]
+        faults += [f"{masked[name]}: a mask without an image in {images}." for name in masked.keys() - by_name.keys()]
+        splits[split] = tuple(Item(image=image, mask=masked.get(name)) for name, image in by_name.items())
     refuse(faults)
     return Listing(task="segmentation", classes=_class_names(root), splits=splits)
 
 
+def _by_name(files: Iterable[Path], faults: list[str]) -> dict[str, Path]:
+    """Files by their names without ending, by which images and masks find each other; two of one name are a fault."""
+    named: dict[str, Path] = {}
+    for file in files:
+        if file.stem in named:
+            faults.append(f"{file}: a second file named {file.stem}, after {named[file.stem]}.")
+        named.setdefault(file.stem, file)
+    return named
+
+
 def _class_names(root: Path) -> tuple[str, ...]:
     file = root / "classes.txt"
-    return (
-        tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()) if file.is_file() else ()
-    )
+    try:
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    except UnicodeDecodeError as fault:
+        raise DataError(f"{file}: not in UTF-8 ({fault}).") from None
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _from_table(table: Path) -> Listing:
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv.DictReader(lines))
-    columns = set(rows[0]) if rows else set()
+    rows = _rows(table)
+    columns = set(rows[0][1])
     kind = "mask" if "mask" in columns else "label"
     if missing := {"path", kind} - columns:
         raise DataError(f"{table}: no column {', '.join(sorted(missing))}. {ACCEPTED}")
-    classes = tuple(sorted({row[kind] for row in rows})) if kind == "label" else _class_names(table.parent)
-    splits: dict[str, list[Item]] = {}
-    for number, row in enumerate(rows, start=2):
-        said = (row.get("split") or "all").strip()
-        split = "all" if said == "all" else SPLIT_NAMES.get(said)
-        if split is None or not row["path"] or not row[kind]:
-            raise DataError(f"{table}, line {number}: {row}; split is one of train, val, test, and no field is empty.")
-        image = table.parent / row["path"]
-        splits.setdefault(split, []).append(
-            Item(image=image, label=classes.index(row[kind]))
-            if kind == "label"
-            else Item(image=image, mask=table.parent / row[kind])
-        )
+    classes = tuple(sorted({row[kind] for _, row in rows})) if kind == "label" else _class_names(table.parent)
+    splits, faults, told = dict[str, list[Item]](), list[str](), dict[str, str]()
+    for number, row in rows:
+        said = row.get("split") or "all"
+        split = SPLIT_NAMES.get(said.lower(), "all" if said == "all" else "")
+        if not (split and row["path"] and row[kind]):
+            found = ", ".join(f"{name}={value}" for name, value in row.items())
+            faults.append(f"{table}, line {number}: {found}; split is one of train, val, test, and no field is empty.")
+            continue
+        if told.setdefault(row["path"], split) != split:
+            faults.append(f"{table}, line {number}: {row['path']} is in {told[row['path']]} already, here in {split}.")
+        answer = {"label": classes.index(row[kind])} if kind == "label" else {"mask": table.parent / row[kind]}
+        splits.setdefault(split, []).append(Item(image=table.parent / row["path"], **answer))
     if "all" in splits and len(splits) > 1:
-        raise DataError(f"{table}: some rows name a split and some do not.")
+        faults.append(f"{table}: some rows name a split and some do not.")
+    refuse(faults)
     task: Task = "classification" if kind == "label" else "segmentation"
     listing = Listing(task=task, classes=classes, splits={name: tuple(items) for name, items in splits.items()})
     return _checked_classes(listing, table) if kind == "label" else listing
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, each with the number of its line, blanks around fields taken away."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, restval="")
+            rows = [(reader.line_num, {k.strip(): v.strip() for k, v in row.items() if k}) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise DataError(f"{table}: cannot be read as CSV in UTF-8 ({fault}).") from None
+    if not rows:
+        raise DataError(f"{table}: no rows. {ACCEPTED}")
+    return rows
 
 
 def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
@@ -172,6 +209,8 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
         splits["test"], rest = drawn(everything, TEST_SHARE, seed, [item.label for item in everything])
         splits["val"], splits["train"] = drawn(rest, VAL_SHARE / (1 - TEST_SHARE), seed, [item.label for item in rest])
         notes.append(f"one folder: {TEST_SHARE:.0%} drawn for test and {VAL_SHARE:.0%} for val with seed {seed}")
+    elif "train" not in splits:
+        raise DataError(f"{' and '.join(splits)} are there, and no train to learn from. {ACCEPTED}")
     elif "val" not in splits:
         train = splits["train"]
         splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
