@@ -179,7 +179,7 @@ PRIORS: Mapping[str, Callable[[Graph, int], Graph]] = MappingProxyType(
 def find_prior(said: str) -> Callable[[Graph], Graph]:
     """The rewrite of a name, such as root-8 or low-rank; SettingError for another one."""
     name, _, number = said.rpartition("-") if said[-1:].isdigit() else (said, "", "1")
-    if name not in PRIORS or (name in list(PRIORS)[:3]) != said[-1:].isdigit() or int(number) < 1:
+    if name not in PRIORS or (name in list(PRIORS)[:3]) != said[-1:].isdigit():
         known = [f"{key}-GROUPS" if i < 3 else key for i, key in enumerate(PRIORS)]
         raise SettingError(f"prior={said}: known are {', '.join(known)}.")
     return lambda graph: PRIORS[name](graph, int(number))
