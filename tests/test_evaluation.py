@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from convfabric.archive import passport, save_fabric
+from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import DataError
 from convfabric.evaluation import evaluate
 from convfabric.fabric import Fabric
-from convfabric.job import job_from
+from convfabric.job import Job, job_from
 from convfabric.noting import data_facts
 from convfabric.runs import begin, note
 from convfabric.weavers import weave
@@ -19,13 +20,21 @@ from folders import class_folders, mask_folders, picture
 from test_pipeline import refusal, run
 
 
-def test_evaluate_knows_the_images_of_a_run_in_another_folder(tmp_path: Path) -> None:
-    job = job_from({"data": str(class_folders(tmp_path / "mine", splits=())), "size": "8"})
-    data, folder = open_data(job.data, job.options), tmp_path / "run"
+def begun(folder: Path, job: Job) -> ImageSet:
+    """A run whose network is as it was drawn, and its data."""
+    data = open_data(job.data, job.options)
     begin(folder, job)
     note(folder, data=data_facts(data))
-    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
+    size, classes = data.preprocessing.size, len(data.classes)
+    fabric = Fabric(weave("fabric-tiny", size=size, classes=classes, task=data.task))
     save_fabric(folder, fabric, passport(fabric, data))
+    return data
+
+
+def test_evaluate_knows_the_images_of_a_run_in_another_folder(tmp_path: Path) -> None:
+    job = job_from({"data": str(class_folders(tmp_path / "mine", splits=())), "size": "8"})
+    folder = tmp_path / "run"
+    data = begun(folder, job)
     copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
     moved, whole = evaluate(folder, str(copied)), evaluate(folder, str(copied), "all")
     assert (moved.split, moved.score.images, moved.trained_on) == ("test", len(data.splits["test"]), False)
@@ -47,11 +56,8 @@ def test_evaluate_knows_the_images_of_a_run_in_another_folder(tmp_path: Path) ->
 @pytest.mark.parametrize("hold_mb", [512, 0])
 def test_masks_that_were_changed_are_not_the_runs_own(tmp_path: Path, hold_mb: int) -> None:
     job = job_from({"data": str(mask_folders(tmp_path / "mine")), "hold_mb": hold_mb})
-    data, folder = open_data(job.data, job.options), tmp_path / "run"
-    begin(folder, job)
-    note(folder, data=data_facts(data))
-    fabric = Fabric(weave("fabric-tiny", size=(32, 32), classes=3, task="segmentation"))
-    save_fabric(folder, fabric, passport(fabric, data))
+    folder = tmp_path / "run"
+    begun(folder, job)
     copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
     assert (evaluate(folder, str(copied)).own, evaluate(folder, str(copied), "validation").split) == (True, "val")
     Image.new("L", (32, 32)).save(copied / "masks" / "val" / "0.png")
@@ -63,11 +69,8 @@ def test_masks_that_were_changed_are_not_the_runs_own(tmp_path: Path, hold_mb: i
 
 def test_data_of_training_images_alone_are_scored(tmp_path: Path) -> None:
     job = job_from({"data": str(class_folders(tmp_path / "mine")), "size": "8"})
-    data, folder = open_data(job.data, job.options), tmp_path / "run"
-    begin(folder, job)
-    note(folder, data=data_facts(data))
-    fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=2))
-    save_fabric(folder, fabric, passport(fabric, data))
+    folder = tmp_path / "run"
+    begun(folder, job)
     assert evaluate(folder, str(class_folders(tmp_path / "other", splits=("train",)))).split == "train"
     with pytest.raises(DataError, match="no split test; there are train, val"):
         evaluate(folder, split="test")

@@ -211,18 +211,6 @@ def test_a_run_that_is_there_is_not_overwritten(digits: Path) -> None:
     assert (digits / "model.onnx").read_bytes() == before
 
 
-def test_what_a_library_prints_in_c_stays_out_of_the_answer() -> None:
-    program = """
-import ctypes
-from convfabric.cli.telling import answer, keep_answers_apart
-keep_answers_apart()
-ctypes.CDLL(None).puts(b"from a library")
-answer(True, {"macs": 3}, [])
-"""
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (json.loads(found.stdout), found.stderr) == ({"macs": 3}, "from a library\n")
-
-
 def test_force_replaces_runs_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years")
     (tmp_path / "config.yaml").write_text("data: mine\nnetwork: mine\n")
@@ -273,12 +261,6 @@ def test_an_unknown_setting_is_refused_with_what_may_be_meant(unknown: str, advi
 
 def test_a_setting_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "epochs=many: expected int" in refusal(["fit", "digits", "--out", tmp_path / "r", "--set", "epochs=many"])
-
-
-@pytest.mark.parametrize("setting", ["channels=0", "prior=rood-8"])
-def test_what_no_graph_can_be_woven_with_is_refused_before_images_are_read(setting: str, tmp_path: Path) -> None:
-    (class_folders(tmp_path / "d") / "train" / "red" / "0.png").write_bytes(b"")
-    assert f"{setting}: " in refusal(["fit", tmp_path / "d", "--out", tmp_path / "r", "--set", setting])
 
 
 def test_bad_data_leave_no_run_behind(tmp_path: Path) -> None:
