@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from convfabric.costs import costs
-from convfabric.curve import curve
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.execution.allocation import keep_memory
-from convfabric.job import job_from
-from convfabric.pipeline import Listener, fit, network_step
-from convfabric.runs import begin, note, noted, recut
+from convfabric.graph.costs import costs
+from convfabric.pipeline.budget_curve import curve
+from convfabric.pipeline.steps import Listener, fit, network_step
+from convfabric.runs.folder import begin, note, noted, recut
+from convfabric.runs.job import job_from
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 

@@ -26,9 +26,9 @@ from cifar import fewer
 from contest import MEGA, Contest, kept, rate_of
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.evaluation.scoring import score
 from convfabric.execution.allocation import keep_memory
-from convfabric.scores import score
-from convfabric.values import parsed_size
+from convfabric.setting_values import parsed_size
 from ours import as_quick, from_fabric
 from plain import some_batches, train_plain
 from records import RESULTS

@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 
 from cifar import fewer
-from convfabric.costs import costs
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.evaluation.scoring import score
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.scores import score
+from convfabric.graph.costs import costs
 from convfabric.training.gates import Gates
 from convfabric.training.loop import Run, train
 from convfabric.training.recipe import Recipe

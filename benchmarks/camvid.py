@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.choice import Budget, choose
-from convfabric.costs import costs
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract
+from convfabric.cutting.worth import WORTHS
 from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.evaluation.scoring import Score, score
 from convfabric.execution.plans import plan_for
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract
-from convfabric.extraction.worth import WORTHS
-from convfabric.fabric import Fabric
-from convfabric.scores import Score, score
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs
+from convfabric.setting_values import parsed_size
 from convfabric.training.loop import Moment, train
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Recipe
-from convfabric.values import parsed_size
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 

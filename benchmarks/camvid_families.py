@@ -9,14 +9,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.evaluation.scoring import score
 from convfabric.graph import Graph
-from convfabric.scores import score
+from convfabric.graph.costs import costs
+from convfabric.setting_values import parsed_size
 from convfabric.training.recipe import Recipe
-from convfabric.values import parsed_size
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 from timed import epochs_for, timed_fabric

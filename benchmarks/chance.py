@@ -16,22 +16,22 @@ from typing import Any
 
 import torch
 
-from convfabric.archive import load_fabric
 from convfabric.choice.evolution import Evolution
-from convfabric.costs import costs
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.evaluation.scoring import score
 from convfabric.execution.allocation import keep_memory
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract, ranked
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import load_fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, job_from, parsed_setting
-from convfabric.pipeline import Listener, fit
-from convfabric.runs import noted
-from convfabric.sampling import Sampler
-from convfabric.scores import score
+from convfabric.graph.costs import costs
+from convfabric.graph.subnetworks import Sampler
+from convfabric.pipeline.steps import Listener, fit
+from convfabric.runs.folder import noted
+from convfabric.runs.job import Job, job_from, parsed_setting
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from records import RESULTS, write_record

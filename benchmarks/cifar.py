@@ -16,18 +16,18 @@ from statistics import median
 
 import torch
 
-from convfabric.anytime import answer_early, anytime_facts, exit_macs
-from convfabric.archive import passport
-from convfabric.costs import costs
+from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import HeldSplit, ImageSet
 from convfabric.data.opening import open_data
+from convfabric.evaluation.early_exit import answer_early, anytime_facts, exit_macs
+from convfabric.evaluation.exit_thresholds import ALWAYS, NEVER
+from convfabric.evaluation.scoring import score
 from convfabric.exporting.deployable import program, write_onnx
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import passport
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs
 from convfabric.latency.measurement import measure
-from convfabric.report.curves import exit_curve
-from convfabric.scores import score
-from convfabric.stopping import ALWAYS, NEVER
+from convfabric.report.plots import exit_curve
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from cifar import fewer
-from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
+from convfabric.evaluation.scoring import score
 from convfabric.execution.folding import folded
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.drafts import drafted
+from convfabric.graph.costs import costs
+from convfabric.latency.timing_models import drafted
 from convfabric.operators import Size
-from convfabric.scores import score
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from rivals import macs_of

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from convfabric.execution.plans import plan_for
-from convfabric.execution.running import for_training
-from convfabric.fabric import Fabric
+from convfabric.execution.runners import for_training
+from convfabric.fabric.module import Fabric
 from convfabric.weavers import weave
 from records import write_record
 

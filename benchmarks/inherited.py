@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from convfabric.costs import costs
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.evaluation.scoring import score
 from convfabric.execution.allocation import keep_memory
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract, ranked
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.sampling import Sampler
-from convfabric.scores import score
+from convfabric.graph.costs import costs
+from convfabric.graph.subnetworks import Sampler
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

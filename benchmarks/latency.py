@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from convfabric.archive import Passport
 from convfabric.choice import Budget
-from convfabric.cutting import Cutter, Survey, survey
+from convfabric.cutting.cutter import Cutter, Survey, survey
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.execution.folding import folded
 from convfabric.exporting.deployable import Deployable
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import Passport
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.job import Job, Procedure
-from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency, measure
+from convfabric.latency.timing_models import drafted
+from convfabric.runs.job import Job, Procedure
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 

@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 
 from convfabric.choice import Budget, choose
-from convfabric.costs import costs
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract
+from convfabric.cutting.worth import WORTHS
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract
-from convfabric.extraction.worth import WORTHS
-from convfabric.fabric import Fabric
-from convfabric.scores import score
+from convfabric.evaluation.scoring import score
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

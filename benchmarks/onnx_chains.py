@@ -14,14 +14,14 @@ import numpy as np
 import onnxruntime
 from torch import nn
 
-from convfabric.archive import Passport
-from convfabric.costs import costs
 from convfabric.data.imageset import Preprocessing
 from convfabric.errors import NoRouteError
 from convfabric.exporting import deployable
 from convfabric.exporting.deployable import program, write_onnx
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import Passport
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs
 from convfabric.weavers import weave
 
 SIZE, CLASSES = (32, 32), 10
@@ -177,7 +177,7 @@ def operations_of(name: str, graph: Graph, file: Path, a_mac: float) -> list[Row
 
 def sum_macs(graph: Graph, rising: bool) -> int:
     """MACs of the edges to a finer scale; or of everything else."""
-    from convfabric.costs import edge_costs
+    from convfabric.graph.costs import edge_costs
 
     up = sum(edge_costs(graph, edge, SIZE).macs for edge in graph.edges if edge.operator.step < 0)
     return up if rising else costs(graph, SIZE).macs - up

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from contest import MEGA, Contest, kept, model_of, rate_of
-from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.choice.evolution import Evolution
-from convfabric.cutting import HEADROOM, Survey, survey
+from convfabric.cutting.cutter import HEADROOM, Survey, survey
+from convfabric.cutting.fitness import Judge
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract
+from convfabric.evaluation.scoring import score
 from convfabric.execution.folding import folded
-from convfabric.extraction.inherited import Judge
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import load_fabric, passport, save_fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.drafts import drafted
+from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import measure
-from convfabric.sampling import Sampler
-from convfabric.scores import score
+from convfabric.latency.timing_models import drafted
 from convfabric.training.loop import train
 from standings import Row, budgets_of, filled
 from timed import timed_fabric

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convfabric.costs import costs, size_at, works
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs, size_at, works
+from convfabric.graph.paths import count_routes
+from convfabric.graph.rewrites import column, in_sequence, low_rank, root, tree
 from convfabric.operators import Conv, FullyConnected, Pool, PRelu, Relu, Size, area, band
-from convfabric.priors import column, in_sequence, low_rank, root, tree
-from convfabric.routes import count_routes
 from convfabric.weavers import PRESETS, Purpose, Trellis, weave, weave_numbers, weave_trellis
 from convfabric.weavers.msdnet import Msdnet
 

@@ -15,9 +15,9 @@ import torch
 
 from convfabric.execution.allocation import keep_memory
 from convfabric.execution.plans import Execution, plan_for
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.training.lessons import Turn, lesson_of
+from convfabric.training.objectives import Turn, lesson_of
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record

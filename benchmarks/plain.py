@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from convfabric.data.imageset import ImageSet
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.training.loop import Run
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Recipe

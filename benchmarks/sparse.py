@@ -8,10 +8,10 @@ Resumable: started again with the same --work folder it goes on where it stopped
 import argparse
 from pathlib import Path
 
-from convfabric.costs import costs
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.scores import score
+from convfabric.evaluation.scoring import score
+from convfabric.graph.costs import costs
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record

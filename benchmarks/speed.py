@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines import Gathering, Plain, ZeroInserting
-from convfabric.costs import costs
 from convfabric.execution.allocation import keep_memory
 from convfabric.execution.plans import Plan, plan_for
-from convfabric.execution.running import for_inference, for_training
-from convfabric.fabric import Fabric
+from convfabric.execution.runners import for_inference, for_training
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs
 from convfabric.weavers import weave
 from growth import growth
 from onnx_chains import chains, session, written

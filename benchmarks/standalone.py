@@ -21,13 +21,13 @@ import onnxruntime
 import torch
 from PIL import Image
 
-from convfabric.archive import load_fabric
 from convfabric.data.imageset import ImageSet, Preprocessing
-from convfabric.data.pictures import fitted_array, read_picture
+from convfabric.data.reading import fitted_array, read_picture
 from convfabric.exporting.deployable import TOLERANCE
-from convfabric.fabric import Fabric
-from convfabric.pipeline import opened
-from convfabric.runs import job_of
+from convfabric.fabric.archive import load_fabric
+from convfabric.fabric.module import Fabric
+from convfabric.pipeline.steps import opened
+from convfabric.runs.folder import job_of
 from records import RESULTS, write_record
 
 BARE: dict[str, str] = {}

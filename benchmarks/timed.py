@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from convfabric.archive import load_fabric, passport, save_fabric
 from convfabric.data.imageset import ImageSet
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import load_fabric, passport, save_fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe

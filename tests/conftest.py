@@ -22,6 +22,6 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def samples_are_short() -> None:
     """Sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
-    from convfabric import cutting
+    from convfabric.cutting import cutter
 
-    cutting.SAMPLE_SECONDS = 0.01
+    cutter.SAMPLE_SECONDS = 0.01

@@ -3,9 +3,9 @@
 import pytest
 from torch import Tensor
 
-from convfabric.execution import building
+from convfabric.execution import compiler
 
-kernels = pytest.mark.skipif(isinstance(building.library(), str), reason=f"no kernels here: {building.library()}")
+kernels = pytest.mark.skipif(isinstance(compiler.library(), str), reason=f"no kernels here: {compiler.library()}")
 """For tests that need a C++ compiler."""
 EXACT, SINGLE = 1e-10, 1e-5
 """Largest differences let pass, of the largest value: in float64, and for kernels that know float32 alone."""

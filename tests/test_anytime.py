@@ -14,22 +14,31 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from convfabric.anytime import answer_early, anytime_facts, confidences, exit_macs
-from convfabric.archive import load_fabric
 from convfabric.choice import Budget, choose
 from convfabric.cli.commands import app
-from convfabric.costs import costs
+from convfabric.cutting.surgery import extract
 from convfabric.data.opening import DataOptions, open_data
 from convfabric.errors import ExportError, GraphError, SettingError
-from convfabric.evaluation import evaluate, predictor
-from convfabric.exporting import stages as exporting_stages
-from convfabric.exporting.stages import export_stages, stages
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.evaluation.early_exit import answer_early, anytime_facts, confidences, exit_macs
+from convfabric.evaluation.exit_thresholds import (
+    ALWAYS,
+    NEVER,
+    Confidences,
+    budgeted,
+    exit_shares,
+    stop_at,
+    taken_exits,
+    thresholds,
+)
+from convfabric.exporting import exit_files as exporting_stages
+from convfabric.exporting.exit_files import export_stages, stages
+from convfabric.fabric.archive import load_fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Step
-from convfabric.pipeline import fit
-from convfabric.runs import noted
-from convfabric.stopping import ALWAYS, NEVER, Confidences, budgeted, exit_shares, stop_at, taken_exits, thresholds
+from convfabric.graph.costs import costs
+from convfabric.pipeline.evaluate import evaluate, predictor
+from convfabric.pipeline.steps import fit
+from convfabric.runs.folder import noted
 from convfabric.training.losses import loss, summed_loss
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

@@ -12,49 +12,18 @@ import convfabric
 
 SOURCE = Path(convfabric.__file__).parent
 
+WITHOUT_TORCH = ("errors", "setting_values", "operators", "graph", "weavers", "choice")
+WORKING = ("training", "understanding", "latency", "exporting")
+"""Rooms that know none of each other, but for plain records that import no torch."""
 ROOMS = (
-    [
-        "errors",
-        "values",
-        "operators",
-        "graph",
-        "laws",
-        "priors",
-        "weavers",
-        "notation",
-        "routes",
-        "receptive",
-        "costs",
-        "sampling",
-        "schedule",
-        "choice",
-        "stopping",
-        "report",
-    ],
-    ["layers", "inheritance", "fabric", "execution", "data", "archive", "scores", "anytime", "environment", "models"],
-    ["training", "extraction", "latency", "exporting", "understanding"],
-    [
-        "job",
-        "describing",
-        "pictured",
-        "understood",
-        "runs",
-        "noting",
-        "cutting",
-        "pipeline",
-        "curve",
-        "calibrating",
-        "evaluation",
-        "cli",
-        "__main__",
-    ],
+    *WITHOUT_TORCH,
+    *("environment", "data", "fabric", "execution", "evaluation"),
+    *WORKING,
+    *("runs", "cutting", "report", "pipeline", "cli", "__main__"),
 )
-"""Four floors. A room may know the rooms before it on its own floor and all on floors above; the working
-rooms of the third floor know none of each other."""
-
-RANK = {room: (floor, place) for floor, rooms in enumerate(ROOMS) for place, room in enumerate(rooms)}
-TORCHLESS_ELSEWHERE = {"data.options", "training.recipe"}
-"""Plain records that the job needs and that import no torch."""
+"""From the ground up. A room may know those before it."""
+RECORDS = {"data.options", "training.recipe", "runs.job"}
+"""Plain records that the job is made of; they import no torch."""
 
 
 def modules() -> list[Path]:
@@ -82,9 +51,9 @@ def test_imports_run_one_way(path: Path) -> None:
         room = other.partition(".")[0]
         if room == own:
             continue
-        assert RANK[room] < RANK[own], f"{name_of(path)} imports {other}"
-        if RANK[own][0] == 2 and other not in TORCHLESS_ELSEWHERE:
-            assert RANK[room][0] != 2, f"{name_of(path)} imports {other}: working rooms know none of each other"
+        assert ROOMS.index(room) < ROOMS.index(own), f"{name_of(path)} imports {other}"
+        if own in WORKING and other not in RECORDS:
+            assert room not in WORKING, f"{name_of(path)} imports {other}: working rooms know none of each other"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -115,7 +84,9 @@ def fresh(code: str) -> str:
 
 
 def test_the_first_half_imports_no_torch() -> None:
-    rooms = ", ".join(f"convfabric.{room}" for room in ROOMS[0])
+    names = [name_of(path) for path in modules()]
+    half = [name for name in names if name.partition(".")[0] in WITHOUT_TORCH]
+    rooms = ", ".join(f"convfabric.{name}" for name in (*half, *sorted(RECORDS)))
     heavy = "{'torch', 'torchvision', 'accelerate', 'sklearn', 'onnxruntime', 'matplotlib'}"
     assert fresh(f"import sys, {rooms}; print(sorted({heavy} & set(sys.modules)))").strip() == "[]"
 
@@ -133,7 +104,7 @@ def test_every_public_name_resolves_and_stands_in_order() -> None:
 
 
 def test_every_setting_has_one_home() -> None:
-    from convfabric.job import known_settings
+    from convfabric.runs.job import known_settings
 
     assert len(known_settings()) == len(set(known_settings()))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from convfabric.archive import load_fabric, passport, save_fabric, write_atomically
 from convfabric.data.opening import open_data
 from convfabric.errors import ArchiveError
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import load_fabric, passport, save_fabric, write_atomically
+from convfabric.fabric.module import Fabric
 from convfabric.weavers import weave
 
 

@@ -3,9 +3,9 @@ import random
 import pytest
 
 from convfabric.choice import Budget, budget_from, choose, measures
-from convfabric.costs import costs, peak_bytes
 from convfabric.errors import BudgetError, SettingError
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs, peak_bytes
 from convfabric.weavers import Trellis, weave, weave_trellis
 
 IMAGE = (32, 32)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.costs import costs, peak_bytes
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs, peak_bytes
 from convfabric.operators import Size
 from convfabric.weavers import PRESETS, Trellis, weave, weave_trellis
 from graphs import random_trellis

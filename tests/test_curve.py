@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from convfabric.archive import load_fabric
-from convfabric.curve import curve, read_dots, taken
 from convfabric.errors import SettingError
+from convfabric.fabric.archive import load_fabric
+from convfabric.pipeline.budget_curve import curve, read_dots, taken
 from convfabric.report.curve_page import HEIGHT, WIDTH, Dot, Point, chart
-from convfabric.runs import note, noted
+from convfabric.runs.folder import note, noted
 from folders import class_folders, mask_folders
 from test_pipeline import done, refusal
 

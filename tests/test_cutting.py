@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from convfabric import pipeline
-from convfabric.archive import load_fabric
 from convfabric.choice import Budget
-from convfabric.curve import curve
-from convfabric.cutting import by_trying
+from convfabric.cutting.cutter import by_trying
+from convfabric.cutting.fitness import Judge
 from convfabric.data.imageset import drawn
 from convfabric.data.opening import open_data
 from convfabric.errors import BudgetError
-from convfabric.extraction.inherited import Judge
-from convfabric.job import job_from
+from convfabric.fabric.archive import load_fabric
+from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import Latency
-from convfabric.pipeline import Listener, fit
-from convfabric.runs import begin, job_of, noted
-from convfabric.sampling import Sampler
+from convfabric.pipeline import steps as pipeline
+from convfabric.pipeline.budget_curve import curve
+from convfabric.pipeline.steps import Listener, fit
+from convfabric.runs.folder import begin, job_of, noted
+from convfabric.runs.job import job_from
 from convfabric.weavers import weave
 from test_pipeline import done, refusal
 
@@ -159,10 +159,10 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
             return self.known.setdefault(part, 0.0)
 
     judge = Set(None, SimpleNamespace(splits={"val": []}), None, {best: 1.0})  # type: ignore[arg-type]
-    monkeypatch.setattr("convfabric.cutting.Judge", SimpleNamespace(of=lambda *anything: judge))
+    monkeypatch.setattr("convfabric.cutting.cutter.Judge", SimpleNamespace(of=lambda *anything: judge))
     found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, prediction=None)
     job = job_from({"data": "digits", "trials": 3})
-    monkeypatch.setattr("convfabric.cutting._starts", lambda *anything: [])
+    monkeypatch.setattr("convfabric.cutting.cutter._starts", lambda *anything: [])
     cutter: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, found=found, job=job, worth={})
     cutter.say, cutter.took = (lambda text: None), {best: took_ms}
     assert (by_trying(cutter)(Budget(latency_ms=1.0)) == best) == kept

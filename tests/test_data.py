@@ -13,10 +13,10 @@ from torch.utils.data import TensorDataset
 
 from convfabric.data import checking
 from convfabric.data.imageset import HeldSplit, ImageSet, in_order
-from convfabric.data.listing import find_listing
+from convfabric.data.layouts import find_listing
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.data.pictures import Look
+from convfabric.data.reading import Look
 from convfabric.errors import DataError
 from folders import class_folders, mask_folders, picture
 
@@ -153,14 +153,14 @@ def test_unusual_pixels_are_converted_and_reported(tmp_path: Path, mode: str, na
 
 
 def test_transparent_pixels_become_white(tmp_path: Path) -> None:
-    from convfabric.data.pictures import read_picture
+    from convfabric.data.reading import read_picture
 
     Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png", 3)[0].min() == 255
 
 
 def test_sixteen_bits_keep_their_order(tmp_path: Path) -> None:
-    from convfabric.data.pictures import read_picture
+    from convfabric.data.reading import read_picture
 
     Image.fromarray(np.array([[0, 256, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png", 1)[0].ravel().tolist() == [0, 1, 255]

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convfabric.archive import passport, save_fabric
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import DataError
-from convfabric.evaluation import evaluate
-from convfabric.fabric import Fabric
-from convfabric.job import Job, job_from
-from convfabric.noting import data_facts
-from convfabric.runs import begin, note
+from convfabric.fabric.archive import passport, save_fabric
+from convfabric.fabric.module import Fabric
+from convfabric.pipeline.evaluate import evaluate
+from convfabric.runs.folder import begin, note
+from convfabric.runs.job import Job, job_from
+from convfabric.runs.noting import data_facts
 from convfabric.weavers import weave
 from folders import class_folders, mask_folders, picture
 from test_pipeline import refusal, run

@@ -8,10 +8,10 @@ import pytest
 from convfabric.choice import Budget, choose, choose_exactly, fits, measures
 from convfabric.choice.evolution import Evolution
 from convfabric.choice.exact import Additive
-from convfabric.costs import costs
 from convfabric.errors import BudgetError, GraphError, SettingError
 from convfabric.graph import Graph
-from convfabric.sampling import Sampler
+from convfabric.graph.costs import costs
+from convfabric.graph.subnetworks import Sampler
 from convfabric.weavers import Trellis, weave, weave_trellis
 from graphs import random_trellis
 

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
-from convfabric.execution import building, norms
+from convfabric.execution import compiler, norms
 from convfabric.execution.allocation import keep_memory
 from convfabric.execution.folding import folded
 from convfabric.execution.planned import Planned, stages
 from convfabric.execution.plans import Plan, plan_for
-from convfabric.execution.running import for_inference, for_training
-from convfabric.fabric import EveryExit, Fabric
+from convfabric.execution.runners import for_inference, for_training
+from convfabric.fabric.module import EveryExit, Fabric
 from convfabric.graph import Graph
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
@@ -139,7 +139,7 @@ def test_inference_of_random_graphs_is_that_of_the_readable_executor(seed: int) 
         wanted = fabric.forward_exits(images)
         for found in (for_inference(single)(images.float()), for_inference(single, Plan())(images.float())):
             assert max(map(apart, found, wanted)) < SINGLE
-        half = for_inference(single, Plan(bfloat16=True, kernels=not isinstance(building.library(), str)))
+        half = for_inference(single, Plan(bfloat16=True, kernels=not isinstance(compiler.library(), str)))
         found = half(images.float())
     assert {one.dtype for one in found} == {torch.float32}
     assert max(map(apart, found, wanted)) < 0.1

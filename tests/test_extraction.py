@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from convfabric.costs import costs
+from convfabric.cutting.dead_channels import without_dead_channels
+from convfabric.cutting.surgery import extract, ranked
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.extraction.simplification import without_dead_channels
-from convfabric.extraction.surgery import extract, ranked
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place, tied
+from convfabric.graph.costs import costs
 from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from convfabric.archive import load_fabric, read_tensors
-from convfabric.costs import costs, edge_costs
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import load_fabric, read_tensors
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
-from convfabric.job import job_from
-from convfabric.laws import check
-from convfabric.noting import said_gates
+from convfabric.graph.costs import costs, edge_costs
+from convfabric.graph.laws import check
+from convfabric.graph.parallel_steps import parallel_steps
 from convfabric.operators import Identity, basic_block, projection
-from convfabric.schedule import parallel_steps
+from convfabric.runs.job import job_from
+from convfabric.runs.noting import said_gates
 from convfabric.training.gates import Gates, reinforced
 from convfabric.training.loop import Run, train
 from convfabric.training.recipe import Recipe
@@ -209,7 +209,7 @@ def test_more_machines_never_need_more_steps_and_one_needs_every_task() -> None:
 
 
 def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
-    from convfabric.pipeline import Listener, fit
+    from convfabric.pipeline.steps import Listener, fit
 
     network = {"network": "b-cnf", "layers": 3, "scales": 3, "channels": 8}
     settings = {"gates": "bernoulli", "gate_lr": 0.5, "lr": 0.05, "epochs": 4, "macs": "40%", "search": "exact"}

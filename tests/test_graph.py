@@ -2,7 +2,7 @@ import pytest
 
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.graph import Place, tied
-from convfabric.laws import broken_laws
+from convfabric.graph.laws import broken_laws
 from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 

@@ -5,12 +5,12 @@ import random
 import pytest
 import torch
 
+from convfabric.cutting.fitness import Judge
 from convfabric.data.imageset import HeldSplit, ImageSet, drawn
 from convfabric.data.opening import open_data
-from convfabric.extraction.inherited import Judge
-from convfabric.fabric import Fabric
-from convfabric.sampling import Sampler
-from convfabric.scores import Score
+from convfabric.evaluation.scoring import Score
+from convfabric.fabric.module import Fabric
+from convfabric.graph.subnetworks import Sampler
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

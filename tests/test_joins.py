@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from convfabric.costs import costs
+from convfabric.cutting.surgery import extract
+from convfabric.cutting.worth import _gate_gradients
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.extraction.surgery import extract
-from convfabric.extraction.worth import _gate_gradients
 from convfabric.graph import Graph, Place
+from convfabric.graph.costs import costs
 from convfabric.operators import Conv, Identity
 from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
-from convfabric.weavers.draft import PLAIN
+from convfabric.weavers.builder import PLAIN
 from test_extraction import lively_fabric
 
 START, LEFT, RIGHT, BOTH, END = Place(0, 0), Place(1, 0, 1), Place(1, 0, 2), Place(1, 0), Place(2, 0)

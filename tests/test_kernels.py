@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.execution import building, norms, sparse
+from convfabric.execution import compiler, norms, sparse
 from convfabric.execution.plans import plan_for
-from convfabric.execution.running import for_training
-from convfabric.fabric import Fabric
-from convfabric.layers import layer
+from convfabric.execution.runners import for_training
+from convfabric.fabric.layers import layer
+from convfabric.fabric.module import Fabric
 from convfabric.operators import BandedConv
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
@@ -183,14 +183,14 @@ def test_the_norm_kernel_is_batch_norm_and_relu(
 @pytest.fixture
 def no_library() -> Iterator[None]:
     """What was built is forgotten before and after."""
-    building.library.cache_clear()
+    compiler.library.cache_clear()
     yield
-    building.library.cache_clear()
+    compiler.library.cache_clear()
 
 
 @pytest.mark.usefixtures("no_library")
 def test_without_a_compiler_torch_runs_the_layers_and_the_plan_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compiler, "COMPILERS", ("no-such-compiler",))
     graph = weave("paper-mnist-sparse", layers=2, scales=2, channels=8)
     plan = plan_for(graph, training=True)
     assert not plan.kernels
@@ -205,7 +205,7 @@ def test_without_a_compiler_torch_runs_the_layers_and_the_plan_says_so(monkeypat
 def test_without_a_compiler_segmentation_trains_with_its_sub_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compiler, "COMPILERS", ("no-such-compiler",))
     monkeypatch.setattr(norms, "FEWEST_VALUES", 0)
     data = open_data(mask_folders(tmp_path), DataOptions(size=(16, 16)))
     fabric = Fabric(weave("fabric-tiny", size=(16, 16), classes=3, task="segmentation"))
@@ -219,8 +219,8 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     fake.write_text("#!/bin/sh\necho 'banded.cpp:1: error: no room left' >&2\nexit 1\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setattr(building, "kept_in", lambda: tmp_path / "kept")
-    found = building.library()
+    monkeypatch.setattr(compiler, "kept_in", lambda: tmp_path / "kept")
+    found = compiler.library()
     assert isinstance(found, str)
     assert "no room left" in found
     assert not list((tmp_path / "kept").iterdir())
@@ -228,9 +228,9 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 
 @kernels
 def test_kernels_are_built_once_and_found_again(tmp_path: Path) -> None:
-    first = building.built(tmp_path)
+    first = compiler.built(tmp_path)
     built = first.stat().st_mtime_ns
-    assert building.built(tmp_path) == first
+    assert compiler.built(tmp_path) == first
     assert first.stat().st_mtime_ns == built
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
     assert hasattr(ctypes.CDLL(str(first)), "convfabric_sums")
@@ -239,9 +239,9 @@ def test_kernels_are_built_once_and_found_again(tmp_path: Path) -> None:
 @kernels
 @pytest.mark.usefixtures("no_library")
 def test_a_damaged_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "kept_in", lambda: tmp_path)
-    building.built(tmp_path).write_bytes(b"not a library")
-    assert isinstance(building.library(), ctypes.CDLL)
+    monkeypatch.setattr(compiler, "kept_in", lambda: tmp_path)
+    compiler.built(tmp_path).write_bytes(b"not a library")
+    assert isinstance(compiler.library(), ctypes.CDLL)
 
 
 @kernels

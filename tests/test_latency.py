@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
-from convfabric.costs import costs
 from convfabric.execution.folding import folded
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs
+from convfabric.graph.subnetworks import Sampler
 from convfabric.latency import table as tables
-from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import measure
 from convfabric.latency.prediction import (
     Prediction,
@@ -26,8 +26,8 @@ from convfabric.latency.prediction import (
 )
 from convfabric.latency.probing import PROBES
 from convfabric.latency.table import Conditions, Table, key_of
+from convfabric.latency.timing_models import drafted
 from convfabric.operators import Work, pointwise
-from convfabric.sampling import Sampler
 from convfabric.weavers import weave
 
 IMAGE = (32, 32)

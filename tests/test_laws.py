@@ -7,7 +7,7 @@ import pytest
 
 from convfabric.errors import GraphError
 from convfabric.graph import Edge, Graph, Node, Place
-from convfabric.laws import LAWS, broken_laws, check
+from convfabric.graph.laws import LAWS, broken_laws, check
 from convfabric.operators import Conv, Identity, Pool
 from convfabric.weavers import Trellis, weave_trellis
 

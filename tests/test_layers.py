@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from convfabric.errors import GraphError
-from convfabric.fabric import Fabric
-from convfabric.layers import layer
+from convfabric.fabric.layers import layer
+from convfabric.fabric.module import Fabric
 from convfabric.operators import (
     Bilinear,
     Conv,

@@ -14,13 +14,13 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from convfabric.archive import load_fabric
 from convfabric.cli.commands import app
 from convfabric.data.opening import open_data
 from convfabric.errors import ExportError
 from convfabric.exporting import deployable
 from convfabric.exporting.deployable import export
-from convfabric.runs import noted
+from convfabric.fabric.archive import load_fabric
+from convfabric.runs.folder import noted
 from folders import class_folders, mask_folders
 
 RUN_FILES = (

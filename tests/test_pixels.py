@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.execution import enlarging
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.training.loop import train
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Recipe

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from convfabric.costs import costs, works
+from convfabric.cutting.surgery import extract
 from convfabric.errors import GraphError, SettingError
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.fabric.layers import layer
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.layers import layer
+from convfabric.graph.costs import costs, works
+from convfabric.graph.rewrites import PRIORS, column, in_sequence, root, separable, tree, with_prior
 from convfabric.operators import Chain, Concat, Conv, Relu, low_rank
-from convfabric.priors import PRIORS, column, in_sequence, root, separable, tree, with_prior
 from convfabric.weavers import FAMILIES, weave
 
 

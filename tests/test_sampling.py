@@ -5,16 +5,16 @@ import random
 import pytest
 import torch
 
-from convfabric.costs import costs
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
-from convfabric.execution.sampled import answered
-from convfabric.fabric import Fabric
+from convfabric.execution.subnetworks import answered
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.laws import check
+from convfabric.graph.costs import costs
+from convfabric.graph.laws import check
+from convfabric.graph.subnetworks import Sampler, ladder
 from convfabric.operators import Identity
-from convfabric.sampling import Sampler, ladder
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
@@ -88,7 +88,7 @@ def test_a_sub_network_in_training_answers_as_its_extraction_and_touches_no_stat
     fabric, part = Fabric(graph).train(), Sampler.of(graph, 0.5, IMAGE).draw(random.Random(3))
     before = {name: value.clone() for name, value in fabric.named_buffers()}
     images = torch.rand(4, 3, *IMAGE)
-    from convfabric.extraction.surgery import extract
+    from convfabric.cutting.surgery import extract
 
     alone = extract(fabric, part).train()
     torch.testing.assert_close(answered(fabric, part, images, kernels=False)[-1], alone(images), rtol=1e-4, atol=1e-5)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from convfabric.costs import costs
-from convfabric.fabric import Fabric
+from convfabric.fabric.layers.banded import _BandedLayer
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.layers.banded import _BandedLayer
+from convfabric.graph.costs import costs
 from convfabric.operators import BandedConv, band
 from convfabric.weavers import Purpose, Trellis, weave_trellis
 

@@ -14,7 +14,7 @@ from test_pipeline import refusal
 def test_what_a_library_prints_in_c_stays_out_of_the_answer() -> None:
     program = """
 import ctypes
-from convfabric.cli.telling import answer, keep_answers_apart
+from convfabric.cli.console import answer, keep_answers_apart
 keep_answers_apart()
 ctypes.CDLL(None).puts(b"from a library")
 answer(True, {"macs": 3}, [])

@@ -14,16 +14,16 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from convfabric.archive import read_tensors
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.worth import WORTHS
 from convfabric.data.augmentation import Augmentation, augmented
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.errors import ArchiveError, SettingError, TrainingError
-from convfabric.extraction.statistics import refresh
-from convfabric.extraction.worth import WORTHS
-from convfabric.fabric import Fabric
-from convfabric.scores import score
+from convfabric.evaluation.scoring import score
+from convfabric.fabric.archive import read_tensors
+from convfabric.fabric.module import Fabric
 from convfabric.training import loop
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Moment, train
@@ -349,7 +349,7 @@ TWO_HALVES = """
 import sys, torch
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

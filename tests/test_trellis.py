@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from convfabric.costs import costs
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
-from convfabric.routes import cheapest_route, cheapest_routes, count_routes
+from convfabric.graph.costs import costs
+from convfabric.graph.paths import cheapest_route, cheapest_routes, count_routes
 from convfabric.weavers import PRESETS, Purpose, Trellis, weave, weave_trellis
 
 

@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
-from convfabric.receptive import receptive_fields
+from convfabric.graph.receptive_fields import receptive_fields
+from convfabric.report.responses import understood
 from convfabric.understanding.covariance import inter_layer_covariance
-from convfabric.understanding.strongest import Patch, deconvolved, strongest_patches
-from convfabric.understood import understood
+from convfabric.understanding.strongest_patches import Patch, deconvolved, strongest_patches
 from convfabric.weavers import Trellis, weave, weave_trellis
 
 

@@ -7,11 +7,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convfabric.costs import costs
 from convfabric.errors import SettingError
-from convfabric.fabric import Fabric
+from convfabric.fabric.create_model import create_model, with_features
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Place
-from convfabric.models import create_model, with_features
+from convfabric.graph.costs import costs
 from convfabric.weavers import FAMILIES, PRESETS, weave
 
 LARGE = {"size": (224, 224), "classes": 1000}

@@ -7,25 +7,25 @@ from importlib import import_module
 from typing import Any
 
 from convfabric.choice import Budget, choose
-from convfabric.costs import Costs, costs
 from convfabric.errors import ConvfabricError
 from convfabric.graph import Edge, Graph, Node, Place
+from convfabric.graph.costs import Costs, costs
 from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_numbers, weave_trellis
 
 _WITH_TORCH = {
-    "Fabric": "convfabric.fabric",
-    "Job": "convfabric.job",
+    "Fabric": "convfabric.fabric.module",
+    "Job": "convfabric.runs.job",
     "Recipe": "convfabric.training.recipe",
-    "answer_early": "convfabric.anytime",
-    "create_model": "convfabric.models",
+    "answer_early": "convfabric.evaluation.early_exit",
+    "create_model": "convfabric.fabric.create_model",
     "export": "convfabric.exporting.deployable",
-    "extract": "convfabric.extraction.surgery",
-    "fit": "convfabric.pipeline",
-    "job_from": "convfabric.job",
-    "load_fabric": "convfabric.archive",
+    "extract": "convfabric.cutting.surgery",
+    "fit": "convfabric.pipeline.steps",
+    "job_from": "convfabric.runs.job",
+    "load_fabric": "convfabric.fabric.archive",
     "open_data": "convfabric.data.opening",
-    "save_fabric": "convfabric.archive",
-    "score": "convfabric.scores",
+    "save_fabric": "convfabric.fabric.archive",
+    "score": "convfabric.evaluation.scoring",
     "train": "convfabric.training.loop",
 }
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.archive import Passport, load_fabric, save_fabric
-from convfabric.costs import costs
+from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
 from convfabric.errors import GraphError
+from convfabric.evaluation.scoring import score
 from convfabric.exporting.deployable import program, variable_size, write_onnx
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import Passport, load_fabric, save_fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
-from convfabric.notation import graph_from_json, graph_to_json
+from convfabric.graph.costs import costs
+from convfabric.graph.json_format import graph_from_json, graph_to_json
+from convfabric.graph.paths import count_routes
 from convfabric.report.drawing import draw
-from convfabric.routes import count_routes
-from convfabric.scores import score
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import FAMILIES, weave

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.archive import Passport, load_fabric, save_fabric
+from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import Preprocessing
-from convfabric.extraction.surgery import extract
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import Passport, load_fabric, save_fabric
+from convfabric.fabric.layers import layer
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
-from convfabric.layers import layer
-from convfabric.notation import read, written
+from convfabric.graph.json_format import read, written
 from convfabric.operators import (
     CATALOGUE,
     Chain,

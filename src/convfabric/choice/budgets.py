@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from convfabric.costs import costs, peak_bytes
 from convfabric.errors import SettingError
 from convfabric.graph import Edge, Graph
+from convfabric.graph.costs import costs, peak_bytes
 from convfabric.operators import Size
 
 Ceiling = float | str | None

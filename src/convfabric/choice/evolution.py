@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convfabric.errors import BudgetError, GraphError
 from convfabric.graph import Graph
-from convfabric.sampling import Sampler, free
+from convfabric.graph.subnetworks import Sampler, free
 
 PARENTS, CHILDREN = 8, 8
 RIDGE = 0.02

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from convfabric.choice.budgets import Budget, Measure, ceiling, fits, measures, said_amount, taken_by
 from convfabric.errors import BudgetError, GraphError, SettingError
 from convfabric.graph import Edge, Graph
+from convfabric.graph.paths import cheapest_route
 from convfabric.operators import Size
-from convfabric.routes import cheapest_route
 
 
 def choose(

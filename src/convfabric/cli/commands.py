@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from convfabric.cli.budgeting import calibrate, curve
-from convfabric.cli.telling import REFUSED, Shown, answer, keep_answers_apart, refusals, say
-from convfabric.cli.words import (
+from convfabric.cli.budgets import calibrate, curve
+from convfabric.cli.console import REFUSED, Shown, answer, keep_answers_apart, refusals, say
+from convfabric.cli.options import (
     AsJson,
     Config,
     Data,
@@ -87,8 +87,8 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.job import default_folder
-    from convfabric.report.page import said_macs, said_share
+    from convfabric.report.pages import said_macs, said_share
+    from convfabric.runs.job import default_folder
 
     _not_both(force, resume)
     folder = out or default_folder(data)
@@ -97,7 +97,7 @@ def fit(
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
-        from convfabric.pipeline import Listener, run_job
+        from convfabric.pipeline.steps import Listener, run_job
 
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     network_facts, fabric_facts = record["network"], record["fabric"]
@@ -134,7 +134,7 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
-    from convfabric.job import default_folder
+    from convfabric.runs.job import default_folder
 
     _not_both(force, resume)
     folder = out or default_folder(data)
@@ -143,9 +143,9 @@ def train(
     with refusals(going_on, folder), Shown() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.environment import is_first_process
-        from convfabric.noting import say_data
-        from convfabric.pipeline import Listener, opened, train_step, woven
-        from convfabric.runs import begin, check_may_begin
+        from convfabric.pipeline.steps import Listener, opened, train_step, woven
+        from convfabric.runs.folder import begin, check_may_begin
+        from convfabric.runs.noting import say_data
 
         check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
@@ -173,9 +173,9 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
-    from convfabric.pipeline import Listener, extract_step, reopened
-    from convfabric.report.page import said_macs, said_share
-    from convfabric.runs import noted, recut
+    from convfabric.pipeline.steps import Listener, extract_step, reopened
+    from convfabric.report.pages import said_macs, said_share
+    from convfabric.runs.folder import noted, recut
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
     with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
@@ -194,9 +194,9 @@ app.command()(calibrate)
 @app.command()
 def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
-    from convfabric.job import job_from, settings_of
-    from convfabric.pipeline import export_step, reopened
-    from convfabric.runs import job_of, noted
+    from convfabric.pipeline.steps import export_step, reopened
+    from convfabric.runs.folder import job_of, noted
+    from convfabric.runs.job import job_from, settings_of
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
@@ -208,8 +208,8 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
 @app.command()
 def report(run: RunFolder) -> None:
     """Write report.html of a run."""
-    from convfabric.pipeline import reopened, report_step
-    from convfabric.runs import job_of
+    from convfabric.pipeline.steps import reopened, report_step
+    from convfabric.runs.folder import job_of
 
     with refusals():
         written = report_step(run, reopened(run, job_of(run), PUT_BACK))
@@ -230,8 +230,8 @@ def evaluate(
     """Score the network of a run on data."""
     from dataclasses import asdict
 
-    from convfabric.evaluation import evaluate as run_evaluate
-    from convfabric.report.page import exit_rows, said_share
+    from convfabric.pipeline.evaluate import evaluate as run_evaluate
+    from convfabric.report.pages import exit_rows, said_share
 
     with refusals():
         found = run_evaluate(run, data, split)
@@ -257,7 +257,7 @@ def predict(
     import json
 
     from convfabric.errors import DataError
-    from convfabric.evaluation import predictor
+    from convfabric.pipeline.evaluate import predictor
 
     refused = 0
     with refusals():
@@ -280,7 +280,7 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Nodes, edges, parameters, MACs, activation bytes and architectures of a graph."""
-    from convfabric.describing import described, described_lines
+    from convfabric.report.describe import described, described_lines
 
     with refusals():
         facts = described(name, size, changes or [])
@@ -292,7 +292,7 @@ def list_(as_json: AsJson = False) -> None:
     """The presets and families that --network takes, and the priors that --set prior= takes."""
     from dataclasses import fields
 
-    from convfabric.priors import PRIORS
+    from convfabric.graph.rewrites import PRIORS
     from convfabric.weavers import FAMILIES, PRESETS
 
     facts = {
@@ -321,7 +321,7 @@ def gallery(
     force: Annotated[bool, typer.Option("--force", help="Replace the page that is there.")] = False,
 ) -> None:
     """A page that draws every family; with a RUN also what its network responds to."""
-    from convfabric.describing import family_sections
+    from convfabric.report.describe import family_sections
     from convfabric.report.gallery import gallery as page_of
 
     with refusals():
@@ -329,10 +329,10 @@ def gallery(
             raise typer.BadParameter(f"{out} is there already; --force replaces it.")
         sections = list(family_sections())
         if run:
-            from convfabric.archive import load_fabric
-            from convfabric.pipeline import opened
-            from convfabric.runs import job_of
-            from convfabric.understood import understood
+            from convfabric.fabric.archive import load_fabric
+            from convfabric.pipeline.steps import opened
+            from convfabric.report.responses import understood
+            from convfabric.runs.folder import job_of
 
             sections = [*understood(load_fabric(run)[0], opened(job_of(run))), *sections]
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convfabric.data.faults import MOST_FAULTS_SAID, refuse
-from convfabric.data.listing import Item, Listing
-from convfabric.data.pictures import Look, fitted_array, fitted_mask, look, no_warnings, read_mask, read_picture
+from convfabric.data.layouts import Item, Listing
+from convfabric.data.reading import Look, fitted_array, fitted_mask, look, no_warnings, read_mask, read_picture
 from convfabric.errors import DataError
 from convfabric.operators import Size
 

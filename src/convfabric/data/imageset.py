@@ -24,7 +24,7 @@ class Preprocessing:
     """Height and width in pixels."""
     channels: int
     fitting: Fitting
-    """How an image of another size is brought to it: see :func:`convfabric.data.pictures.fitted_array`."""
+    """How an image of another size is brought to it: see :func:`convfabric.data.reading.fitted_array`."""
     mean: tuple[float, ...]
     """Of each channel, for pixels scaled to 0..1."""
     std: tuple[float, ...]

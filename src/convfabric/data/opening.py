@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convfabric.data import checking, listing, named
+from convfabric.data import checking, layouts, named
 from convfabric.data.checking import Pixels, Reading
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing, Split, StreamedSplit
-from convfabric.data.listing import Item, Listing
+from convfabric.data.layouts import Item, Listing
 from convfabric.data.options import DataOptions, Fitting
-from convfabric.data.pictures import fitted_array
+from convfabric.data.reading import fitted_array
 from convfabric.errors import DataError
 from convfabric.graph import Task
 from convfabric.operators import Size
@@ -51,13 +51,13 @@ def open_data(
 
 
 def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
-    files = listing.find_listing(root)
+    files = layouts.find_listing(root)
     notes: list[str] = []
     if draw:
-        files, notes = listing.with_splits(files, options.split_seed)
+        files, notes = layouts.with_splits(files, options.split_seed)
     looks = checking.survey(files)
     if not looks:
-        raise DataError(f"{root}: no images. {listing.ACCEPTED}")
+        raise DataError(f"{root}: no images. {layouts.ACCEPTED}")
     channels, said = (
         (1 if options.read_as == "grey" else 3, []) if options.read_as else checking.inferred_channels(looks)
     )

@@ -6,7 +6,7 @@ from typing import Literal
 from convfabric.operators import Size
 
 Fitting = Literal["cover", "stretch", "pad"]
-"""How an image of another size is brought to the common one: :func:`convfabric.data.pictures.fitted_array`."""
+"""How an image of another size is brought to the common one: :func:`convfabric.data.reading.fitted_array`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convfabric import fabric
-from convfabric.execution.building import compiled
+from convfabric.execution.compiler import compiled
 from convfabric.execution.sparse import LIBRARY, pointer
+from convfabric.fabric import module
 from convfabric.operators import Size
 
 LIBRARY.define("enlarged(Tensor x, int height, int width) -> Tensor")
@@ -24,7 +24,7 @@ def enlarged(x_BCHW: Tensor, size: Size) -> Tensor:
     """The maps at a size, by the kernel where it knows them."""
     known = x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32
     if not known or x_BCHW.shape[2:] == size:
-        return fabric.enlarged(x_BCHW, size)
+        return module.enlarged(x_BCHW, size)
     found: Tensor = torch.ops.convfabric.enlarged(x_BCHW, *size)
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
 from convfabric.operators import (
     BandedConv,

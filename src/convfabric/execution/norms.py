@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convfabric.execution.building import compiled
+from convfabric.execution.compiler import compiled
 from convfabric.execution.sparse import DTYPES, LIBRARY, pointer
 from convfabric.operators import Chain, LeakyRelu, Norm, Operator, Relu
 

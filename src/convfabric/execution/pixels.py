@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convfabric.execution.building import compiled
+from convfabric.execution.compiler import compiled
 from convfabric.execution.sparse import LIBRARY, pointer
 
 LIBRARY.define(

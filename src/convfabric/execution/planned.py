@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.execution import enlarging, norms, sparse
-from convfabric.fabric import NO_GATES, Fabric, Gates, map_sizes
+from convfabric.fabric.layers import added
+from convfabric.fabric.module import NO_GATES, Fabric, Gates, map_sizes
 from convfabric.graph import Graph, Place, Step
-from convfabric.layers import added
 from convfabric.operators import Identity, Relu, Size
 
 
@@ -26,7 +26,7 @@ class Together:
 class Planned(nn.Module):
     """A fabric whose sparse layers run as one operator each; the weights and their names are the fabric's.
 
-    Called like :class:`convfabric.fabric.EveryExit`: logits of every exit, the earliest first. ``frozen`` says
+    Called like :class:`convfabric.fabric.module.EveryExit`: logits of every exit, the earliest first. ``frozen`` says
     that weights will not change and nothing is learnt: layers in a row whose nodes only add and activate then
     run in one call (see :func:`convfabric.execution.folding.folded`), with kernels laid out beforehand.
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from convfabric.costs import works
 from convfabric.errors import SettingError
-from convfabric.execution.building import library, missing
+from convfabric.execution.compiler import library, missing
 from convfabric.graph import Graph
+from convfabric.graph.costs import works
 from convfabric.operators import BandedConv, Conv, Size, UpConv
 
 Precision = Literal["auto", "float32", "bfloat16"]

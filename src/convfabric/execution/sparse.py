@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convfabric.execution.building import compiled
+from convfabric.execution.compiler import compiled
 from convfabric.operators import BandedConv, Operator
 
 DTYPES = (torch.float32, torch.bfloat16)

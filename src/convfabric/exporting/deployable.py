@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from convfabric.archive import Passport
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.errors import ExportError
 from convfabric.execution.folding import folded
-from convfabric.fabric import Fabric
+from convfabric.fabric.archive import Passport
+from convfabric.fabric.module import Fabric
 from convfabric.graph import POINT
 
 TOLERANCE = 1e-4

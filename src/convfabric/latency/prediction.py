@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from convfabric.costs import FLOAT_BYTES, costs, edge_work, entry_work, node_work, size_at
 from convfabric.execution.folding import carries, folded
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Node
+from convfabric.graph.costs import FLOAT_BYTES, costs, edge_work, entry_work, node_work, size_at
+from convfabric.graph.subnetworks import Sampler, narrowed
 from convfabric.latency.table import Table
 from convfabric.operators import Chain, Identity, Operator, Relu, Size, Work, area
-from convfabric.sampling import Sampler, narrowed
 
 MEASURED_GRAPHS = 24
 DRAWN_GRAPHS = 120

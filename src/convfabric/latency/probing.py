@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.latency.drafts import drafted
+from convfabric.fabric.layers import layer
 from convfabric.latency.measurement import opened_session
-from convfabric.layers import layer
+from convfabric.latency.timing_models import drafted
 from convfabric.operators import Size, Work
 
 RUNS, WARM_UP_RUNS = 40, 10

@@ -10,10 +10,10 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from convfabric.archive import write_atomically
 from convfabric.environment import machine
 from convfabric.errors import ArchiveError
-from convfabric.execution.building import kept_in
+from convfabric.execution.compiler import kept_in
+from convfabric.fabric.archive import write_atomically
 from convfabric.latency.probing import PROBES
 from convfabric.operators import Operator, Size, Work
 

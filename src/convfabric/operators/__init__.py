@@ -33,7 +33,7 @@ from convfabric.operators.convolutions import (
     UpConv,
     sides,
 )
-from convfabric.operators.normalising import Norm, PRelu
+from convfabric.operators.norms import Norm, PRelu
 from convfabric.operators.operator import Halo, Operator, Size, area, around, halved
 from convfabric.operators.parameterless import (
     Bilinear,

@@ -2,7 +2,7 @@
 
 from convfabric.operators.composites import Chain, Concat, Sum, Width
 from convfabric.operators.convolutions import Conv, Depthwise, Kernel
-from convfabric.operators.normalising import Norm
+from convfabric.operators.norms import Norm
 from convfabric.operators.operator import Operator
 from convfabric.operators.parameterless import Identity, Nearest, Relu, Shuffle
 

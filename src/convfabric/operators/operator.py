@@ -12,7 +12,7 @@ class Operator(ABC):
     """What an edge does to a response; channels and sizes are those of the nodes at its ends.
 
     A new operator is a frozen dataclass with these six answers and, where it is not composed of
-    others, one row in :mod:`convfabric.layers`.
+    others, one row in :mod:`convfabric.fabric.layers`.
     """
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from convfabric.report.page import STYLE, Picture, figure
+from convfabric.report.pages import STYLE, Picture, figure
 
 Section = tuple[str, str, str]
 """A title, a line below it, and HTML."""

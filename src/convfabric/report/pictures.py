@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from convfabric.report.page import Picture
+from convfabric.report.pages import Picture
 
 
 def as_picture(pixels: Any, caption: str, width: int) -> Picture:

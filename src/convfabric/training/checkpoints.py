@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from convfabric.archive import load_weights, read_tensors, write_atomically
 from convfabric.errors import ArchiveError, SettingError
+from convfabric.fabric.archive import load_weights, read_tensors, write_atomically
 
 
 @dataclass(kw_only=True)

@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from convfabric.costs import FLOAT_BYTES, costs
 from convfabric.data.imageset import ImageSet
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import FLOAT_BYTES, costs
 from convfabric.training.loop import Run
 from convfabric.training.recipe import Recipe
 

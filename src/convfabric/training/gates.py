@@ -14,13 +14,13 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from convfabric.costs import edge_costs
 from convfabric.errors import NoRouteError, SettingError
-from convfabric.fabric import Gates as GatesByEdge
+from convfabric.fabric.module import Gates as GatesByEdge
 from convfabric.graph import Edge, Graph
+from convfabric.graph.costs import edge_costs
+from convfabric.graph.parallel_steps import parallel_steps
+from convfabric.graph.subnetworks import free
 from convfabric.operators import Chain, Norm, Size
-from convfabric.sampling import free
-from convfabric.schedule import parallel_steps
 from convfabric.training.recipe import Recipe
 
 OPEN_AT_FIRST = 3.0

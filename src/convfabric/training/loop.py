@@ -17,20 +17,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from convfabric.archive import write_atomically
 from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
+from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
-from convfabric.execution.running import for_inference
-from convfabric.fabric import Fabric
+from convfabric.execution.runners import for_inference
+from convfabric.fabric.archive import write_atomically
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.notation import graph_to_json
-from convfabric.scores import score
+from convfabric.graph.json_format import graph_to_json
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.gates import Gates
 from convfabric.training.interrupts import Interrupts
-from convfabric.training.lessons import Turn, lesson_of
+from convfabric.training.objectives import Turn, lesson_of
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.data.imageset import ImageSet, in_order
-from convfabric.fabric import Fabric
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Place
 
 SMALLEST = 1e-6

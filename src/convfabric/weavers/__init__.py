@@ -1,6 +1,6 @@
 """Families of networks: each a short function from numbers to a graph."""
 
-from convfabric.weavers.draft import Draft, Purpose
+from convfabric.weavers.builder import Draft, Purpose
 from convfabric.weavers.families import FAMILIES, Family, weave_numbers
 from convfabric.weavers.presets import DEFAULT, PRESETS, Preset, find_preset, weave
 from convfabric.weavers.trellis import Trellis, weave_trellis

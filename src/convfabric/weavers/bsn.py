@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
-from convfabric.laws import check
+from convfabric.graph.laws import check
 from convfabric.operators import Chain, Conv, Identity, Nearest, Norm, Operator, Relu, basic_block, projection
-from convfabric.weavers.draft import Draft, Purpose
+from convfabric.weavers.builder import Draft, Purpose
 from convfabric.weavers.trellis import Trellis, weave_trellis
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, Graph, Place
 from convfabric.operators import Chain, Conv, Norm, Pool, Relu, dense_block_layer, pointwise
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

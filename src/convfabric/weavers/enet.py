@@ -21,7 +21,7 @@ from convfabric.operators import (
     Width,
     pointwise,
 )
-from convfabric.weavers.draft import ACTIVATIONS, Activation, Draft, Purpose
+from convfabric.weavers.builder import ACTIVATIONS, Activation, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

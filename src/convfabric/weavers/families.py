@@ -7,8 +7,8 @@ from typing import Any
 
 from convfabric.graph import Graph
 from convfabric.weavers.bsn import BudgetedTrellis, ResnetFabric, weave_budgeted_trellis, weave_resnet_fabric
+from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet, weave_densenet
-from convfabric.weavers.draft import Purpose
 from convfabric.weavers.enet import Enet, weave_enet
 from convfabric.weavers.fcn import Fcn, weave_fcn
 from convfabric.weavers.googlenet import Googlenet, weave_googlenet

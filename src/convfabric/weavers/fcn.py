@@ -6,7 +6,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, Graph, Place
 from convfabric.operators import Chain, Conv, Dropout, Operator, Pool, Relu, UpConv
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 from convfabric.weavers.vgg import STAGES, encoder
 
 

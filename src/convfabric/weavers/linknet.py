@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Chain, Conv, Identity, Pool, Relu, UpConv, Width, normed, pointwise
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 from convfabric.weavers.resnet import Resnet, stages
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Chain, Conv, Operator, Pool, Width, normed, pointwise
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

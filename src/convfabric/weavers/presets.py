@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from convfabric.errors import ConvfabricError, SettingError
 from convfabric.graph import POINT, Graph, Task
+from convfabric.graph.rewrites import with_prior
 from convfabric.operators import Size
-from convfabric.priors import with_prior
-from convfabric.values import accepted
+from convfabric.setting_values import accepted
+from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet
-from convfabric.weavers.draft import Purpose
 from convfabric.weavers.families import FAMILIES, weave_numbers
 from convfabric.weavers.msdnet import Msdnet
 from convfabric.weavers.resnet import Resnet
@@ -130,7 +130,7 @@ def weave(
 ) -> Graph:
     """The graph of a preset or a family, fitted to images of a size (pixels) and to a task.
 
-    ``prior`` rewrites its kernels, see :func:`convfabric.priors.with_prior`. Further keywords replace
+    ``prior`` rewrites its kernels, see :func:`convfabric.graph.rewrites.with_prior`. Further keywords replace
     single numbers of the family's record. Raises SettingError for an
     unknown name or number, and for more scales than the images carry.
 

@@ -21,7 +21,7 @@ from convfabric.operators import (
     preactivated_block,
     projection,
 )
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, Graph, Place
 from convfabric.operators import Bilinear, Chain, Conv, Nearest, Operator, Pool, UpConv, ZeroInsertion
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 from convfabric.weavers.vgg import STAGES, encoder
 
 

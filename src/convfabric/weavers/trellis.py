@@ -10,10 +10,10 @@ from typing import Literal
 
 from convfabric.errors import SettingError
 from convfabric.graph import Entry, Graph, Head, Node, Place
-from convfabric.laws import check
+from convfabric.graph.laws import check
 from convfabric.operators import Chain, Norm
-from convfabric.weavers.draft import ACTIVATIONS, Activation, Purpose
-from convfabric.weavers.moves import Kind, edges_of, stem
+from convfabric.weavers.builder import ACTIVATIONS, Activation, Purpose
+from convfabric.weavers.trellis_edges import Kind, edges_of, stem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
 from convfabric.operators import Bilinear, Chain, Conv, Operator, Pool, UpConv, pointwise
-from convfabric.weavers.draft import PLAIN, Draft, Purpose
+from convfabric.weavers.builder import PLAIN, Draft, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from convfabric.errors import SettingError
 from convfabric.graph import NORM_AND_RELU, POINT, Graph, Place
 from convfabric.operators import Chain, Conv, FullyConnected, GlobalPool, Operator, Pool, Relu, halved
-from convfabric.weavers.draft import Draft, Purpose
+from convfabric.weavers.builder import Draft, Purpose
 
 STAGES = {
     11: (1, 1, 2, 2, 2),

@@ -1,0 +1,79 @@
+"""Commands about budgets: what operations take here, and a network for each of several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convfabric.cli.console import Shown, answer, refusals, say
+from convfabric.cli.options import AsJson, RunFolder, Settings, Size, Threads, settings_from
+
+
+def curve(
+    run: RunFolder,
+    more: Annotated[list[str] | None, typer.Argument(help="Further amounts, after the first one.")] = None,
+    latency_ms: Annotated[str | None, typer.Option(help="Milliseconds an image on this machine: 0.5 1 2 4.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Multiply-accumulates an image: 1e6 4e6, or shares.")] = None,
+    params: Annotated[str | None, typer.Option(help="Trained values: 1e4 1e5, or shares.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A CSV file (name, latency_ms, score from 0 to 1) of other networks: dots.")
+    ] = None,
+    threads: Threads = None,
+    changes: Settings = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make networks anew that are there, also with other settings.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """From one training a network for each of several budgets, a table, and a page with a slider."""
+    from convfabric.choice import budget_from
+
+    given = {kind: first for kind, first in (("latency_ms", latency_ms), ("macs", macs), ("params", params)) if first}
+    if len(given) != 1:
+        raise typer.BadParameter("give one of --latency-ms, --macs and --params, with one amount or several.")
+    [(kind, first)] = given.items()
+    amounts = [amount for said in (first, *(more or ())) for amount in said.replace(",", " ").split()]
+    with refusals("Started again with the same amounts, it goes on"), Shown() as shown:
+        settings = settings_from(None, changes, threads=threads)
+        for amount in amounts:
+            budget_from({kind: amount})
+        from convfabric.pipeline.budget_curve import curve as run_curve
+        from convfabric.pipeline.steps import Listener
+        from convfabric.runs.folder import CURVE_PAGE
+
+        rows = run_curve(
+            run, kind, amounts, against=against, force=force, listener=Listener(say=say, watch=shown), **settings
+        )
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    lines = ["  ".join(f"{row[name]:>{width}}" for name, width in widths.items()) for row in rows]
+    heading = "  ".join(f"{name:>{width}}" for name, width in widths.items())
+    answer(as_json, {"networks": rows}, [heading, *lines, f"next: open {run / CURVE_PAGE} in a browser"])
+
+
+def calibrate(
+    network: Annotated[str, typer.Argument(help="A preset, a family, or the folder of a run.")],
+    size: Size = None,
+    threads: Threads = None,
+    batch: Annotated[int, typer.Option(help="Images at once.")] = 1,
+    runtime: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
+    changes: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time every operation of a network's sub-networks on this machine, and say how well their sum predicts."""
+    from convfabric.runs.job import network_from
+
+    with refusals():
+        if not Path(network).is_dir():
+            network_from(network, size, changes or [])
+        from convfabric.pipeline.calibrate import calibrated, calibrated_lines
+
+        facts = calibrated(
+            network,
+            size,
+            changes or [],
+            threads=1 if threads is None else threads,
+            batch=batch,
+            runtime=runtime,
+            say=say,
+        )
+    answer(as_json, facts, calibrated_lines(facts))

@@ -1,0 +1,55 @@
+"""The words of the command line: arguments and options that several commands share, and what they become."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from convfabric.runs.job import Job
+
+Data = Annotated[
+    str, typer.Argument(help="A folder, a CSV file, or one of digits, mnist, fashion-mnist, cifar10, cifar100.")
+]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
+Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
+Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training images.  [default, and 0: fit for their number]")
+]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
+Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
+LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
+Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, such as 10M, or a share such as 25%.")]
+Params = Annotated[str | None, typer.Option(help="Trained values, or a share.")]
+MemoryMb = Annotated[str | None, typer.Option(help="Megabytes of weights and responses alive at once, or a share.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def settings_from(config: Path | None, changes: list[str] | None, **named: Any) -> dict[str, Any]:
+    """Settings from the file, then from --set, then from options of their own."""
+    from convfabric.runs.job import parsed_setting, read_config
+
+    found = read_config(config) if config else {}
+    found |= dict(parsed_setting(change) for change in changes or [])
+    return found | {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def job_of_words(folder: Path, resume: bool, config: Path | None, changes: list[str] | None, **named: Any) -> "Job":
+    """The job to run; a run that is resumed brings its own configuration."""
+    from convfabric.errors import SettingError
+    from convfabric.runs.job import job_from, read_config
+
+    if resume and config is None and (folder / "config.yaml").is_file():
+        config = folder / "config.yaml"
+        before, now = read_config(config).get("network"), named.get("network")
+        if now not in (None, before):
+            raise SettingError(f"{folder}: begun with network={before}, now network={now}. A run goes on as it began.")
+    return job_from(settings_from(config, changes, **named))

@@ -1,0 +1,66 @@
+"""How well a sub-network answers with the weights it inherits, its statistics refreshed: what a search goes by."""
+
+from dataclasses import dataclass, field, replace
+
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.cutting.surgery import extract
+from convfabric.data.imageset import ImageSet, drawn
+from convfabric.evaluation.scoring import score
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph
+from convfabric.training.recipe import Recipe
+
+REFRESHING, JUDGING = 512, 1024
+PIXELS = 32 * 32
+"""Images of so many pixels are used in those numbers; of larger ones there are fewer."""
+FEWEST = 32
+LOSS_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Fitness of the sub-networks of one fabric: accuracy or mIoU on validation images, less a hundredth of the loss.
+
+    The images are the same for all; a graph asked for twice is judged once.
+    """
+
+    fabric: Fabric
+    few: ImageSet
+    """The training images that statistics are refreshed on, and the validation images to be answered."""
+    recipe: Recipe
+    """That the fabric was trained by."""
+    known: dict[Graph, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fabric: Fabric, data: ImageSet, recipe: Recipe) -> "Judge":
+        """The judge of a fabric, by a few images of the data; of the validation split at most half."""
+        train = drawn(data.splits["train"], _many(REFRESHING, data))
+        val = drawn(data.splits["val"], _judging(data))
+        return cls(fabric, replace(data, splits={"train": train, "val": val}), recipe)
+
+    @staticmethod
+    def unseen(data: ImageSet) -> ImageSet:
+        """The data with validation images alone that no judge has seen, for what is decided after a search.
+
+        What was searched for on some images looks better on them than it is. Where there is one image, it is that.
+        """
+        val = data.splits["val"]
+        seen = _judging(data) if len(val) > 1 else 0
+        return replace(data, splits={"val": drawn(val, 4 * _many(JUDGING, data), after=seen)})
+
+    def __call__(self, graph: Graph) -> float:
+        """The fitness of a sub-network."""
+        if graph not in self.known:
+            found = score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val")
+            self.known[graph] = found.headline - LOSS_SHARE * found.loss
+        return self.known[graph]
+
+
+def _judging(data: ImageSet) -> int:
+    return min(_many(JUDGING, data), max(1, len(data.splits["val"]) // 2))
+
+
+def _many(usual: int, data: ImageSet) -> int:
+    """A number of images that takes as long as the usual one at 32×32 pixels."""
+    height, width = data.preprocessing.size
+    return max(FEWEST, round(usual * min(1.0, PIXELS / (height * width))))

@@ -1,0 +1,106 @@
+"""How well a network answers on a split: accuracy, or mean intersection over union.
+
+Legend of the suffixes: B images, H height, W width, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from convfabric.data.imageset import ImageSet, Split, in_order
+from convfabric.execution.runners import for_inference
+from convfabric.fabric.module import Fabric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What an evaluation found; shares run from 0 to 1."""
+
+    images: int
+    loss: float
+    """Cross-entropy in nats, mean over images (classification) or counted pixels (segmentation)."""
+    accuracy: float
+    """Share of images, or of counted pixels, answered right."""
+    miou: float | None
+    """Mean over the classes that occur of intersection over union; None for classification."""
+    class_iou: tuple[float | None, ...]
+    """The same of each class; None where it does not occur. Empty for classification."""
+
+    @property
+    def headline(self) -> float:
+        """The figure a network is judged by: accuracy for classification, mIoU for segmentation."""
+        return self.accuracy if self.miou is None else self.miou
+
+    def surely_below(self, other: "Score") -> bool:
+        """Whether the headline is below another's by more than the standard error of their difference.
+
+        Images count as drawn alone: sqrt(2 p (1 - p) / images), p the mean of both.
+        """
+        mean = (self.headline + other.headline) / 2
+        return other.headline - self.headline > sqrt(2 * mean * (1 - mean) / min(self.images, other.images))
+
+
+def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+    """float32 logits and targets of a split in order, by batches, in evaluation mode."""
+    for exits, targets in each_answer(network, data, split, batch):
+        yield exits[-1], targets
+
+
+def each_answer(
+    network: nn.Module, data: ImageSet, split: Split, batch: int = 256
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """The same of every exit, for a fabric, or for another network that gives one answer or several.
+
+    A fabric is run after the plan for inference, so that norms are folded and sparse layers are kernels.
+    """
+    network = for_inference(network) if isinstance(network, Fabric) else network
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    try:
+        for images, targets in split.batches(in_order(len(split), batch)):
+            prepared = data.preprocessing.normalised(images.to(device)).contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                found = network(prepared)
+            exits = found if isinstance(found, tuple) else (found,)
+            yield tuple(logits.float() for logits in exits), targets.to(device).long()
+    finally:
+        network.train(was_training)
+
+
+def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = None) -> Score:
+    """How a network answers on a split of the data.
+
+    ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W). Raises IndexError for a
+    target that is no class; the cross-entropy finds it, so that the count need not look again.
+    """
+    classes = len(data.classes)
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    loss, counted = 0.0, 0
+    batch = batch or (256 if data.task == "classification" else 8)
+    for logits, targets in answers(network, data, data.splits[split], batch):
+        loss += F.cross_entropy(logits, targets, ignore_index=data.void, reduction="sum").item()
+        counted += int((targets != data.void).sum())
+        confusion += multiclass_confusion_matrix(
+            logits.argmax(1), targets, classes, ignore_index=data.void, validate_args=False
+        ).cpu()
+    iou = _class_iou(confusion) if data.task == "segmentation" else ()
+    occurring = [value for value in iou if value is not None]
+    return Score(
+        images=len(data.splits[split]),
+        loss=loss / max(counted, 1),
+        accuracy=int(confusion.diagonal().sum()) / max(int(confusion.sum()), 1),
+        miou=sum(occurring) / len(occurring) if occurring else None,
+        class_iou=iou,
+    )
+
+
+def _class_iou(confusion_KK: Tensor) -> tuple[float | None, ...]:
+    right = confusion_KK.diagonal()
+    union = confusion_KK.sum(0) + confusion_KK.sum(1) - right
+    return tuple(float(r / u) if u else None for r, u in zip(right.double(), union.tolist(), strict=True))

@@ -1,0 +1,51 @@
+"""Sub-networks in training: the whole fabric and parts of it answer the same images, with the same weights."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from convfabric.execution.planned import Planned
+from convfabric.fabric.inherited_weights import inherited, remaining
+from convfabric.fabric.module import EveryExit, Fabric
+from convfabric.graph import Graph
+
+Exits = tuple[Tensor, ...]
+
+
+class WithSubnetworks(nn.Module):
+    """A fabric that gives the logits of every exit, of itself and then of each sub-network that is asked for.
+
+    Sub-networks are normalised by the batch alone: running statistics are those of the whole. ``kernels`` says
+    whether they run in this package's.
+    """
+
+    def __init__(self, fabric: Fabric, whole: nn.Module, kernels: bool) -> None:
+        super().__init__()
+        self.fabric, self.whole, self.kernels = fabric, whole, kernels
+
+    def forward(self, images_BCHW: Tensor, graphs: Sequence[Graph]) -> tuple[Exits, ...]:
+        """Logits of every exit of the whole, then of each graph."""
+        of_whole: Exits = self.whole(images_BCHW)
+        return (of_whole, *(answered(self.fabric, graph, images_BCHW, self.kernels) for graph in graphs))
+
+
+def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor, kernels: bool) -> Exits:
+    """Logits of every exit of a part of a fabric in training, on the first channels of narrowed places."""
+    own = dict(fabric.named_parameters())
+    weights = inherited(own, fabric.graph, graph, remaining(fabric.graph, graph, {}))
+    runner = _skeleton(graph, kernels).to(images_BCHW.device)
+    named = {f"fabric.{name}": weight for name, weight in weights.items()}
+    exits: Exits = torch.func.functional_call(runner, named, (images_BCHW,))
+    return exits
+
+
+@lru_cache(maxsize=64)
+def _skeleton(graph: Graph, kernels: bool) -> nn.Module:
+    """A fabric in training to be run with weights that are given, without statistics of its own."""
+    fabric = Fabric(graph)
+    for norm in fabric.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.track_running_stats, norm.momentum = False, 0.0
+    return (Planned(fabric) if kernels else EveryExit(fabric)).train()

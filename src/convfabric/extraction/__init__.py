@@ -1,1 +1,0 @@
-"""Worth of edges, surgery on weights, statistics refreshed."""

@@ -1,0 +1,230 @@
+"""A graph made runnable: an ordinary ``nn.Module`` with a stem, the edges, the nodes and its heads.
+
+Legend of the suffixes: B images, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.fabric.inherited_weights import inherited, remaining
+from convfabric.fabric.layers import added, layer
+from convfabric.graph import POINT, Graph, Head, Join, Place, Step
+from convfabric.graph.laws import check
+from convfabric.operators import Size
+
+Gates = Mapping[str, Tensor]
+"""By the name of an edge, what its result is multiplied by: (B, 1, 1, 1) or a number."""
+NO_GATES: Gates = MappingProxyType({})
+Enlarge = Callable[[Tensor, Size], Tensor]
+"""How maps (B, C, H, W) are brought to a larger size."""
+
+
+def enlarged(maps_BCHW: Tensor, size: Size) -> Tensor:
+    """The maps at a size, by bilinear interpolation."""
+    if maps_BCHW.shape[-2:] == size:
+        return maps_BCHW
+    return F.interpolate(maps_BCHW, size=size, mode="bilinear", align_corners=False)
+
+
+class Fabric(nn.Module):
+    """The network that a graph describes.
+
+    Images are float tensors (batch, image channels, height, width); answers are logits,
+    (batch, classes) for classification and (batch, classes, height, width) for segmentation.
+    It can run any restriction of its own graph with the same weights.
+    Raises GraphError for a graph that breaks a law.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), classes=3)).eval()
+    >>> fabric(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = check(graph)
+        self.walk = graph.walk
+        first = graph.node(graph.entry.place).channels
+        self.entry = layer(graph.entry.operator, graph.entry.image_channels, first)
+        self.edges = nn.ModuleDict()
+        for edge in {edge.weights: edge for edge in graph.edges}.values():
+            before, target = graph.node(edge.source).channels, graph.node(edge.target)
+            after = before if target.join == "concatenation" else target.channels
+            self.edges[edge.weights] = layer(edge.operator, before, after)
+        self.nodes = nn.ModuleDict(
+            {str(node.place): layer(node.then, node.channels, node.channels) for node in graph.nodes}
+        )
+        self.heads = nn.ModuleDict({head.name: _HeadLayer(graph, head) for head in graph.heads})
+
+    def forward(self, images_BCHW: Tensor, graph: Graph | None = None) -> Tensor:
+        """Logits of the last exit of the whole graph, or of a restriction of it."""
+        return self.forward_exits(images_BCHW, graph)[-1]
+
+    def forward_exits(
+        self, images_BCHW: Tensor, graph: Graph | None = None, gates: Gates = NO_GATES
+    ) -> tuple[Tensor, ...]:
+        """Logits of every exit, the earliest first.
+
+        A restriction that takes channels from a concatenation runs on slices of the weights; running
+        statistics of norms that were sliced are then not updated in training.
+        """
+        if graph is not None and not self._has_all_channels_of(graph):
+            return self._run_sliced(images_BCHW, graph, gates)
+        walk, heads = (self.walk, self.graph.heads) if graph is None else (graph.walk, graph.heads)
+        sizes = map_sizes(images_BCHW, walk)
+        responses: dict[Place, Tensor] = {}
+        logits: list[Tensor] = []
+        for step in walk:
+            responses[step.place] = self.respond(step, responses, images_BCHW, sizes, gates)
+            logits += [self.answer(heads[exit_], responses, sizes[0]) for exit_ in step.exits]
+            for place in step.done:
+                del responses[place]
+        return tuple(logits)
+
+    def forward_features(self, images_BCHW: Tensor, places: Collection[Place] = ()) -> dict[str, Tensor]:
+        """The responses at some places, or of those that the last head reads, by the name of the place."""
+        wanted = places or self.graph.head.reads
+        sizes = map_sizes(images_BCHW, self.walk)
+        responses: dict[Place, Tensor] = {}
+        for step in self.walk:
+            responses[step.place] = self.respond(step, responses, images_BCHW, sizes)
+            for place in step.done:
+                if place not in wanted:
+                    del responses[place]
+        return {str(place): responses[place] for place in wanted}
+
+    def respond(
+        self,
+        step: Step,
+        responses: Mapping[Place, Tensor],
+        images_BCHW: Tensor,
+        sizes: Mapping[int, Size],
+        gates: Gates = NO_GATES,
+    ) -> Tensor:
+        """The response of one place, from those before it."""
+        joined = self.joined(step, responses, images_BCHW, sizes, gates)
+        response: Tensor = self.nodes[str(step.place)](joined, sizes[step.place.scale])
+        return response
+
+    def joined(
+        self,
+        step: Step,
+        responses: Mapping[Place, Tensor],
+        images_BCHW: Tensor,
+        sizes: Mapping[int, Size],
+        gates: Gates = NO_GATES,
+    ) -> Tensor:
+        """What arrives at one place, added or concatenated."""
+        size = sizes[step.place.scale]
+        arriving = []
+        for name, weights, source in step.arriving:
+            result = self.edges[weights](responses[source], size)
+            arriving.append(result * gates[name] if name in gates else result)
+        if step.place == self.graph.entry.place:
+            arriving.append(self.entry(images_BCHW, size))
+        return _joined(arriving, step.join)
+
+    def answer(self, head: Head, responses: Mapping[Place, Tensor], image: Size, enlarge: Enlarge = enlarged) -> Tensor:
+        """The logits of one head."""
+        read = {str(place): responses[place] for place in head.reads}
+        logits: Tensor = self.heads[head.name](read, image, enlarge)
+        return logits
+
+    def _has_all_channels_of(self, graph: Graph) -> bool:
+        return all(node.channels == self.graph.node(node.place).channels for node in graph.nodes)
+
+    def _run_sliced(self, images_BCHW: Tensor, graph: Graph, gates: Gates) -> tuple[Tensor, ...]:
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        weights = inherited(own, self.graph, graph, remaining(self.graph, graph, {}))
+        runner = _skeleton(graph).to(images_BCHW.device).train(self.training)
+        named = {f"fabric.{name}": weight for name, weight in weights.items()}
+        answers: tuple[Tensor, ...] = torch.func.functional_call(runner, named, (images_BCHW, gates))
+        return answers
+
+
+class EveryExit(nn.Module):
+    """A fabric whose answer is that of every exit, as training needs it."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        super().__init__()
+        self.fabric = fabric
+
+    def forward(self, images_BCHW: Tensor, gates: Gates = NO_GATES) -> tuple[Tensor, ...]:
+        """Logits of every exit, the earliest first."""
+        return self.fabric.forward_exits(images_BCHW, gates=gates)
+
+
+@lru_cache(maxsize=8)
+def _skeleton(graph: Graph) -> EveryExit:
+    """A fabric to be run with weights that are given."""
+    return EveryExit(Fabric(graph))
+
+
+def _joined(arriving: list[Tensor], join: Join) -> Tensor:
+    if len(arriving) == 1:
+        return arriving[0]
+    return torch.cat(arriving, 1) if join == "concatenation" else added(arriving)
+
+
+def map_sizes(images_BCHW: Tensor, walk: tuple[Step, ...]) -> dict[int, Size]:
+    """Height and width of the maps at every scale of a walk, and of the images at scale 0.
+
+    An even side is halved without rounding, so that a symbolic multiple stays one under torch.export.
+
+    >>> from convfabric.weavers import weave
+    >>> map_sizes(torch.zeros(1, 3, 9, 8), weave("fabric-tiny", size=(9, 8)).walk)
+    {0: (9, 8), 1: (5, 4), 2: (3, 2), 16: (1, 1)}
+    """
+    return sizes_from((images_BCHW.shape[-2], images_BCHW.shape[-1]), walk)
+
+
+def sizes_from(image: Size, walk: tuple[Step, ...]) -> dict[int, Size]:
+    """The same for images of a height and width."""
+    sizes: dict[int, Size] = {0: image}
+    for scale in range(max(step.place.scale for step in walk if step.place.scale < POINT)):
+        sizes[scale + 1] = (_half(sizes[scale][0]), _half(sizes[scale][1]))
+    return sizes | {POINT: (1, 1)}
+
+
+def _half(side: int) -> int:
+    return side // 2 if side % 2 == 0 else side // 2 + 1
+
+
+class _HeadLayer(nn.Module):
+    """One linear map per response read, their results added; weights (K, C) by the name of the place."""
+
+    def __init__(self, graph: Graph, head: Head) -> None:
+        super().__init__()
+        self.task = head.task
+        linear = {str(place): graph.node(place).channels for place in head.reads if head.linear}
+        self.reads = nn.ModuleDict({name: nn.Linear(count, head.classes, bias=False) for name, count in linear.items()})
+        for weight in self.reads.parameters():
+            nn.init.normal_(weight, std=0.01)
+        self.bias = nn.Parameter(torch.zeros(head.classes)) if head.linear else None
+
+    def forward(self, responses: dict[str, Tensor], image: Size, enlarge: Enlarge) -> Tensor:
+        if self.task == "classification":
+            logits_BK = added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
+            return logits_BK if self.bias is None else logits_BK + self.bias
+        maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
+        finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
+        logits_BKHW = added([enlarge(m, finest) for m in maps_BKHW])
+        return enlarge(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
+
+    def _mapped(self, name: str, values_BC: Tensor) -> Tensor:
+        if self.bias is None:
+            return values_BC
+        mapped: Tensor = self.reads[name](values_BC)
+        return mapped
+
+    def _mapped_pixels(self, name: str, response_BCHW: Tensor) -> Tensor:
+        if self.bias is None:
+            return response_BCHW
+        weight_KC = self.reads[name].weight
+        assert isinstance(weight_KC, Tensor)
+        return F.conv2d(response_BCHW, weight_KC[:, :, None, None])

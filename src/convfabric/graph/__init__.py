@@ -1,0 +1,18 @@
+"""A network is a graph on a grid of layers × scales: the frozen value, and what is asked of it."""
+
+from convfabric.graph.structure import (
+    NORM_AND_RELU,
+    POINT,
+    Edge,
+    Entry,
+    Graph,
+    Head,
+    Join,
+    Node,
+    Place,
+    Step,
+    Task,
+    tied,
+)
+
+__all__ = ["NORM_AND_RELU", "POINT", "Edge", "Entry", "Graph", "Head", "Join", "Node", "Place", "Step", "Task", "tied"]

@@ -1,0 +1,136 @@
+"""A graph written down as JSON, and read back: the two are equal, unknown keys are refused."""
+
+import dataclasses
+import json
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from convfabric.errors import ArchiveError
+from convfabric.graph.laws import check
+from convfabric.graph.structure import Graph
+from convfabric.operators import Operator
+
+Record = TypeVar("Record")
+FORMAT = 2
+"""Raised whenever what is written changes meaning."""
+
+
+@cache
+def _operator_kinds() -> dict[str, type[Operator]]:
+    kinds: dict[str, type[Operator]] = {}
+    fresh: list[type[Operator]] = list(Operator.__subclasses__())
+    while fresh:
+        kind = fresh.pop()
+        fresh.extend(kind.__subclasses__())
+        if dataclasses.is_dataclass(kind):
+            kinds[kind.__name__] = kind
+    return kinds
+
+
+def written(value: object) -> Any:
+    """Plain lists, dicts, numbers and strings for any record of ours.
+
+    >>> from convfabric.operators import Conv
+    >>> written(Conv(kernel=1))
+    {'operator': 'Conv', 'kernel': 1, 'stride': 1, 'dilation': 1, 'groups': 1, 'bias': True}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = {"operator": type(value).__name__} if isinstance(value, Operator) else {}
+        return kind | {f.name: written(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [written(item) for item in value]
+    return value
+
+
+def read(kind: Any, value: Any, where: str) -> Any:
+    """The record of a kind that :func:`written` gave; ArchiveError names the spot that does not fit.
+
+    >>> from convfabric.operators import Conv
+    >>> read(Operator, {"operator": "Conv", "kernel": 1}, "entry")
+    Conv(kernel=1, stride=1, dilation=1, groups=1, bias=True)
+    """
+    if kind is Operator:
+        kind, value = _operator_kind(value, where)
+    if get_origin(kind) in (Union, UnionType):
+        kind = _fitting(get_args(kind), value)
+    if value is None and kind is NoneType:
+        return None
+    if dataclasses.is_dataclass(kind):
+        return _read_record(kind, value, where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ArchiveError(f"{where}: found {value!r}, expected a list.")
+        return tuple(read(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    fits = value in get_args(kind) if get_origin(kind) is Literal else type(value) is kind
+    if not (fits or (kind is float and type(value) is int)):
+        raise ArchiveError(f"{where}: found {value!r}, expected {getattr(kind, '__name__', kind)}.")
+    return value
+
+
+def _fitting(kinds: tuple[Any, ...], value: Any) -> Any:
+    """Of several kinds the one that a value is written as: nothing, a list, a record or a number."""
+    shape = {type(None): NoneType, list: tuple, dict: dict}.get(type(value), type(value))
+    same = (k for k in kinds if k is shape or get_origin(k) is shape or (shape is dict and dataclasses.is_dataclass(k)))
+    return next(same, kinds[0])
+
+
+def _operator_kind(value: Any, where: str) -> tuple[type[Operator], Any]:
+    if not isinstance(value, dict) or value.get("operator") not in _operator_kinds():
+        known = ", ".join(sorted(_operator_kinds()))
+        found = value.get("operator") if isinstance(value, dict) else value
+        raise ArchiveError(f"{where}: found operator {found!r}, known are {known}.")
+    return _operator_kinds()[value["operator"]], {k: v for k, v in value.items() if k != "operator"}
+
+
+def _read_record(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ArchiveError(f"{where}: found {value!r}, expected the fields of {kind.__name__}.")
+    hints = get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - names):
+        raise ArchiveError(
+            f"{where}: unknown key {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(names))}."
+        )
+    try:
+        return kind(**{name: read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    except (TypeError, ValueError) as fault:
+        if isinstance(fault, ArchiveError):
+            raise
+        raise ArchiveError(f"{where}: {fault}") from None
+
+
+def to_text(value: object) -> str:
+    """A record of ours as JSON text, with the number of the format."""
+    return json.dumps({"format": FORMAT} | written(value), indent=1)
+
+
+def from_text(kind: type[Record], text: str, where: str) -> Record:
+    """The record that :func:`to_text` wrote; ArchiveError says what does not fit, and where."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as fault:
+        raise ArchiveError(f"{where}: not JSON ({fault}).") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else document
+        raise ArchiveError(f"{where}: found format {found!r}, this version reads {FORMAT}.")
+    record: Record = read(kind, {key: value for key, value in document.items() if key != "format"}, where)
+    return record
+
+
+def graph_to_json(graph: Graph) -> str:
+    """The graph as JSON text."""
+    return to_text(graph)
+
+
+def graph_from_json(text: str, where: str = "graph") -> Graph:
+    """The graph that :func:`graph_to_json` wrote, checked against every law.
+
+    Raises ArchiveError for text that is not such a graph, GraphError for one that breaks a law.
+
+    >>> from convfabric.weavers import Trellis, weave_trellis
+    >>> graph = weave_trellis(Trellis(layers=2, scales=2, channels=4, operators="block"))
+    >>> graph_from_json(graph_to_json(graph)) == graph
+    True
+    """
+    return check(from_text(Graph, text, where))

@@ -1,0 +1,63 @@
+"""How many steps several machines need for one image: the distributed cost of Budgeted Super Networks.
+
+Greedy, as in Veniat & Denoyer 2018, section 4: whatever is ready starts, in topological order, as long as a machine
+is free; every convolution, addition and classifier takes one step, an identity none.
+"""
+
+from collections.abc import Iterator
+
+from convfabric.graph.structure import Graph
+from convfabric.graph.subnetworks import free
+
+Task = str
+"""The name of an edge, of a place where responses are added, of the entry or of a head."""
+
+
+def parallel_steps(graph: Graph, workers: int) -> int:
+    """Steps until every head has answered, on so many machines.
+
+    >>> from convfabric.weavers import Trellis, weave_trellis
+    >>> chain = weave_trellis(Trellis(layers=3, scales=1, channels=4))
+    >>> parallel_steps(chain, 1), parallel_steps(chain, 8)
+    (4, 4)
+    """
+    needs = {task: set(before) for task, before in _tasks(graph)}
+    costly = {task for task in needs if not _passes(graph, task)}
+    waiting, steps = list(needs), 0
+    done: set[Task] = set()
+    while waiting:
+        _finish_free(waiting, done, needs, costly)
+        started = [task for task in waiting if task in costly and needs[task] <= done][:workers]
+        done |= set(started)
+        waiting = [task for task in waiting if task not in done]
+        steps += bool(started)
+    return steps
+
+
+def _finish_free(waiting: list[Task], done: set[Task], needs: dict[Task, set[Task]], costly: set[Task]) -> None:
+    """Everything that takes no step and whose sources are there; in topological order once is enough."""
+    for task in waiting:
+        if task not in costly and needs[task] <= done:
+            done.add(task)
+
+
+def _tasks(graph: Graph) -> Iterator[tuple[Task, list[Task]]]:
+    """Every task with those that it waits for, in topological order."""
+    yield "entry", []
+    for place in graph.order:
+        arriving = graph.arriving(place)
+        for edge in arriving:
+            yield edge.name, [str(edge.source)]
+        yield str(place), [*(edge.name for edge in arriving), *(["entry"] if place == graph.entry.place else [])]
+    for head in graph.heads:
+        yield head.name, [str(place) for place in head.reads]
+
+
+def _passes(graph: Graph, task: Task) -> bool:
+    """Whether a task takes no step: an identity, or a node where a single response arrives."""
+    single = {
+        str(node.place)
+        for node in graph.nodes
+        if len(graph.arriving(node.place)) + (node.place == graph.entry.place) == 1
+    }
+    return task in single or any(edge.name == task and free(edge) for edge in graph.edges)

@@ -1,0 +1,1 @@
+"""The main jobs, as readable lists of steps."""

@@ -1,0 +1,238 @@
+"""One training, any budget: a network for each of several ceilings, a table, and a page with a slider.
+
+::
+
+    RUN/curve/latency_ms-2/    what a run folder has for its network: model.onnx, model.safetensors, record.json, ...
+    RUN/curve.csv  RUN/curve.html
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from convfabric.choice import Budget, budget_from
+from convfabric.data.imageset import ImageSet
+from convfabric.environment import machine, versions
+from convfabric.errors import SettingError
+from convfabric.fabric.archive import load_fabric, write_atomically
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph
+from convfabric.pipeline.steps import Listener, cutter_of, network_step, reopened, surveyed
+from convfabric.report.curve_page import Dot, Point, curve_page
+from convfabric.report.pages import figure_name, said_macs, said_share
+from convfabric.runs.folder import (
+    CONFIG,
+    CURVE_PAGE,
+    CURVE_TABLE,
+    Facts,
+    begin,
+    changes,
+    is_exported,
+    note,
+    noted,
+    recut,
+)
+from convfabric.runs.job import Job, read_config, settings_of
+
+KINDS = ("latency_ms", "macs", "params")
+DOT_COLUMNS = ["name", "latency_ms", "score"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network of a curve: the job that makes it, the run, and the folder where it is kept."""
+
+    job: Job
+    run: Path
+    folder: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether the same job has begun it, wherever its data lay, from the fabric that the run now has."""
+        config = self.folder / CONFIG
+        now = settings_of(self.job)
+        same = config.is_file() and read_config(config) | {"data": now["data"]} == now
+        return same and _is_of(self.folder, self.run)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is there already, made by the same job."""
+        return self.begun and is_exported(self.folder)
+
+
+def _is_of(folder: Path, run: Path) -> bool:
+    """Whether what is in a folder was cut from the fabric that a run now has, not from one before."""
+    return bool(noted(folder).get("fabric") == noted(run)["fabric"])
+
+
+def curve(
+    run: str | Path,
+    kind: str,
+    amounts: Sequence[float | str] | float | str,
+    *,
+    against: str | Path | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> list[Facts]:
+    """A network for each amount of ``latency_ms``, ``macs`` or ``params``, cut from the trained fabric of a run.
+
+    Amounts are numbers or shares such as "25%", or one of them. Networks that an earlier call with the same settings
+    made are kept, unless ``force``; one that it was stopped in goes on. ``against`` is a CSV file (name, latency_ms,
+    score from 0 to 1) of other networks to be drawn as dots. ``settings`` replace those of the run. Returns one row for
+    each network of the curve so far, the one of fewest MACs first; writes curve.csv and curve.html.
+    Raises BudgetError, before anything is cut, where an amount is below what the smallest sub-network takes,
+    SettingError where a network is there that was made with other settings, and DataError where the images are gone or
+    are not those that the fabric was trained on.
+    """
+    run, listener = Path(run), listener or Listener()
+    amounts = [amounts] if isinstance(amounts, float | int | str) else amounts
+    asked = [_member(run, kind, amount, settings) for amount in amounts]
+    members = list({member.folder: member for member in asked}.values())
+    if not members:
+        raise SettingError(f"{kind}: give one amount or more, such as 0.5 1 2 4.")
+    dots = read_dots(Path(against)) if against else []
+    _check_others(members, force)
+    fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
+    _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
+    every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
+    found = sorted(every, key=taken)
+    rows = [row_of(folder) for folder in found]
+    _write(run, rows, [_point(folder) for folder in found], dots, fabric.graph)
+    return rows
+
+
+def taken(folder: Path) -> tuple[float, list[float]]:
+    """What the network in a folder takes, and was allowed to."""
+    record = noted(folder)
+    return record["network"]["macs"], sorted(record["budget"].values())
+
+
+def _check_others(members: Sequence[Member], force: bool) -> None:
+    """SettingError where a finished network of the same fabric would have to be made anew with other settings."""
+    for member in members:
+        if not force and not member.begun and _is_of(member.folder, member.run) and is_exported(member.folder):
+            now = settings_of(member.job)
+            _, said = changes(read_config(member.folder / CONFIG) | {"data": now["data"]}, now)
+            raise SettingError(f"{member.folder}: made with {said}; --force makes it anew.")
+
+
+def _member(run: Path, kind: str, amount: float | str, settings: dict[str, Any]) -> Member:
+    if kind not in KINDS:
+        raise SettingError(f"{kind}: a curve runs over {', '.join(KINDS)}.")
+    ceiling = budget_from({kind: amount}).ceilings.get(kind)
+    if ceiling is None:
+        raise SettingError(f"{kind}=None: give a number above 0, or a share such as 25%.")
+    without = dict.fromkeys(asdict(Budget()))
+    job = recut(run, without | settings | {kind: ceiling})
+    said = ceiling if isinstance(ceiling, str) else f"{ceiling:g}"
+    return Member(job=job, run=run, folder=run / "curve" / f"{kind}-{said.replace('%', 'percent')}")
+
+
+def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: ImageSet, listener: Listener) -> None:
+    """The networks that are not there yet; no amount is tried where one of them is out of reach."""
+    if not members:
+        return
+    found = surveyed(fabric.graph, members[0].job, data, listener, [member.job.budget for member in members])
+    cutter = cutter_of(run, fabric, members[0].job, data, listener, found)
+    for number, member in enumerate(members, 1):
+        listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
+        same = member.begun and not member.done
+        begin(member.folder, member.job, force=not same, resume=same)
+        note(member.folder, data=noted(run)["data"], fabric=noted(run)["fabric"])
+        network_step(member.folder, member.job, data, listener, resume=same, cutter=cutter, run=run)
+
+
+def row_of(folder: Path) -> dict[str, str]:
+    """What a table says of the network in a folder: what it was to take, takes, and answers at each stage."""
+    record = noted(folder)
+    network, latency = record["network"], record["exported"]["latency"]
+    return {
+        "budget": _said_budget(record),
+        figure_name(record): said_share(network["score"]),
+        "measured ms": f"{latency['median_ms']:.3f}",
+        "quartiles apart": f"{latency['spread_ms']:.3f}",
+        "threads": str(latency["threads"]),
+        "predicted ms": f"{network['predicted_ms']:.3f}",
+        "M MACs": f"{network['macs'] / 1e6:.2f}",
+        "k parameters": f"{network['parameters'] / 1e3:.1f}",
+        "edges": str(network["edges"]),
+        "just cut": said_share(network["as_cut"]),
+        "refreshed": said_share(network["refreshed"]),
+    }
+
+
+def _said_budget(record: Facts) -> str:
+    """What was asked for, and of a share first what it came to.
+
+    >>> _said_budget({"asked": "50% of the fabric's ms", "budget": {"latency_ms": 0.25}})
+    "0.25 ms (50% of the fabric's)"
+    """
+    asked: str = record["asked"]
+    return f"{Budget(**record['budget'])} ({asked.split()[0]} of the fabric's)" if "%" in asked else asked
+
+
+def _point(folder: Path) -> Point:
+    record, graph = noted(folder), load_fabric(folder)[0].graph
+    network = record["network"]
+    score = network["score"]
+    return Point(
+        name=_said_budget(record),
+        milliseconds=record["exported"]["latency"]["median_ms"],
+        score=score["accuracy"] if score["miou"] is None else score["miou"],
+        measured=record["exported"]["said"],
+        about=(
+            f"{said_macs(network['macs'])}, {network['parameters'] / 1e3:.0f} k parameters, {network['edges']} edges; "
+            f"just cut {said_share(network['as_cut'])}, refreshed {said_share(network['refreshed'])}"
+        ),
+        edges=tuple(sorted(graph.edge_names)),
+        channels={str(node.place): node.channels for node in graph.nodes},
+    )
+
+
+def read_dots(file: Path) -> list[Dot]:
+    """Networks of other kinds in a CSV file; SettingError names the line that cannot be read."""
+    if not file.is_file():
+        raise SettingError(f"{file}: no such file.")
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise SettingError(f"{file}: not UTF-8 at byte {fault.start}; save it as CSV in UTF-8.") from None
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    if missing := [name for name in DOT_COLUMNS if name not in (table.fieldnames or ())]:
+        said = f"no column {', '.join(missing)}; {', '.join(DOT_COLUMNS)} are needed, with commas between them"
+        raise SettingError(f"{file}: {said}.")
+    return [_dot(file, table.line_num, row) for row in table]
+
+
+def _dot(file: Path, line: int, row: dict[str, str]) -> Dot:
+    try:
+        found = Dot(name=row["name"], milliseconds=float(row["latency_ms"]), score=float(row["score"]))
+    except (TypeError, ValueError):
+        found = Dot(name="", milliseconds=0.0, score=0.0)
+    if not (0 < found.milliseconds < float("inf") and 0 <= found.score <= 1):
+        said = ", ".join(str(row[name]) for name in DOT_COLUMNS)
+        raise SettingError(
+            f"{file}, line {line}: {said}; milliseconds above 0 and a score from 0 to 1 (0.5 is 50 %) are needed."
+        )
+    return found
+
+
+def _write(
+    run: Path, rows: Sequence[dict[str, str]], points: Sequence[Point], dots: Sequence[Dot], whole: Graph
+) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(run / CURVE_TABLE, text.getvalue())
+    record = noted(run)
+    fabric = f"the fabric itself: {said_share(record['fabric']['score'])}, {said_macs(record['fabric']['macs'])}"
+    said = [fabric, *(f"{point.name}: {point.measured}" for point in points)]
+    conditions = [*said, *(f"{name}: {value}" for name, value in (machine() | versions()).items())]
+    heading = [list(rows[0]), *(list(row.values()) for row in rows)]
+    content = curve_page(record["data"]["name"], figure_name(record), whole, points, dots, heading, conditions)
+    write_atomically(run / CURVE_PAGE, content)

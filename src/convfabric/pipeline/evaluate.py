@@ -1,0 +1,145 @@
+"""A finished run on other images: scored on a data set, or answering for single files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from convfabric.data.imageset import HeldSplit, ImageSet, Split
+from convfabric.data.layouts import SPLIT_NAMES
+from convfabric.data.opening import open_data
+from convfabric.data.reading import fitted_array, read_picture
+from convfabric.errors import DataError
+from convfabric.evaluation.early_exit import answer_early, anytime_facts
+from convfabric.evaluation.scoring import Score, score
+from convfabric.fabric.archive import Passport, load_fabric
+from convfabric.runs.folder import check_data_there, job_of, noted
+
+DEFAULT_SPLITS = ("test", "all", "val", "train")
+"""The first that is there is scored where none is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a network answers on one split."""
+
+    split: str
+    score: Score
+    anytime: dict[str, Any] | None
+    """Of several exits the score and cost of each, see :func:`convfabric.evaluation.early_exit.anytime_facts`; needs a val split."""
+    own: bool
+    """Whether the data are those of the run, wherever they lie."""
+
+    @property
+    def trained_on(self) -> bool | None:
+        """Whether images that the network was trained on are among them; of other data it is not known."""
+        return self.split in ("train", "all") if self.own else None
+
+
+def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
+    """How a run's network answers on a split.
+
+    Without a source the run's own data are used. Where a source holds the same images, moved or copied, they are split
+    as they were for the run; the split "all" is every image of data without splits. Classes are matched by name.
+    Raises DataError for a class the network does not know, a split that is not there, or data of its own that are gone
+    or have changed.
+    """
+    network, papers = load_fabric(run)
+    if source is None:
+        check_data_there(run, job_of(run), "name a folder of other images")
+    data, own = _opened(run, source or job_of(run).data, papers, whole=split == "all")
+    if source is None and not own:
+        raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
+    name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
+    if name not in data.splits:
+        raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
+    found = score(network, matched(data, papers, name), name)
+    several = len(network.graph.heads) > 1 and source is None
+    anytime = anytime_facts(network, data, name) if several else None
+    return Evaluation(split=name, score=found, anytime=anytime, own=own)
+
+
+def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[ImageSet, bool]:
+    """The data that a source names, and whether they are the run's: then split as for it, unless all are wanted."""
+    preprocessing, before = papers.preprocessing, noted(run)["data"]
+    options = replace(
+        job_of(run).options,
+        size=preprocessing.size,
+        fitting=preprocessing.fitting,
+        ignore=papers.ignore,
+        read_as="grey" if preprocessing.channels == 1 else "colour",
+    )
+    data = open_data(source, options, draw=False)
+    if data.digest == before["digest"] or sum(map(len, data.splits.values())) != sum(before["images"].values()):
+        return data, data.digest == before["digest"]
+    drawn = open_data(source, options)
+    own = drawn.digest == before["digest"]
+    return (drawn if own and not whole else data), own
+
+
+def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
+    """The data with the network's preprocessing, and with labels that count its classes."""
+    seen: Split = data.splits[split]
+    if data.task != papers.graph.head.task:
+        raise DataError(f"{data.name}: data for {data.task}, the network does {papers.graph.head.task}.")
+    if data.task == "segmentation" and len(data.classes) > len(papers.classes):
+        raise DataError(f"{data.name}: masks of {len(data.classes)} classes; the network knows {len(papers.classes)}.")
+    if data.task == "classification" and data.classes != papers.classes:
+        if unknown := sorted(set(data.classes) - set(papers.classes)):
+            raise DataError(
+                f"{data.name}: class {unknown[0]} is unknown; the network knows {', '.join(papers.classes)}."
+            )
+        place = torch.tensor([papers.classes.index(name) for name in data.classes])
+        if not isinstance(seen, HeldSplit):
+            raise DataError(f"{data.name}: classes {data.classes}; a set this large needs exactly {papers.classes}.")
+        seen = HeldSplit(seen.images_BCHW, place[seen.targets])
+    return replace(data, classes=papers.classes, preprocessing=papers.preprocessing, splits={split: seen})
+
+
+def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
+    """From an image file to its class and probability, or the path of the mask written into the present folder.
+
+    Of several exits the first confident one answers, by the thresholds that were exported. What is returned raises
+    DataError for a file that is no image.
+    """
+    network, papers = load_fabric(run)
+    preprocessing = papers.preprocessing
+    anytime = noted(run).get("anytime") or {}
+    limits = anytime.get("recommended", {}).get("limits")
+    if preprocessing.channels not in (1, 3):
+        raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
+
+    def predict(path: Path) -> dict[str, Any]:
+        array, _ = read_picture(path, preprocessing.channels)
+        pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())
+        prepared, left = preprocessing.normalised(pixels.permute(2, 0, 1)[None]), {}
+        if limits:
+            stopped = answer_early(network, prepared, limits)
+            logits, left = stopped.logits_BK[0], {"exit": int(stopped.exits_B[0]) + 1}
+        else:
+            with torch.inference_mode():
+                logits = network(prepared)[0]
+        if papers.graph.head.task == "classification":
+            odds = logits.softmax(0)
+            best = int(odds.argmax())
+            named = {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
+            return named | left
+        mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
+        if preprocessing.fitting == "stretch":
+            mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
+        return {"image": str(path), "mask": str(_written(mask, path))}
+
+    return predict
+
+
+def _written(mask: Image.Image, path: Path) -> Path:
+    """The mask in the present folder, under a name that no file has yet."""
+    file, number = Path(f"{path.stem}.mask.png"), 1
+    while file.exists():
+        number += 1
+        file = Path(f"{path.stem}.mask-{number}.png")
+    mask.save(file)
+    return file

@@ -1,0 +1,88 @@
+"""The pictures of a report, taken from what a network answers, and the page around them."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from convfabric.data.imageset import ImageSet, in_order
+from convfabric.environment import machine, versions
+from convfabric.evaluation.scoring import answers
+from convfabric.fabric.archive import Passport, write_atomically
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph
+from convfabric.report.drawing import draw
+from convfabric.report.pages import Picture, page
+from convfabric.report.pictures import as_colours, as_picture
+from convfabric.report.plots import curves, exit_curve
+
+MOST_ERRORS, MOST_MASKS = 2000, 12
+BATCH = 64
+
+
+def write_report(
+    folder: Path, record: Mapping[str, Any], whole: Graph, network: Fabric, papers: Passport, data: ImageSet
+) -> Path:
+    """``report.html`` in a run folder."""
+    taken = _errors(network, data) if data.task == "classification" else _masks(network, data)
+    with (folder / "metrics.csv").open(newline="") as lines:
+        rows = [_numbers(row) for row in csv.DictReader(lines)]
+    facts = {"training ran in": record["fabric"].get("plan", "unknown"), **machine(), **versions()}
+    conditions = [f"{name}: {value}" for name, value in facts.items()]
+    drawing = draw(whole, papers.graph, record["worth"])
+    exits = exit_curve(record["anytime"]) if (record.get("anytime") or {}).get("budgeted") else ""
+    content = page(record, drawing, curves(rows), list(taken), conditions, exits)
+    write_atomically(folder / "report.html", content)
+    write_atomically(folder / "network.svg", drawing)
+    return folder / "report.html"
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
+    return {k: v if k == "stage" or v == "" else float(v) for k, v in row.items()}
+
+
+def _errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    """Every image of the judging split that is answered wrong, as *prediction (truth)*; 2,000 at most."""
+    return islice(_all_errors(network, data), MOST_ERRORS)
+
+
+def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    split = data.splits[data.verdict]
+    pixels = split.batches(in_order(len(split), BATCH))
+    for (images, _), (logits, targets) in zip(pixels, answers(network, data, split, BATCH), strict=True):
+        guesses = logits.argmax(1)
+        for wrong in (guesses != targets).nonzero().flatten().tolist():
+            guess, truth = data.classes[int(guesses[wrong])], data.classes[int(targets[wrong])]
+            yield as_picture(_shown(images[wrong]), f"{guess} ({truth})", 64)
+
+
+def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    """Images evenly taken from the judging split, each beside its truth and its prediction."""
+    split = data.splits[data.verdict]
+    stride = max(1, len(split) // MOST_MASKS)
+    palette = _palette(len(data.classes))
+    pixels = split.batches(in_order(len(split), 1))
+    for (image, _), (logits, targets) in islice(
+        zip(pixels, answers(network, data, split, 1), strict=True), 0, stride * MOST_MASKS, stride
+    ):
+        truth, guess = targets[0].numpy(), logits[0].argmax(0).numpy()
+        void = (truth == data.ignore)[..., None]
+        maps = [np.where(void, 0, palette[np.minimum(m, len(palette) - 1)]).astype(np.uint8) for m in (truth, guess)]
+        yield as_picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
+
+
+def _shown(image_CHW: Tensor) -> Any:
+    """uint8 (height, width, 3) of an image with any number of channels."""
+    return as_colours(image_CHW.permute(1, 2, 0).numpy())
+
+
+def _palette(classes: int) -> Any:
+    """Colours of even lightness, uint8 (classes, 3)."""
+    from matplotlib import colormaps
+
+    shades = colormaps["turbo"](np.linspace(0.05, 0.95, classes))[:, :3]
+    return (255 * shades).astype(np.uint8)

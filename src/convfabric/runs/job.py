@@ -1,0 +1,268 @@
+"""Everything one ``fit`` needs, as one flat set of settings: what ``config.yaml`` holds and ``--set`` changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from convfabric.choice import Budget, budget_from
+from convfabric.data.options import DataOptions
+from convfabric.errors import SettingError
+from convfabric.graph import Graph, Task
+from convfabric.operators import Size
+from convfabric.graph.rewrites import find_prior
+from convfabric.training.recipe import Recipe
+from convfabric.setting_values import accepted_value, parsed_size
+from convfabric.weavers import DEFAULT, FAMILIES, find_preset, weave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """What happens to the fabric between training and export."""
+
+    network: str = DEFAULT
+    """A preset's or a family's name."""
+    worth: Literal["loss-change", "mean-squared-weight", "random"] = "loss-change"
+    """By what edges are weighed."""
+    search: Literal["evolution", "worth", "exact"] = "evolution"
+    """How a network within the budget is chosen. evolution: many are tried on validation images with the weights
+    they inherit, edges and widths. worth: edges go by worth for cost. exact: the edges of largest total worth."""
+    trials: int = 64
+    """Sub-networks that the evolution tries."""
+    rounds: int = 4
+    """Cuts by worth, each weighed anew, on the way to the budget."""
+    finetune: float = 0.5
+    """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
+    finetune_lr: float = 0.4
+    """Learning rate of fine-tuning, as a share of the training's."""
+    finetune_distil: float = 0.0
+    """Share of the loss of fine-tuning that follows the fabric; the rest follows the labels."""
+    threads: int = 1
+    """Threads that latency is measured with."""
+    device: str = "auto"
+    """Where training runs: auto or cpu."""
+
+    def __post_init__(self) -> None:
+        find_preset(self.network)
+        for name, least in (("trials", 1), ("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
+        if not 0 <= self.finetune_distil <= 1:
+            raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
+        if self.device not in ("auto", "cpu"):
+            raise SettingError(f"device={self.device}: auto and cpu are known.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Data, network, training and budget."""
+
+    data: str
+    """A folder, a CSV table or a name."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of the network's family that replace the preset's."""
+    options: DataOptions = DataOptions()
+    recipe: Recipe = Recipe()
+    budget: Budget = Budget()
+    procedure: Procedure = Procedure()
+
+    def tuning(self, images: int, task: Task) -> Recipe:
+        """The recipe of fine-tuning, for so many training images."""
+        recipe, procedure = self.recipe.fitted(images, task), self.procedure
+        return recipe.changed(
+            epochs=max(1, round(recipe.epochs * procedure.finetune)),
+            lr=recipe.lr * procedure.finetune_lr,
+            distil=procedure.finetune_distil,
+            subnetworks=0,
+            gates="none",
+            seed=recipe.seed + 1,
+        )
+
+
+PURPOSE = ("task", "classes", "image_channels")
+"""What a network is for, where no data say it."""
+SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
+
+
+def known_settings(network: str = DEFAULT) -> list[str]:
+    """Every key that a configuration may have, for a network.
+
+    >>> "epochs" in known_settings(), "layers" in known_settings(), "layers" in known_settings("unet")
+    (True, True, False)
+    """
+    sections = (field.name for kind in SECTIONS.values() for field in fields(kind))
+    return ["data", *_numbers_of(network), *sections]
+
+
+def job_from(settings: Mapping[str, Any]) -> Job:
+    """The job that flat settings describe; SettingError for an unknown key or a value of another kind.
+
+    What is not said is as usual for the network.
+
+    >>> job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"}).options.size
+    (8, 16)
+    >>> [job_from({"data": "digits", **said}).recipe.lr for said in ({}, {"lr": 0.3}, {"optimiser": "adamw"})]
+    [0.2, 0.3, 0.0]
+    """
+    network = str(settings.get("network") or DEFAULT)
+    known = known_settings(network)
+    settings = {**_usual(network, settings), **settings}
+    if unknown := sorted(set(settings) - set(known)):
+        raise SettingError(f"{', '.join(unknown)}: unknown for {network}. {_meant(unknown[0], network)}")
+    if not (isinstance(settings.get("data"), str) and settings["data"].strip()):
+        raise SettingError("data: say which folder, CSV file or named set to use.")
+    parts: dict[str, Any] = {
+        name: kind(**_taken(kind, settings)) for name, kind in SECTIONS.items() if kind is not Budget
+    }
+    ceilings = {f.name: settings[f.name] for f in fields(Budget) if settings.get(f.name) is not None}
+    numbers = {name: value for name, value in settings.items() if name in _numbers_of(network) and value is not None}
+    return Job(
+        data=str(Path(settings["data"])),
+        numbers=network_numbers(network, numbers),
+        budget=budget_from(ceilings),
+        **parts,
+    )
+
+
+def _meant(unknown: str, network: str) -> str:
+    """What may be meant by an unknown setting: the one spelt nearly so, networks that have it, or else all there are.
+
+    >>> _meant("epoch", "unet"), _meant("growth", "unet")
+    ('Did you mean epochs?', 'Networks that have it: msdnet, densenet.')
+    """
+    if near := get_close_matches(unknown, known_settings(network), n=1):
+        return f"Did you mean {near[0]}?"
+    if others := [name for name in FAMILIES if unknown in _numbers_of(name)]:
+        return f"Networks that have it: {', '.join(others)}."
+    parts = {network: _numbers_of(network)} | {name: [f.name for f in fields(kind)] for name, kind in SECTIONS.items()}
+    return f"Known are {'; '.join('of ' + part + ' ' + ', '.join(names) for part, names in parts.items())}."
+
+
+def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is usual in the training of a network, where nothing is said that it would not go with."""
+    usual = dict(find_preset(network).training)
+    if settings.get("gates", "none") != "none":
+        return {}
+    if settings.get("optimiser", "sgd") != "sgd":
+        usual.pop("lr", None)
+    return usual
+
+
+def _numbers_of(network: str) -> list[str]:
+    return [*(field.name for field in fields(find_preset(network).numbers)), "prior"]
+
+
+def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked numbers of a network's family; SettingError for an unknown name, or a value it cannot have.
+
+    >>> network_numbers("trellis", {"layers": 5}), network_numbers("resnet", {"blocks": [1, 2]})
+    ({'layers': 5}, {'blocks': (1, 2)})
+    """
+    names = _numbers_of(network)
+    if unknown := sorted(set(settings) - set(names)):
+        raise SettingError(f"{', '.join(unknown)}: {network} has {', '.join(names)}.")
+    prior = {"prior": _value("prior", str, settings["prior"])} if settings.get("prior") else {}
+    usual = find_preset(network).numbers
+    changed = _taken(type(usual), settings)
+    _refuse_early(usual, changed, **prior)
+    return changed | prior
+
+
+def _refuse_early(usual: Any, changed: Mapping[str, Any], prior: str = "") -> None:
+    """SettingError for what no graph can be woven with, whatever the images are; they are not read yet."""
+    replace(usual, **changed)
+    if prior:
+        find_prior(prior)
+
+
+def _taken(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: _value(f.name, hints[f.name], settings[f.name]) for f in fields(kind) if f.name in settings}
+
+
+def _value(name: str, hint: Any, value: Any) -> Any:
+    """The value if it is of the kind; 240x180 may stand for a size."""
+    if hint == Size | None:
+        return None if value is None else parsed_size(value)
+    return accepted_value(name, hint, value)
+
+
+def network_from(name: str, size: str | None, changes: Sequence[str]) -> tuple[Graph, Size]:
+    """A network by name, and the size of its images; changes such as "layers=4" are of its family's numbers or purpose.
+
+    >>> graph, size = network_from("unet", "240x180", ["scales=4", "task=segmentation", "classes=11"])
+    >>> graph.head.task, graph.head.classes, size
+    ('segmentation', 11, (180, 240))
+    """
+    image = parsed_size(size) if size else find_preset(name).size
+    numbers = dict(parsed_setting(change) for change in changes)
+    purpose = {key: numbers.pop(key) for key in PURPOSE if key in numbers}
+    return weave(name, size=image, **purpose, **network_numbers(name, numbers)), image
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """The flat settings of a job; :func:`job_from` gives it back.
+
+    >>> job = job_from({"data": "digits", "epochs": 5, "macs": "25%", "size": "16x8"})
+    >>> job_from(settings_of(job)) == job
+    True
+    """
+    numbers = {name: list(value) if isinstance(value, tuple) else value for name, value in job.numbers.items()}
+    flat: dict[str, Any] = {"data": job.data, **numbers}
+    for section in SECTIONS:
+        part = getattr(job, section)
+        flat |= {f.name: getattr(part, f.name) for f in fields(part)}
+    if job.options.size:
+        flat["size"] = f"{job.options.size[1]}x{job.options.size[0]}"
+    return flat
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file; SettingError where it is not one flat mapping."""
+    if not file.is_file():
+        raise SettingError(f"{file}: no such file.")
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise SettingError(f"{file}: cannot be read as YAML ({fault}).") from None
+    if not isinstance(found, dict):
+        raise SettingError(f"{file}: expected lines of the form key: value.")
+    return found
+
+
+def written_config(job: Job) -> str:
+    """The job as YAML, one line a setting."""
+    return yaml.safe_dump(settings_of(job), sort_keys=False, allow_unicode=True)
+
+
+def parsed_setting(text: str) -> tuple[str, Any]:
+    """Name and value of "name=value", the value read as YAML would.
+
+    >>> parsed_setting("epochs=5"), parsed_setting("flip=false"), parsed_setting("lr=1e-2")
+    (('epochs', 5), ('flip', False), ('lr', 0.01))
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingError(f"--set {text}: give it as NAME=VALUE.")
+    try:
+        return name.strip(), float(value) if _is_exponent(value) else yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name.strip(), value
+
+
+def _is_exponent(value: str) -> bool:
+    """Whether it is a number such as 1e-2, which YAML takes for text."""
+    digits, letter, power = value.lower().partition("e")
+    return bool(letter) and digits.replace(".", "", 1).isdigit() and power.lstrip("+-").isdigit()
+
+
+def default_folder(data: str | Path) -> Path:
+    """The run folder where none was named.
+
+    >>> default_folder("photos/").as_posix()
+    'runs/photos'
+    """
+    return Path("runs") / (Path(data).resolve().stem or "run")

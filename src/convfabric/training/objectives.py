@@ -1,0 +1,145 @@
+"""What one step teaches: the whole fabric, the whole and parts of it, or the whole behind gates."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.execution.plans import Plan
+from convfabric.execution.runners import for_training
+from convfabric.execution.subnetworks import WithSubnetworks
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph
+from convfabric.graph.subnetworks import Sampler
+from convfabric.operators import Size
+from convfabric.training.gates import Gates
+from convfabric.training.losses import summed_loss
+from convfabric.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a step stands."""
+
+    dice: random.Random
+    """The same for a step however often the run was stopped before it."""
+    way: float
+    """Share of the training that is over."""
+
+
+class Lesson(Protocol):
+    """How a batch becomes a loss."""
+
+    model: nn.Module
+    """What is called, and wrapped where several processes train."""
+    own: nn.Module
+    """What is trained beside the fabric; has no parameters where nothing is."""
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+        """The loss of a batch; ``model`` is the lesson's, wrapped or not, ``taught`` a teacher's logits."""
+        ...
+
+    def judged(self) -> Graph:
+        """The part of the graph that is scored after an epoch."""
+        ...
+
+
+def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size) -> Lesson:
+    """The lesson that a recipe asks for; targets of the value ``void`` do not count."""
+    whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels)
+    if recipe.gates != "none":
+        return _Gated(fabric, recipe, whole, total, void, image)
+    if recipe.subnetworks:
+        return _WithParts(fabric, recipe, WithSubnetworks(fabric, whole, plan.kernels), total, image)
+    return _Whole(fabric, recipe, whole, total)
+
+
+Total = Callable[..., Tensor]
+"""The loss of exits, targets, a recipe, and what was ``taught``."""
+
+
+class _Whole:
+    """The fabric learns from labels, and from a teacher if there is one."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total) -> None:
+        self.fabric, self.recipe, self.model, self.total = fabric, recipe, whole, total
+        self.own: nn.Module = nn.Module()
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+        return self.total(model(images), targets, self.recipe, taught=taught)
+
+    def judged(self) -> Graph:
+        return self.fabric.graph
+
+
+class _WithParts:
+    """Sub-networks, drawn anew for each step, learn from the whole's answer in the same step.
+
+    Their losses are averaged, and taken at temperature 1: added up, those of the least able would drown the whole's.
+    """
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, model: WithSubnetworks, total: Total, image: Size) -> None:
+        self.fabric, self.recipe, self.total = fabric, recipe, total
+        self.model: nn.Module = model
+        self.own: nn.Module = nn.Module()
+        self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
+        self.narrowest = self.sampler.part(fabric.graph.edge_names, [0] * len(self.sampler.widths))
+        self.of_parts = recipe.changed(temperature=1.0)
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+        narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
+        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
+        whole, *parts = model(images, [*narrow, *drawn])
+        loss = self.total(whole, targets, self.recipe, taught=taught)
+        answered = whole[-1].detach().float()
+        for exits in parts:
+            loss = loss + self.total(exits, targets, self.of_parts, taught=answered) / len(parts)
+        return loss
+
+    def judged(self) -> Graph:
+        return self.fabric.graph
+
+
+class _Behind(nn.Module):
+    """A fabric whose edges are gated, image by image."""
+
+    def __init__(self, whole: nn.Module, gates: Gates) -> None:
+        super().__init__()
+        self.whole, self.gates = whole, gates
+
+    def forward(self, images_BCHW: Tensor, targets: Tensor, void: int, way: float) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Logits of every exit, and what the gates add to the loss."""
+        draw = self.gates.draw(len(images_BCHW))
+        exits: tuple[Tensor, ...] = self.whole(images_BCHW, self.gates.by_edge(draw))
+        losses = [F.cross_entropy(e.float(), targets, ignore_index=void, reduction="none") for e in exits]
+        each_B = sum((one.flatten(1).mean(1) if one.ndim > 1 else one for one in losses), torch.zeros(()))
+        return exits, self.gates.loss(draw, each_B, way)
+
+
+class _Gated:
+    """Edges are kept or not, image by image, and the gates learn which to keep."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, whole: nn.Module, total: Total, void: int, image: Size) -> None:
+        self.recipe, self.total = recipe, total
+        self.void = void
+        self.own: nn.Module = Gates(fabric.graph, recipe, image)
+        self.model: nn.Module = _Behind(whole, self.gates)
+
+    @property
+    def gates(self) -> Gates:
+        """The gates."""
+        assert isinstance(self.own, Gates)
+        return self.own
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+        exits, of_gates = model(images, targets, self.void, turn.way)
+        loss: Tensor = self.total(exits, targets, self.recipe, taught=taught) + of_gates
+        return loss
+
+    def judged(self) -> Graph:
+        return self.gates.chosen()
