@@ -19,11 +19,15 @@ from typing import Any
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.execution.allocation import keep_memory
+from convfabric.fabric.archive import load_fabric
 from convfabric.graph.costs import costs
+from convfabric.graph.json_format import written
 from convfabric.pipeline.budget_curve import curve
-from convfabric.pipeline.steps import Listener, fit, network_step
-from convfabric.runs.folder import begin, note, noted, recut
+from convfabric.pipeline.fit import fit, network_step
+from convfabric.progress import Listener
+from convfabric.runs.folder import begin, recut
 from convfabric.runs.job import job_from
+from convfabric.runs.record import read_record, update_record
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 
@@ -119,14 +123,15 @@ def cut_anew(run: Path, folder: Path, data: ImageSet, change: Mapping[str, Any])
     began = time.process_time()
     job = recut(run, dict(change))
     begin(folder, job, force=True)
-    note(folder, data=noted(run)["data"], fabric=noted(run)["fabric"])
-    network_step(folder, job, data, SILENT, run=run)
+    record = read_record(run)
+    update_record(folder, data=record.data, fabric=record.fabric)
+    network_step(folder, job, data, load_fabric(run / "fabric")[0], SILENT, run=run)
     (folder / "minutes.txt").write_text(str((time.process_time() - began) / 60))
 
 
 def row(name: str, folders: list[Path]) -> Row:
     """What the seeds of one variant came to."""
-    records = [noted(folder) for folder in folders]
+    records = [written(read_record(folder)) for folder in folders]
 
     def said(*keys: str) -> str:
         values = [100 * _found(record, keys) for record in records]
@@ -135,7 +140,7 @@ def row(name: str, folders: list[Path]) -> Row:
     return {
         "variant": name,
         "fabric, test": said("fabric", "score", "accuracy"),
-        "refreshed, test": said("network", "refreshed", "accuracy"),
+        "refreshed, test": said("tuning", "after_recalibration", "accuracy"),
         "network, test": said("network", "score", "accuracy"),
         "network, val": said("network", "val_score", "accuracy"),
         "M MACs": round(fmean(record["network"]["macs"] for record in records) / 1e6, 3),
@@ -150,7 +155,10 @@ def further(folders: list[Path], shares: list[str]) -> Row:
         for folder in folders:
             curve(folder, "macs", share, listener=SILENT)
         name = f"macs-{share.replace('%', 'percent')}"
-        values = [100 * _found(noted(folder / "curve" / name), ("network", "score", "accuracy")) for folder in folders]
+        values = [
+            100 * _found(written(read_record(folder / "curve" / name)), ("network", "score", "accuracy"))
+            for folder in folders
+        ]
         found[f"network of {share}, test"] = f"{fmean(values):.2f} ± {pstdev(values):.2f}"
     return found
 

@@ -25,8 +25,9 @@ from convfabric.evaluation.scoring import Score, score
 from convfabric.execution.plans import plan_for
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
+from convfabric.progress import Moment
 from convfabric.setting_values import parsed_size
-from convfabric.training.loop import Moment, train
+from convfabric.training.loop import train
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

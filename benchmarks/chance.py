@@ -29,9 +29,10 @@ from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
-from convfabric.pipeline.steps import Listener, fit
-from convfabric.runs.folder import noted
+from convfabric.pipeline.fit import fit
+from convfabric.progress import Listener
 from convfabric.runs.job import Job, job_from, parsed_setting
+from convfabric.runs.record import read_record
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from records import RESULTS, write_record
@@ -82,7 +83,9 @@ def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
     sampler = Sampler.of(fabric.graph, job.recipe.narrowest, image)
     evolution = Evolution(sampler=sampler, fits=lambda graph: costs(graph, image).macs <= most, fitness=lambda _: 0.0)
     dice, rows = random.Random(seed), [_row("fit", seed, load_fabric(folder)[0], data)]
-    assert noted(folder)["network"]["score"]["accuracy"] * 100 - rows[0]["test %"] < 0.01, "what fit itself noted"
+    network = read_record(folder).network
+    assert network is not None
+    assert network.score.accuracy * 100 - rows[0]["test %"] < 0.01, "what fit itself noted"
     for number in range(said.random):
         graph = evolution.grown(evolution.repaired(evolution.sampler.draw(dice), dice), dice)
         file = folder / f"random-{number}.json"

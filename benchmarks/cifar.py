@@ -19,14 +19,15 @@ import torch
 from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import HeldSplit, ImageSet
 from convfabric.data.opening import open_data
-from convfabric.evaluation.early_exit import answer_early, anytime_facts, exit_macs
+from convfabric.evaluation.early_exit import answer_early, exit_macs, exits_of
 from convfabric.evaluation.exit_thresholds import ALWAYS, NEVER
 from convfabric.evaluation.scoring import score
-from convfabric.exporting.deployable import program, write_onnx
+from convfabric.exporting.formats import write_onnx
+from convfabric.exporting.program import program
 from convfabric.fabric.archive import passport
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
-from convfabric.latency.measurement import measure
+from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.report.plots import exit_curve
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
@@ -152,14 +153,14 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
         recipe = Recipe(epochs=said.epochs, lr=0.1, seed=seed)
         graph = weave("msdnet", exits=5, base=said.base, step=said.step)
         fabric, minutes = timed_fabric(graph, data, recipe, said.work / f"msdnet-{seed}", said.device)
-        facts = anytime_facts(fabric, data, "test")
+        exits = exits_of(fabric, data, "test")
         timed = {images: stop_times(fabric, images) for images in ((1, 64) if seed == 0 else ())}
-        for number, found in enumerate(facts["exits"]):
+        for number, found in enumerate(exits.each):
             row: Row = {
                 "exit": number + 1,
                 "seed": seed,
-                "M MACs (3×32×32)": round(found["macs"] / 1e6, 2),
-                "test error %": round(100 * (1 - found["accuracy"]), 2),
+                "M MACs (3×32×32)": round(found.macs / 1e6, 2),
+                "test error %": round(100 * (1 - found.score), 2),
             }
             for images in (1, 64):
                 stopped, cut = timed[images][number] if images in timed else (0.0, 0.0)
@@ -170,13 +171,14 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
                 }
             rows.append(row | {"CPU minutes": round(minutes[0], 1)})
             print(rows[-1], flush=True)
-        for stop in [*facts["budgeted"], facts["recommended"]]:
+        assert exits.recommended is not None
+        for stop in [*exits.budgeted, exits.recommended]:
             curve.append(
                 {
                     "seed": seed,
-                    "M MACs, mean": round(stop["macs"] / 1e6, 2),
-                    "test error %": round(100 * (1 - stop["accuracy"]), 2),
-                    "shares leaving %": " ".join(f"{100 * share:.0f}" for share in stop["shares"]),
+                    "M MACs, mean": round(stop.macs / 1e6, 2),
+                    "test error %": round(100 * (1 - stop.accuracy), 2),
+                    "shares leaving %": " ".join(f"{100 * share:.0f}" for share in stop.shares),
                 }
             )
     early = curve[-1]
@@ -190,7 +192,7 @@ def exits(said: argparse.Namespace, data: ImageSet) -> None:
         f"Recipe: {Recipe(epochs=said.epochs, lr=0.1)}.",
     ]
     written = write_record("cifar10-jpeg-exits", sentences, rows, said.results)
-    written.with_suffix(".svg").write_text(exit_curve(facts))
+    written.with_suffix(".svg").write_text(exit_curve(exits))
     print(written)
     sentences = [sentences[0], "One row for each p of MSDNet's grid; the last row is the recommended one."]
     print(write_record("cifar10-jpeg-budgeted", sentences, curve, said.results))

@@ -18,16 +18,20 @@ import torch
 from scipy.stats import spearmanr
 
 from convfabric.choice import Budget
-from convfabric.cutting.cutter import Cutter, Survey, survey
+from convfabric.cutting.cutter import Cutter
+from convfabric.cutting.strategies import Material, exactly
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.execution.folding import folded
-from convfabric.exporting.deployable import Deployable
 from convfabric.fabric.archive import Passport
+from convfabric.fabric.deployable import Deployable
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.measurement import Latency, measure
+from convfabric.latency.measurement import Latency
+from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.survey import Survey, survey
+from convfabric.latency.target import Target
 from convfabric.latency.timing_models import drafted
-from convfabric.runs.job import Job, Procedure
+from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record
 
@@ -73,15 +77,15 @@ def main() -> None:
 def row(name: str, threads: int, said: argparse.Namespace) -> Row:
     """Errors of one fabric's prediction under so many threads."""
     papers = papers_of(weave("fabric-small", **FABRICS[name]))
-    found = survey(papers, threads, NARROWEST, print)
+    found = survey(papers, Target(threads=threads), NARROWEST, print)
     dice = random.Random(99)
     held_out = [found.sampler.draw(dice) for _ in range(said.held_out)]
     times = in_turns(papers, held_out, threads)
-    measured = [min(took.quickest_ms for took in each) for each in times]
+    measured = [min(took.fastest_block_ms for took in each) for each in times]
     usual = [median(took.median_ms for took in each) for each in times]
     predicted = [found.prediction.milliseconds(graph) for graph in held_out]
     errors = apart(predicted, measured)
-    again = [[min(took.quickest_ms for took in each[first::2]) for each in times] for first in (0, 1)]
+    again = [[min(took.fastest_block_ms for took in each[first::2]) for each in times] for first in (0, 1)]
     result: Row = {
         "fabric": name,
         "threads": threads,
@@ -107,10 +111,11 @@ def met(papers: Passport, found: Survey, threads: int, count: int) -> Row:
     ceilings = [1.5 * least * (0.9 * most / (1.5 * least)) ** (i / max(1, count - 1)) for i in range(count)]
     dice = random.Random(7)
     worth = {edge.name: dice.random() for edge in graph.edges}
-    cutter = Cutter(Fabric(graph), NO_DATA, found, Job(data="", procedure=Procedure(search="exact")), print, worth)
+    material = Material(fabric=Fabric(graph), data=NO_DATA, recipe=Recipe(), survey=found, worth=worth)
+    cutter = Cutter(material, exactly)
     cut = [cutter.cut(Budget(latency_ms=ceiling)).network.graph for ceiling in ceilings]
     turns = in_turns(papers, cut, threads)
-    undisturbed = [min(took.quickest_ms for took in each) for each in turns]
+    undisturbed = [min(took.fastest_block_ms for took in each) for each in turns]
     usual = [median(took.median_ms for took in each) for each in turns]
 
     def under(times: list[float]) -> str:
@@ -132,7 +137,7 @@ def apart(some: Sequence[float], others: Sequence[float]) -> list[float]:
 def in_turns(papers: Passport, graphs: list[Graph], threads: int) -> list[list[Latency]]:
     """What each graph takes in each turn."""
     models = [drafted(Deployable(folded(Fabric(g).eval()), papers), torch.zeros(1, 3, *SIZE)) for g in graphs]
-    turns = [[measure(m, (3, *SIZE), threads, seconds=0.1) for m in models] for _ in range(ROUNDS)]
+    turns = [[measure(m, (3, *SIZE), Target(threads=threads), seconds=0.1) for m in models] for _ in range(ROUNDS)]
     return [list(times) for times in zip(*turns, strict=True)]
 
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from convfabric.data.imageset import Preprocessing
 from convfabric.errors import NoRouteError
-from convfabric.exporting import deployable
-from convfabric.exporting.deployable import program, write_onnx
+from convfabric.exporting import program as programs
+from convfabric.exporting.formats import write_onnx
+from convfabric.exporting.program import program
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
@@ -97,7 +98,7 @@ def beside_chain(
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             nn.init.normal_(module.running_mean)
     files["file"] = written(fabric, folder / "file.onnx")
-    with patch.object(deployable, "folded", lambda unchanged: unchanged):
+    with patch.object(programs, "folded", lambda unchanged: unchanged):
         files["as trained"] = written(fabric, folder / "trained.onnx")
     files["chain"] = written(plain, folder / "chain.onnx")
     times = taking_turns(files, rounds, threads)
@@ -179,5 +180,5 @@ def sum_macs(graph: Graph, rising: bool) -> int:
     """MACs of the edges to a finer scale; or of everything else."""
     from convfabric.graph.costs import edge_costs
 
-    up = sum(edge_costs(graph, edge, SIZE).macs for edge in graph.edges if edge.operator.step < 0)
+    up = sum(edge_costs(graph, edge, SIZE).macs for edge in graph.edges if edge.operator.stride < 1)
     return up if rising else costs(graph, SIZE).macs - up

@@ -11,7 +11,7 @@ import torch
 
 from contest import MEGA, Contest, kept, model_of, rate_of
 from convfabric.choice.evolution import Evolution
-from convfabric.cutting.cutter import HEADROOM, Survey, survey
+from convfabric.cutting.cutter import HEADROOM
 from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.surgery import extract
@@ -21,7 +21,9 @@ from convfabric.fabric.archive import load_fabric, passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.subnetworks import Sampler
-from convfabric.latency.measurement import measure
+from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.survey import Survey, survey
+from convfabric.latency.target import Target
 from convfabric.latency.timing_models import drafted
 from convfabric.training.loop import train
 from standings import Row, budgets_of, filled
@@ -88,7 +90,7 @@ def as_quick(name: str) -> Callable[[Contest], None]:
             return
         fabric, rate = our_fabric(contest, name)
         judge = Judge.of(fabric, contest.data, contest.recipe(1, rate))
-        found = survey(passport(fabric, contest.data), 1, numbers["narrowest"], print)
+        found = survey(passport(fabric, contest.data), Target(), numbers["narrowest"], print)
         for budget in budgets:
 
             def made(budget: float = budget) -> tuple[Fabric, Row]:
@@ -105,14 +107,14 @@ def quick(contest: Contest, trials: int, found: Survey, judge: Judge, other: byt
     """The best sub-network that an evolution finds among those that take no longer than a model, measured in turns."""
     size, aim = (3, *contest.size), HEADROOM
     for _ in range(ATTEMPTS):
-        allowed = aim * median(measure(other, size).quickest_ms for _ in range(TURNS))
+        allowed = aim * median(measure(other, size).fastest_block_ms for _ in range(TURNS))
 
         def fits(graph: Graph, allowed: float = allowed) -> bool:
             return found.prediction.milliseconds(graph) <= allowed
 
         best = evolved(found.sampler, fits, judge, trials, contest.seed)
         model = drafted(folded(Fabric(best).eval()), torch.zeros(1, *size))
-        turns = [(measure(model, size).quickest_ms, measure(other, size).quickest_ms) for _ in range(TURNS)]
+        turns = [(measure(model, size).fastest_block_ms, measure(other, size).fastest_block_ms) for _ in range(TURNS)]
         taken, most = (median(times) for times in zip(*turns, strict=True))
         print(f"{contest.macs(best) / MEGA:.2f} M MACs: {taken:.3f} ms, {most:.3f} allowed", flush=True)
         if taken <= most:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from convfabric.graph import Graph
-from convfabric.graph.costs import costs, size_at, works
+from convfabric.graph.costs import costs, works
 from convfabric.graph.paths import count_routes
 from convfabric.graph.rewrites import column, in_sequence, low_rank, root, tree
+from convfabric.graph.sizes import map_sizes
 from convfabric.operators import Conv, FullyConnected, Pool, PRelu, Relu, Size, area, band
 from convfabric.weavers import PRESETS, Purpose, Trellis, weave, weave_numbers, weave_trellis
 from convfabric.weavers.msdnet import Msdnet
@@ -118,7 +119,7 @@ def super_networks() -> Iterator[Row]:
     for blocks, published in {3: 40.90, 5: 69.27, 7: 97.64, 9: 126.01, 18: 253.67}.items():
         graph = weave("resnet", blocks=(blocks,) * 3)
         added = sum(
-            (len(graph.arriving(node.place)) - 1) * node.channels * area(size_at(node.place.scale, (32, 32)))
+            (len(graph.arriving(node.place)) - 1) * node.channels * area(map_sizes(graph, (32, 32))[node.place])
             for node in graph.nodes
             if graph.arriving(node.place)
         )
@@ -186,7 +187,7 @@ def _upto(graph: Graph, layer: int, exits: int, image: Size) -> tuple[int, int]:
             macs += written * work.operator.kernel**2 if isinstance(work.operator, Pool) else 0
             weights += work.operator.parameters(work.channels_in, work.channels_out)
     for head in graph.heads[:exits]:
-        channels, last = graph.node(head.reads[0]).channels, area(size_at(head.reads[0].scale, image))
+        channels, last = graph.node(head.reads[0]).channels, area(map_sizes(graph, image)[head.reads[0]])
         macs += channels * last + (channels + 1) * head.classes
         weights += (channels + 1) * head.classes
     return macs, weights

@@ -23,10 +23,10 @@ from PIL import Image
 
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.data.reading import fitted_array, read_picture
-from convfabric.exporting.deployable import TOLERANCE
+from convfabric.exporting.formats import TOLERANCE
 from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
-from convfabric.pipeline.steps import opened
+from convfabric.pipeline.inputs import opened
 from convfabric.runs.folder import job_of
 from records import RESULTS, write_record
 
@@ -93,11 +93,11 @@ def image_files(data: ImageSet, folder: Path) -> list[Path]:
     folder.mkdir()
     if data.files:
         copies = []
-        for source in map(Path, data.files[data.verdict]):
+        for source in map(Path, data.files[data.scored_split]):
             copies.append(folder / source.name)
             copies[-1].write_bytes(source.read_bytes())
         return copies
-    split, files = data.splits[data.verdict], []
+    split, files = data.splits[data.scored_split], []
     for i, (images, _) in enumerate(split.batches([[j] for j in range(len(split))])):
         array = images[0].permute(1, 2, 0).numpy()
         files.append(folder / f"{i}.png")

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convfabric.data.imageset import ImageSet
-from convfabric.latency.measurement import measure
+from convfabric.latency.runtimes.onnx_runtime import measure
 from records import write_record
 from rivals import VERSIONS
 
@@ -163,7 +163,7 @@ def record(work: Path, numbers: Mapping[str, Any], data: ImageSet, results: Path
     timed = {key: filled(model) for key, model in models.items()}
     for _ in range(ROUNDS):
         for key, model in timed.items():
-            times[key].append(measure(model, (3, *data.preprocessing.size), seconds=SAMPLE_SECONDS).quickest_ms)
+            times[key].append(measure(model, (3, *data.preprocessing.size), seconds=SAMPLE_SECONDS).fastest_block_ms)
     for key, taken in times.items():
         first, middle, last = quantiles(taken, n=4)
         found[key] |= {"ms": round(middle, 3), "quartiles apart": round(last - first, 3)}

@@ -10,7 +10,8 @@ from convfabric.data.imageset import ImageSet
 from convfabric.fabric.archive import load_fabric, passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.training.loop import Moment, Run, train
+from convfabric.progress import Moment
+from convfabric.training.loop import Run, train
 from convfabric.training.recipe import Recipe
 
 SIZE = (32, 32)

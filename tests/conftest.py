@@ -22,6 +22,6 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def samples_are_short() -> None:
     """Sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
-    from convfabric.cutting import cutter
+    from convfabric.latency import survey
 
-    cutter.SAMPLE_SECONDS = 0.01
+    survey.SAMPLE_SECONDS = 0.01

@@ -19,7 +19,7 @@ from convfabric.cli.commands import app
 from convfabric.cutting.surgery import extract
 from convfabric.data.opening import DataOptions, open_data
 from convfabric.errors import ExportError, GraphError, SettingError
-from convfabric.evaluation.early_exit import answer_early, anytime_facts, confidences, exit_macs
+from convfabric.evaluation.early_exit import answer_early, confidences, exit_macs, exits_of
 from convfabric.evaluation.exit_thresholds import (
     ALWAYS,
     NEVER,
@@ -30,15 +30,14 @@ from convfabric.evaluation.exit_thresholds import (
     taken_exits,
     thresholds,
 )
-from convfabric.exporting import exit_files as exporting_stages
 from convfabric.exporting.exit_files import export_stages, stages
 from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Step
 from convfabric.graph.costs import costs
 from convfabric.pipeline.evaluate import evaluate, predictor
-from convfabric.pipeline.steps import fit
-from convfabric.runs.folder import noted
+from convfabric.pipeline.fit import fit
+from convfabric.runs.record import read_record
 from convfabric.training.losses import loss, summed_loss
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
@@ -169,13 +168,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_with_exits_has_a_file_for_each_and_says_what_each_gives(run: Path) -> None:
-    facts = noted(run)["anytime"]
-    assert [row["name"] for row in facts["exits"]] == ["exit1", "exit2"]
+    exits = read_record(run).exits
+    assert exits is not None
+    assert [exit_.name for exit_ in exits.each] == ["exit1", "exit2"]
     assert {file.name for file in run.glob("exit-*.onnx")} == {"exit-1.onnx", "exit-2.onnx"}
     assert "Exits" in (run / "report.html").read_text()
     found = evaluate(run)
-    assert found.anytime is not None
-    assert found.anytime["exits"][-1]["accuracy"] == pytest.approx(found.score.accuracy)
+    assert found.exits is not None
+    assert found.exits.each[-1].score == pytest.approx(found.score.accuracy)
 
 
 def test_predict_py_stops_by_confidence_and_answers_like_the_network(run: Path, tmp_path: Path) -> None:
@@ -190,7 +190,10 @@ def test_predict_py_stops_by_confidence_and_answers_like_the_network(run: Path, 
         [sys.executable, str(run / "predict.py"), *names], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     said = [json.loads(line) for line in found.stdout.splitlines()]
-    limits = noted(run)["anytime"]["recommended"]["limits"]
+    exits = read_record(run).exits
+    assert exits is not None
+    assert exits.recommended is not None
+    limits = exits.recommended.limits
     wanted = answer_early(fabric, papers.preprocessing.normalised(images), limits)
     assert [line["exit"] - 1 for line in said] == wanted.exits_B.tolist()
     guesses = [papers.classes[guess] for guess in wanted.logits_BK.argmax(1).tolist()]
@@ -202,7 +205,7 @@ def test_exit_files_that_answer_otherwise_are_not_kept(
 ) -> None:
     fabric, papers = load_fabric(run)
     data = open_data("digits", DataOptions(size=(16, 16)))
-    monkeypatch.setattr(exporting_stages, "TOLERANCE", -1.0)
+    monkeypatch.setattr("convfabric.exporting.formats.TOLERANCE", -1.0)
     with pytest.raises(ExportError, match=r"exit-1\.onnx answers unlike the network"):
         export_stages(fabric, papers, data, tmp_path, (0.5, 0.0))
     assert list(tmp_path.iterdir()) == []
@@ -260,5 +263,5 @@ def test_confidences_are_those_of_the_exits(run: Path) -> None:
     data = open_data("digits", DataOptions(size=(16, 16)))
     seen = confidences(fabric, data, "test")
     assert seen.largest_KN.shape == seen.right_KN.shape == (2, len(data.splits["test"]))
-    facts = anytime_facts(fabric, data, "test")
-    assert facts["exits"][0]["accuracy"] == pytest.approx(float(seen.right_KN[0].mean()))
+    exits = exits_of(fabric, data, "test")
+    assert exits.each[0].score == pytest.approx(float(seen.right_KN[0].mean()))

@@ -12,7 +12,7 @@ import convfabric
 
 SOURCE = Path(convfabric.__file__).parent
 
-WITHOUT_TORCH = ("errors", "setting_values", "operators", "graph", "weavers", "choice")
+WITHOUT_TORCH = ("errors", "setting_values", "progress", "operators", "graph", "weavers", "choice")
 WORKING = ("training", "understanding", "latency", "exporting")
 """Rooms that know none of each other, but for plain records that import no torch."""
 ROOMS = (
@@ -22,7 +22,7 @@ ROOMS = (
     *("runs", "cutting", "report", "pipeline", "cli", "__main__"),
 )
 """From the ground up. A room may know those before it."""
-RECORDS = {"data.options", "training.recipe", "runs.job"}
+RECORDS = {"data.options", "training.recipe", "latency.target", "runs.job"}
 """Plain records that the job is made of; they import no torch."""
 
 
@@ -76,6 +76,39 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 def test_files_are_short_and_rooms_have_names(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
     assert not {"utils", "core", "common", "base", "helpers", "misc", "manager"} & set(name_of(path).split("."))
+
+
+def test_few_things_lie_flat() -> None:
+    flat = {
+        path.name
+        for path in SOURCE.iterdir()
+        if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")
+    }
+    files = {name for name in flat if "." in name}
+    assert files == {"errors.py", "environment.py", "setting_values.py", "progress.py"}
+    assert len(flat) + 3 <= 26
+
+
+def functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    trees = [(name_of(path), ast.parse(path.read_text())) for path in modules()]
+    return [(name, node) for name, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_functions_are_short_enough_to_be_read_aloud() -> None:
+    lengths = sorted((node.end_lineno or 0) - node.lineno + 1 for _, node in functions())
+    assert lengths[int(0.95 * len(lengths))] <= 25
+
+
+def test_most_public_functions_show_an_example_that_runs() -> None:
+    public = [
+        node
+        for path in modules()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    shown = [node for node in public if ">>>" in (ast.get_docstring(node) or "")]
+    assert len(shown) >= 0.6 * len(public)
 
 
 def fresh(code: str) -> str:

@@ -4,17 +4,19 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from convfabric.errors import SettingError
+from convfabric.evaluation.scoring import Score
 from convfabric.fabric.archive import load_fabric
 from convfabric.pipeline.budget_curve import curve, read_dots, taken
 from convfabric.report.curve_page import HEIGHT, WIDTH, Dot, Point, chart
-from convfabric.runs.folder import note, noted
+from convfabric.runs.record import CutRecord, NetworkRecord, update_record
 from folders import class_folders, mask_folders
-from test_pipeline import done, refusal
+from test_pipeline import done, finished, refusal
 
 QUICK = ["--set", "search=exact", "--set", "finetune=0.5"]
 
@@ -33,19 +35,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_budget_has_its_network_under_its_ceiling(run: Path) -> None:
     folders = sorted(folder.name for folder in (run / "curve").iterdir())
     assert folders == ["macs-25percent", "macs-60percent", "macs-900000"]
-    whole = noted(run)["fabric"]["macs"]
+    whole = finished(run).fabric.macs
     for name, most in zip(folders, (0.25 * whole, 0.6 * whole, 0.9e6), strict=True):
-        record = noted(run / "curve" / name)
-        assert record["network"]["macs"] <= most
+        record = finished(run / "curve" / name)
+        assert record.network.macs <= most
         assert (run / "curve" / name / "model.onnx").is_file()
-        assert record["network"]["edges"] == len(load_fabric(run / "curve" / name)[0].graph.edges)
+        assert record.network.edges == len(load_fabric(run / "curve" / name)[0].graph.edges)
 
 
 def test_the_table_has_a_line_for_each_with_every_stage(run: Path) -> None:
     with (run / "curve.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 3
-    assert {"predicted ms", "measured ms", "just cut", "refreshed", "test accuracy"} <= set(rows[0])
+    assert {"predicted ms", "measured ms", "after pruning", "after recalibration", "test accuracy"} <= set(rows[0])
     macs = [float(row["M MACs"]) for row in rows]
     assert macs == sorted(macs)
 
@@ -53,7 +55,12 @@ def test_the_table_has_a_line_for_each_with_every_stage(run: Path) -> None:
 def test_networks_alike_stand_in_the_order_of_their_budgets(tmp_path: Path) -> None:
     for name, macs, budget in (("a", 7, 90.0), ("b", 7, 60.0), ("c", 5, 50.0)):
         (tmp_path / name).mkdir()
-        note(tmp_path / name, network={"macs": macs}, budget={"macs": budget})
+        score = Score(images=1, loss=0.0, accuracy=1.0, miou=None, class_iou=())
+        costs = {"edges": 1, "parameters": 1, "activation_bytes": 1, "peak_bytes": 1, "seconds": 0.0}
+        network = NetworkRecord(macs=macs, score=score, val_score=score, **costs)  # type: ignore[arg-type]
+        ceilings = {"macs": budget}
+        cut = CutRecord(requested="", ceilings=ceilings, predicted_ms=0.1, prediction_error=0.1, worth={})
+        update_record(tmp_path / name, network=network, cut=cut)
     assert [folder.name for folder in sorted(tmp_path.iterdir(), key=taken)] == ["c", "b", "a"]
 
 
@@ -100,7 +107,7 @@ def test_amounts_that_are_the_same_number_are_one_network(run: Path) -> None:
 def test_networks_of_an_earlier_fabric_are_not_on_the_curve(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)
-    note(copied, fabric=noted(copied)["fabric"] | {"seconds": 1e9})
+    update_record(copied, fabric=replace(finished(copied).fabric, seconds=1e9))
     rows = curve(copied, "macs", ["60%"], search="exact", finetune=0.5)
     assert len(rows) == 1
 
@@ -152,14 +159,14 @@ def test_a_fabric_is_cut_with_the_images_it_was_trained_on(run: Path, tmp_path: 
     assert re.search("others: not what the fabric in .* was trained on: channels 3, then 1", said)
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)
-    note(copied, data=noted(copied)["data"] | {"digest": "0" * 16})
+    update_record(copied, data=replace(finished(copied).data, digest="0" * 16))
     assert "trained on: other images" in refusal(["extract", copied, "--macs", "35%"])
     assert "gone: not in " in refusal([*words, "--set", "data=gone"])
 
 
 def test_one_amount_needs_no_list_and_a_share_says_what_it_came_to(run: Path) -> None:
     budgets = [row["budget"] for row in curve(run, "macs", "60%", search="exact", finetune=0.5)]
-    said = 0.6 * noted(run)["fabric"]["macs"] / 1e6
+    said = 0.6 * finished(run).fabric.macs / 1e6
     assert f"{said:.3g} M MACs per image (60% of the fabric's)" in budgets
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from convfabric.choice import Budget
-from convfabric.cutting.cutter import by_trying
 from convfabric.cutting.fitness import Judge
+from convfabric.cutting.strategies import by_trying
 from convfabric.data.imageset import drawn
 from convfabric.data.opening import open_data
 from convfabric.errors import BudgetError
@@ -21,9 +21,10 @@ from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import Latency
 from convfabric.pipeline import steps as pipeline
 from convfabric.pipeline.budget_curve import curve
-from convfabric.pipeline.steps import Listener, fit
-from convfabric.runs.folder import begin, job_of, noted
-from convfabric.runs.job import job_from
+from convfabric.pipeline.fit import fit
+from convfabric.progress import Listener
+from convfabric.runs.folder import begin, job_of
+from convfabric.runs.record import read_record
 from convfabric.weavers import weave
 from test_pipeline import done, refusal
 
@@ -53,8 +54,8 @@ def test_a_cut_that_is_stopped_before_fine_tuning_shows_no_earlier_network_and_g
     monkeypatch.undo()
     assert all("has no network yet" in refusal([command, run]) for command in ("export", "report"))
     done(["extract", run, "--macs", "40%", "--resume"])
-    record = noted(run)
-    assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
+    record: Any = read_record(run)
+    assert record.network.macs <= 0.4 * record.fabric.macs
 
 
 def test_what_is_interrupted_before_it_began_is_not_said_to_be_kept(
@@ -63,7 +64,7 @@ def test_what_is_interrupted_before_it_began_is_not_said_to_be_kept(
     def stopped(*anything: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "surveyed", stopped)
+    monkeypatch.setattr("convfabric.pipeline.fit.surveyed", stopped)
     said = refusal(["fit", "digits", "--macs", "40%", "--out", tmp_path / "r"], code=130)
     assert "interrupted; nothing was begun, so type the whole command again" in said
     assert "to come: measuring, training, trying 64 sub-networks, fine-tuning" in said
@@ -79,7 +80,7 @@ def test_going_on_with_another_budget_is_refused_and_leaves_the_network(run: Pat
 
 def taking(milliseconds: float) -> Latency:
     conditions = {"runs": 1, "warm_up_runs": 1, "threads": 1, "batch": 1, "size": (8, 8), "runtime": "an invented one"}
-    return Latency(median_ms=milliseconds, quickest_ms=milliseconds, spread_ms=0.0, **conditions)  # type: ignore[arg-type]
+    return Latency(median_ms=milliseconds, fastest_block_ms=milliseconds, interquartile_range_ms=0.0, **conditions)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("took_ms", "told"), [(0.9, False), (1.05, False), (2.0, True)])
@@ -98,10 +99,10 @@ def test_it_is_told_where_a_network_leaves_most_of_its_budget(run: Path, monkeyp
     said, job, fabric = list[str](), job_of(run), load_fabric(run / "fabric")[0]
     data, listener = open_data("digits"), Listener(say=said.append)
     cutter = pipeline.cutter_of(run, fabric, job, data, listener)
-    smallest = cutter.found.sampler.smallest
+    smallest = cutter.material.survey.sampler.smallest
     for graph in (smallest, fabric.graph):
         monkeypatch.setattr(cutter, "search", lambda budget, graph=graph: graph)
-        cutter.cut(cutter.found.resolved(Budget(macs="100%")))
+        cutter.cut(cutter.material.survey.resolved(Budget(macs="100%")))
     left = [line for line in said if "MACs per image allowed: it answers best of what was found, on" in line]
     assert len(left) == 1
 
@@ -111,8 +112,8 @@ def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeyp
     quiet = Listener(say=lambda text: None)
     for _ in range(2):
         with pytest.raises(BudgetError, match=r"at most 5 ms|9\.000 ms measured, 5\.000 ms allowed"):
-            curve(run, "latency_ms", [5.0], listener=quiet)
-    rows = curve(run, "macs", ["60%"], listener=quiet)
+            curve(run, "latency_ms", [5.0], listener=quiet, finetune=0)
+    rows = curve(run, "macs", ["60%"], listener=quiet, finetune=0)
     [budget] = [row["budget"] for row in rows]
     assert re.fullmatch(r"\S+ M MACs per image \(60% of the fabric's\)", budget)
     assert rows[0]["threads"] == "1"
@@ -126,9 +127,13 @@ def test_what_can_be_counted_is_refused_before_anything_is_timed(tmp_path: Path)
 
 
 def test_a_network_that_was_not_fine_tuned_is_not_called_so(run: Path) -> None:
-    assert noted(run)["network"]["finetuned"]
+    tuning = read_record(run).tuning
+    assert tuning
+    assert tuning.fine_tuned
     done(["extract", run, "--macs", "60%", "--set", "finetune=0"])
-    assert not noted(run)["network"]["finetuned"]
+    tuning = read_record(run).tuning
+    assert tuning
+    assert not tuning.fine_tuned
     done(["export", run])
     done(["report", run])
     assert "not fine-tuned" in (run / "report.html").read_text("utf-8")
@@ -159,13 +164,12 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
             return self.known.setdefault(part, 0.0)
 
     judge = Set(None, SimpleNamespace(splits={"val": []}), None, {best: 1.0})  # type: ignore[arg-type]
-    monkeypatch.setattr("convfabric.cutting.cutter.Judge", SimpleNamespace(of=lambda *anything: judge))
-    found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, prediction=None)
-    job = job_from({"data": "digits", "trials": 3})
-    monkeypatch.setattr("convfabric.cutting.cutter._starts", lambda *anything: [])
-    cutter: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, found=found, job=job, worth={})
-    cutter.say, cutter.took = (lambda text: None), {best: took_ms}
-    assert (by_trying(cutter)(Budget(latency_ms=1.0)) == best) == kept
+    monkeypatch.setattr("convfabric.cutting.strategies.Judge", SimpleNamespace(of=lambda *anything: judge))
+    found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, limits=lambda budget: [])
+    monkeypatch.setattr("convfabric.cutting.strategies._starts", lambda *anything: [])
+    material: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, survey=found, recipe=None, worth={})
+    material.say, material.took_ms = (lambda text: None), {best: took_ms}
+    assert (by_trying(3)(material)(Budget(latency_ms=1.0)) == best) == kept
 
 
 def test_the_fabric_teaches_in_fine_tuning_where_that_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

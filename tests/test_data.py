@@ -33,7 +33,7 @@ def test_class_folders_by_split(tmp_path: Path) -> None:
     data = open_data(class_folders(tmp_path))
     assert (data.task, data.classes, data.preprocessing.size) == ("classification", ("blue", "red"), (12, 16))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "val": 12}
-    assert data.verdict == "val"
+    assert data.scored_split == "val"
 
 
 def test_one_folder_is_drawn_into_three_splits_the_same_way_each_time(tmp_path: Path) -> None:

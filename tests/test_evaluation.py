@@ -12,9 +12,9 @@ from convfabric.errors import DataError
 from convfabric.fabric.archive import passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.pipeline.evaluate import evaluate
-from convfabric.runs.folder import begin, note
+from convfabric.runs.folder import begin
 from convfabric.runs.job import Job, job_from
-from convfabric.runs.noting import data_facts
+from convfabric.runs.record import data_record, update_record
 from convfabric.weavers import weave
 from folders import class_folders, mask_folders, picture
 from test_pipeline import refusal, run
@@ -24,7 +24,7 @@ def begun(folder: Path, job: Job) -> ImageSet:
     """A run whose network is as it was drawn, and its data."""
     data = open_data(job.data, job.options)
     begin(folder, job)
-    note(folder, data=data_facts(data))
+    update_record(folder, data=data_record(data))
     size, classes = data.preprocessing.size, len(data.classes)
     fabric = Fabric(weave("fabric-tiny", size=size, classes=classes, task=data.task))
     save_fabric(folder, fabric, passport(fabric, data))
@@ -43,11 +43,11 @@ def test_evaluate_knows_the_images_of_a_run_in_another_folder(tmp_path: Path) ->
     assert "the run's own images" in run(["evaluate", folder, copied]).output
     picture(copied / "red" / "more.png", colour=(200, 30, 30))
     others = evaluate(folder, str(copied))
-    assert (others.split, others.own, others.trained_on) == ("all", False, None)
+    assert (others.split, others.same_images, others.trained_on) == ("all", False, None)
     picture(tmp_path / "mine" / "red" / "0.png", colour=(90, 30, 30))
     assert "mine: changed since" in refusal(["evaluate", folder])
     assert "mine: not what the fabric" in refusal(["export", folder])
-    assert not evaluate(folder, job.data).own
+    assert not evaluate(folder, job.data).same_images
     shutil.rmtree(tmp_path / "mine")
     assert "mine: gone, and" in refusal(["evaluate", folder])
     assert "put it back" in refusal(["report", folder])
@@ -59,9 +59,10 @@ def test_masks_that_were_changed_are_not_the_runs_own(tmp_path: Path, hold_mb: i
     folder = tmp_path / "run"
     begun(folder, job)
     copied = shutil.copytree(tmp_path / "mine", tmp_path / "copied")
-    assert (evaluate(folder, str(copied)).own, evaluate(folder, str(copied), "validation").split) == (True, "val")
+    assert evaluate(folder, str(copied)).same_images
+    assert evaluate(folder, str(copied), "validation").split == "val"
     Image.new("L", (32, 32)).save(copied / "masks" / "val" / "0.png")
-    assert not evaluate(folder, str(copied)).own
+    assert not evaluate(folder, str(copied)).same_images
     Image.new("L", (32, 32), 3).save(copied / "masks" / "val" / "0.png")
     with pytest.raises(DataError, match=r"masks of 4 classes; the network knows 3"):
         evaluate(folder, str(copied))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -6,8 +8,9 @@ from convfabric.cutting.dead_channels import without_dead_channels
 from convfabric.cutting.surgery import extract, ranked
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph, Place, tied
+from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
+from convfabric.operators import Conv
 from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 
@@ -66,7 +69,7 @@ def test_a_masked_node_would_have_answered_otherwise() -> None:
 def test_a_narrowed_fabric_answers_as_its_parent_with_the_other_channels_silent(operators: str) -> None:
     graph = weave_trellis(Trellis(layers=4, scales=2, channels=6, operators=operators))  # type: ignore[arg-type]
     fabric = lively_fabric(graph, 1)
-    group = next(group for group in tied(graph) if Place(1, 0) in group)
+    group = next(tie.places for tie in graph.ties if Place(1, 0) in tie.places)
     smaller = graph.narrow(dict.fromkeys(group, 4))
     for place in group:
         silent = [4, 5]
@@ -94,6 +97,24 @@ def test_extract_refuses_a_graph_of_another_fabric() -> None:
         extract(fabric, weave_trellis(Trellis(layers=9, scales=2, channels=12)))
 
 
+def test_extract_refuses_a_graph_with_another_operator() -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=1, channels=4))
+    other = replace(graph, edges=(replace(graph.edges[0], operator=Conv(kernel=1)), *graph.edges[1:]))
+    with pytest.raises(GraphError, match="whose L0S0_L1S0 is another operator"):
+        extract(Fabric(graph), other)
+    with pytest.raises(GraphError, match="whose L0S0_L1S0 is another operator"):
+        Fabric(graph)(torch.zeros(1, 3, 8, 8), other)
+
+
+@pytest.mark.parametrize("name", ["nin", "fcn", "linknet", "gridnet"])
+def test_channels_that_are_classes_stay_in_order(name: str) -> None:
+    graph = weave(name, task="segmentation", size=(32, 32), classes=5, channels=4)
+    place, fabric = graph.head.reads[0], Fabric(graph)
+    backwards = {place: torch.arange(4, -1, -1)}
+    with pytest.raises(GraphError, match="its channels are the image's or classes"):
+        extract(fabric, graph, backwards)
+
+
 def test_extract_refuses_positions_that_do_not_fit() -> None:
     fabric = Fabric(weave_trellis(Trellis(layers=3, scales=1, channels=4)))
     smaller = fabric.graph.narrow({Place(1, 0): 2})
@@ -112,7 +133,7 @@ def test_extract_refuses_positions_that_stand_twice_or_below_zero(positions: lis
 def test_a_narrowed_graph_is_run_as_it_is_extracted(network: str) -> None:
     graph = weave(network, size=(16, 16), **({"blocks": (2, 2)} if network == "densenet" else {}))
     fabric = lively_fabric(graph, 2)
-    free = [group for group in tied(graph) if all(graph.node(place).join == "sum" for place in group)]
+    free = [tie.places for tie in graph.ties if all(graph.node(place).join == "sum" for place in tie.places)]
     smaller = graph.narrow({place: max(1, graph.node(place).channels // 2) for group in free for place in group})
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():

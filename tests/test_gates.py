@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ from convfabric.graph.costs import costs, edge_costs
 from convfabric.graph.laws import check
 from convfabric.graph.parallel_steps import parallel_steps
 from convfabric.operators import Identity, basic_block, projection
+from convfabric.pipeline.announcements import said_gates
 from convfabric.runs.job import job_from
-from convfabric.runs.noting import said_gates
 from convfabric.training.gates import Gates, reinforced
 from convfabric.training.loop import Run, train
 from convfabric.training.recipe import Recipe
@@ -209,20 +210,21 @@ def test_more_machines_never_need_more_steps_and_one_needs_every_task() -> None:
 
 
 def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
-    from convfabric.pipeline.steps import Listener, fit
+    from convfabric.pipeline.fit import fit
+    from convfabric.progress import Listener
 
     network = {"network": "b-cnf", "layers": 3, "scales": 3, "channels": 8}
     settings = {"gates": "bernoulli", "gate_lr": 0.5, "lr": 0.05, "epochs": 4, "macs": "40%", "search": "exact"}
-    record = fit("digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings)
+    record: Any = fit("digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings)
     kept = set(load_fabric(tmp_path / "run")[0].graph.edge_names)
     tuned = json.loads(read_tensors(tmp_path / "run" / "finetune.state.safetensors")[1]["identity"])["recipe"]
     assert "gates='none'" in tuned
     assert "subnetworks=0" in tuned
-    worth = record["worth"]
+    worth = record.cut.worth
     assert set(worth) == load_fabric(tmp_path / "run" / "fabric")[0].graph.edge_names
     assert all(0 <= value <= 1 for value in worth.values())
     assert len(set(worth.values())) > 3
-    assert record["network"]["macs"] <= 0.4 * record["fabric"]["macs"]
+    assert record.network.macs <= 0.4 * record.fabric.macs
     gone = set(worth) - kept
     assert sum(worth[name] for name in kept) / len(kept) > sum(worth[name] for name in gone) / len(gone)
 

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.graph import Place, tied
+from convfabric.graph import Place
 from convfabric.graph.laws import broken_laws
-from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
+from convfabric.graph.subnetworks import widths
+from convfabric.operators import Conv, Identity
+from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
 from graphs import random_restriction, random_trellis
 
 
@@ -59,9 +63,48 @@ def test_narrow_refuses_to_part_what_identities_tie() -> None:
     assert graph.narrow({Place(0, 0): 2, Place(1, 0): 2}).nodes[0].channels == 2
 
 
+def test_the_image_s_channels_can_neither_go_nor_be_too_few() -> None:
+    draft = Draft("raw", Purpose(image_channels=3))
+    start = draft.enter(Place(0, 0), Identity(), 3, then=Identity())
+    draft.answer(draft.put(Place(1, 0), 4, (start, Conv())))
+    graph = draft.finished()
+    with pytest.raises(GraphError, match="L0S0 holds the image's 3 channels, which have to stay"):
+        graph.narrow({start: 2})
+    fewer = tuple(replace(node, channels=2) if node.place == start else node for node in graph.nodes)
+    assert broken_laws(replace(graph, nodes=fewer)) == [
+        "an operator that keeps channels joins equal counts: the stem joins 3 to 2"
+    ]
+    assert widths(graph, 0.5)[0].places == {Place(1, 0)}
+
+
+def test_narrowing_weights_that_are_shared_narrows_all_who_share() -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=2, channels=4, shared=True))
+    assert {len(tie.places) for tie in graph.ties} == {2}
+    small = graph.narrow({Place(1, 0): 2, Place(1, 1): 2})
+    assert broken_laws(small) == []
+    with pytest.raises(GraphError, match="need equal channels"):
+        graph.narrow({Place(1, 0): 2})
+
+
+def test_groups_are_cut_whole_and_with_what_feeds_them() -> None:
+    draft = Draft("groups", Purpose())
+    start = draft.enter(Place(0, 0), Conv(), 8)
+    grouped = draft.put(Place(1, 0), 16, (start, Conv(groups=4)))
+    draft.answer(draft.put(Place(2, 0), 6, (grouped, Conv(kernel=1))))
+    graph = draft.finished()
+    [tie] = [tie for tie in graph.ties if start in tie.places]
+    assert (tie.places, tie.units) == ({start, grouped}, 4)
+    small = graph.narrow({start: 6, grouped: 12})
+    assert small.edges[0].operator == Conv(groups=3)
+    with pytest.raises(GraphError, match="L0S0 6, L1S0 16"):
+        graph.narrow({start: 6})
+    with pytest.raises(GraphError, match="L0S0_L1S0: channels of Conv in 4 groups belong together"):
+        graph.narrow({start: 5, grouped: 10})
+
+
 def test_tied_places_of_a_block_trellis_are_its_rows() -> None:
-    groups = tied(weave_trellis(Trellis(layers=3, scales=2, channels=4, operators="block")))
-    assert [{place.scale for place in group} for group in groups] == [{0}, {1}]
+    graph = weave_trellis(Trellis(layers=3, scales=2, channels=4, operators="block"))
+    assert [{place.scale for place in tie.places} for tie in graph.ties] == [{0}, {1}]
 
 
 def test_order_names_the_places_that_run_in_a_circle() -> None:

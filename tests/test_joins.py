@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torchvision
 
 from convfabric.cutting.surgery import extract
 from convfabric.cutting.worth import _gate_gradients
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.graph import Graph, Place
+from convfabric.graph import POINT, Graph, Place
 from convfabric.graph.costs import costs
-from convfabric.operators import Conv, Identity
+from convfabric.graph.subnetworks import Sampler
+from convfabric.operators import Chain, Conv, GlobalPool, Identity, Relu, Sigmoid
 from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
 from convfabric.weavers.builder import PLAIN
 from test_extraction import lively_fabric
@@ -73,7 +75,9 @@ def test_channels_that_can_no_longer_be_added_are_refused() -> None:
 
 
 def test_groups_that_no_longer_divide_are_refused_with_the_edge() -> None:
-    with pytest.raises(GraphError, match=r"L1S0_L2S0: groups=5 does not divide 6 and 10 channels"):
+    with pytest.raises(
+        GraphError, match=r"L1S0_L2S0: channels of Conv in 5 groups belong together: of 10 it reads and 10 it makes, 6"
+    ):
         without(wide_groups(), "L0S0_L1S0B1")
 
 
@@ -142,7 +146,7 @@ def test_shared_weights_are_stored_and_counted_once_and_cut_where_they_are_no_lo
     assert costs(shared, (8, 8)).parameters == sum(p.numel() for p in fabric.parameters())
     assert costs(shared, (8, 8)).parameters < costs(own, (8, 8)).parameters
     assert costs(shared, (8, 8)).macs == costs(own, (8, 8)).macs
-    ups = {edge.name for edge in shared.edges if edge.operator.step < 0}
+    ups = {edge.name for edge in shared.edges if edge.operator.stride < 1}
     small = shared.restrict(shared.edge_names - ups)
     images = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
@@ -161,3 +165,65 @@ def test_long_reach_adds_an_edge_from_so_many_layers_before() -> None:
     graph = weave_trellis(Trellis(layers=5, scales=2, channels=4, reach=3))
     far = {edge.name for edge in graph.edges if edge.target.layer - edge.source.layer == 3}
     assert far == {"L0S0_L3S0", "L0S1_L3S1", "L1S0_L4S0", "L1S1_L4S1"}
+
+
+def squeezing(channels: int = 8) -> Graph:
+    draft = Draft("squeezing", Purpose(classes=3))
+    start = draft.enter(START, Conv(), channels)
+    squeezed = draft.put(Place(0, POINT), 2, (start, Chain((GlobalPool(), Conv(kernel=1)))), then=Relu())
+    factors = draft.put(Place(0, POINT, 1), channels, (squeezed, Conv(kernel=1)), then=Sigmoid())
+    both = draft.put(BOTH, channels, (start, Identity()), (factors, Identity()), then=PLAIN, join="product")
+    draft.answer(draft.put(END, 5, (both, Conv())))
+    return draft.finished()
+
+
+def test_squeeze_and_excite_is_a_product_and_answers_as_torchvision_s() -> None:
+    theirs = torchvision.ops.SqueezeExcitation(8, 2).eval()
+    fabric = lively_fabric(squeezing(), 0)
+    state = fabric.state_dict()
+    for ours, name in (("edges.L0S0_L0S16.steps.1", "fc1"), ("edges.L0S16_L0S16B1", "fc2")):
+        state |= {f"{ours}.{key}": value for key, value in theirs.get_submodule(name).state_dict().items()}
+    fabric.load_state_dict(state)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        found = fabric.forward_features(images, (START, BOTH))
+        torch.testing.assert_close(found["L1S0"], theirs(found["L0S0"]))
+
+
+def test_a_product_ties_its_factors_and_loses_a_factor_with_what_only_it_fed() -> None:
+    graph = squeezing()
+    [tie] = [tie for tie in graph.ties if START in tie.places]
+    assert tie.places == {START, Place(0, POINT, 1), BOTH}
+    small = graph.narrow(dict.fromkeys(tie.places, 5))
+    fabric, images = lively_fabric(graph, 0), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(extract(fabric, small)(images), fabric(images, small))
+    plain = without(graph, "L0S0_L0S16")
+    assert {str(node.place) for node in plain.nodes} == {"L0S0", "L1S0", "L2S0"}
+    with pytest.raises(GraphError, match="L1S0: only maps of one pixel are left of its product"):
+        without(graph, "L0S0_L1S0")
+    sampler = Sampler.of(graph, 0.5, (8, 8))
+    assert {"L0S0_L0S16", "L0S16_L0S16B1", "L0S16B1_L1S0"} in sampler.units
+    assert sampler.smallest.edge_names == {"L0S0_L1S0", "L1S0_L2S0"}
+
+
+def test_a_map_of_one_channel_multiplies_all_and_is_tied_to_none() -> None:
+    draft = Draft("attention", Purpose(classes=3))
+    start = draft.enter(START, Conv(), 4)
+    where = draft.put(LEFT, 1, (start, Conv(kernel=7)), then=Sigmoid())
+    both = draft.put(BOTH, 4, (start, Identity()), (where, Identity()), then=PLAIN, join="product")
+    draft.answer(both)
+    graph = draft.finished()
+    assert [tie.places for tie in graph.ties if LEFT in tie.places] == [{LEFT}]
+    fabric, images, small = lively_fabric(graph, 0), torch.randn(2, 3, 8, 8), graph.narrow({START: 3, BOTH: 3})
+    with torch.no_grad():
+        assert torch.equal(extract(fabric, small)(images), fabric(images, small))
+
+
+def test_maps_of_two_sizes_do_not_meet() -> None:
+    draft = Draft("uneven", Purpose(classes=3, size=(9, 9)))
+    start = draft.enter(START, Conv(), 4)
+    inner = draft.put(LEFT, 4, (start, Conv(padding=(0, 0, 0, 0))))
+    draft.answer(draft.put(END, 4, (start, Conv()), (inner, Conv())))
+    with pytest.raises(GraphError, match="L2S0: L0S0_L2S0 makes a map of 9×9, L1S0B1_L2S0 one of 7×7"):
+        draft.finished()

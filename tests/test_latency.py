@@ -1,6 +1,7 @@
 """The table of operations, the prediction from it, and the models that are only timed."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
-from convfabric.latency import table as tables
-from convfabric.latency.measurement import measure
+from convfabric.latency.devices import DEVICES
 from convfabric.latency.prediction import (
     Prediction,
     calibrate,
@@ -24,8 +24,10 @@ from convfabric.latency.prediction import (
     sample_graphs,
     simplified,
 )
-from convfabric.latency.probing import PROBES
-from convfabric.latency.table import Conditions, Table, key_of
+from convfabric.latency.runtimes import RUNTIMES
+from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.table import Table, key_of
+from convfabric.latency.target import Target
 from convfabric.latency.timing_models import drafted
 from convfabric.operators import Work, pointwise
 from convfabric.weavers import weave
@@ -33,7 +35,7 @@ from convfabric.weavers import weave
 IMAGE = (32, 32)
 
 
-def made_up_probe(work: Work, threads: int, batch: int) -> float:
+def made_up_probe(work: Work, target: Target | None = None) -> float:
     """A device whose operations take a time of their own for each kind."""
     each = 1.0 + len(type(work.operator).__name__) / 10
     return 0.001 + each * work.operator.macs(*work[1:]) / 1e8
@@ -42,14 +44,19 @@ def made_up_probe(work: Work, threads: int, batch: int) -> float:
 def made_up(graph: Graph, table: Table, simple: object) -> float:
     """A network on that device: its operations, a start, and what lies between them."""
     known = simplified(graph) if simple is None else simple
-    total = sum(made_up_probe(work, 1, 1) for work in operations(graph, known, IMAGE))  # type: ignore[arg-type]
+    total = sum(made_up_probe(work) for work in operations(graph, known, IMAGE))  # type: ignore[arg-type]
     return 0.05 + 0.8 * total + 0.1 * costs(graph, IMAGE).parameters / 1e6
+
+
+def time_operations_by(how: Callable[[Work, Target], float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations of the local device take what a function says."""
+    monkeypatch.setattr(DEVICES["local"], "time_operation", how, raising=True)
 
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Table:
-    monkeypatch.setattr(tables, "PROBES", {"onnxruntime": made_up_probe})
-    return Table(conditions=Conditions())
+    time_operations_by(made_up_probe, monkeypatch)
+    return Table(target=Target())
 
 
 def calibrated(table: Table, graph: Graph) -> tuple[Prediction, Sampler]:
@@ -71,8 +78,11 @@ def test_a_device_whose_operations_add_up_is_predicted_exactly(device: Table, op
 def test_what_timing_an_operation_alone_adds_is_taken_off_again(device: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, dearer_ms = weave("fabric-small", operators="residual"), 0.006
     simple = simplified(graph)
-    alone = {"onnxruntime": lambda work, threads, batch: dearer_ms + made_up_probe(work, threads, batch)}
-    monkeypatch.setattr(tables, "PROBES", alone)
+
+    def alone(work: Work, target: Target) -> float:
+        return dearer_ms + made_up_probe(work)
+
+    time_operations_by(alone, monkeypatch)
     prediction, sampler = calibrated(device, graph)
     assert prediction.spared_ms == pytest.approx(dearer_ms, abs=0.0015)
     for seed in range(20):
@@ -119,36 +129,36 @@ def test_sampled_graphs_span_the_range_and_errors_are_of_graphs_left_out(device:
 def test_operations_are_timed_once_and_kept_for_the_next_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Work] = []
 
-    def counting(work: Work, threads: int, batch: int) -> float:
+    def counting(work: Work, target: Target) -> float:
         asked.append(work)
         return float(len(asked))
 
-    monkeypatch.setattr(tables, "PROBES", {"onnxruntime": counting})
+    time_operations_by(counting, monkeypatch)
     works = [Work(pointwise(), 8, count, (4, 4), (4, 4)) for count in (8, 16, 8)]
-    table = Table.opened(Conditions(threads=2), tmp_path)
+    table = Table.opened(Target(threads=2), tmp_path)
     assert table.measure(works) == 2
-    again = Table.opened(Conditions(threads=2), tmp_path)
+    again = Table.opened(Target(threads=2), tmp_path)
     assert again.measure(works) == 0
     assert [again.milliseconds(work) for work in works] == [1.0, 2.0, 1.0]
-    assert Table.opened(Conditions(threads=1), tmp_path).known == {}
+    assert Table.opened(Target(threads=1), tmp_path).known == {}
     assert again.file is not None
     again.file.write_text('{"milliseconds": {"a": NaN, "b": -1, "c": 0.25}}')
-    assert Table.opened(Conditions(threads=2), tmp_path).known == {"c": 0.25}
+    assert Table.opened(Target(threads=2), tmp_path).known == {"c": 0.25}
     again.file.write_text("{not json")
-    assert Table.opened(Conditions(threads=2), tmp_path).known == {}
+    assert Table.opened(Target(threads=2), tmp_path).known == {}
     with pytest.raises(KeyError):
         table.milliseconds(Work(pointwise(), 8, 8, (5, 4), (5, 4)))
-    nowhere = Table.opened(Conditions(threads=2), again.file / "no folder")
+    nowhere = Table.opened(Target(threads=2), again.file / "no folder")
     assert nowhere.measure(works) == 2
     assert table.is_kept
     assert not nowhere.is_kept
 
 
-@pytest.mark.parametrize("runtime", sorted(PROBES))
+@pytest.mark.parametrize("runtime", sorted(RUNTIMES))
 def test_the_real_probes_time_whatever_the_catalogue_has_in_a_fabric(runtime: str) -> None:
     graph = weave("fabric-tiny", size=(8, 8))
     works = dict.fromkeys(operations(graph, simplified(graph), (8, 8)))
-    times = [PROBES[runtime](work, 1, 2) for work in works]
+    times = [RUNTIMES[runtime].time_operation(work, Target(runtime=runtime, batch=2)) for work in works]
     assert all(0 < milliseconds < 1000 for milliseconds in times)
 
 
@@ -156,13 +166,14 @@ def test_the_real_probes_time_whatever_the_catalogue_has_in_a_fabric(runtime: st
 def test_a_draft_answers_like_the_network(network: str) -> None:
     channels = 1 if network == "paper-mnist-sparse" else 3
     task = "segmentation" if network == "unet" else "classification"
-    fabric = Fabric(weave(network, size=IMAGE, image_channels=channels, task=task)).eval()
+    fewer = {"layers": 4, "scales": 3} if network == "paper-mnist-sparse" else {}
+    fabric = Fabric(weave(network, size=IMAGE, image_channels=channels, task=task, **fewer)).eval()
     images = torch.rand(2, channels, *IMAGE)
     session = onnxruntime.InferenceSession(drafted(folded(fabric), images), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         wanted = fabric(images).numpy()
     np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], wanted, rtol=1e-3, atol=1e-4)
-    found = measure(drafted(folded(fabric), images), (channels, *IMAGE), batch=2, seconds=0.001)
+    found = measure(drafted(folded(fabric), images), (channels, *IMAGE), Target(batch=2), seconds=0.001)
     assert found.batch == 2
     assert found.runs >= 25
     assert "batch 2, 1 thread, ONNX Runtime" in str(found)

@@ -8,7 +8,7 @@ import pytest
 from convfabric.errors import GraphError
 from convfabric.graph import Edge, Graph, Node, Place
 from convfabric.graph.laws import LAWS, broken_laws, check
-from convfabric.operators import Conv, Identity, Pool
+from convfabric.operators import Conv, GlobalPool, Identity, Pool
 from convfabric.weavers import Trellis, weave_trellis
 
 GOOD = weave_trellis(Trellis(layers=3, scales=2, channels=4))
@@ -29,8 +29,18 @@ BROKEN = {
     "an edge is one of a kind": with_edge(GOOD.edges[0]),
     "edges, entry and heads name nodes that exist": with_edge(Edge(source=A, target=Place(9, 0), operator=Conv())),
     "channels and images": replace(GOOD, heads=(replace(GOOD.head, classes=1),)),
-    "as many scales as its edge spans": replace(
-        GOOD, edges=(*GOOD.edges[1:], replace(GOOD.edges[0], operator=Identity()))
+    "maps that meet have one size": replace(GOOD, edges=(*GOOD.edges[1:], replace(GOOD.edges[0], operator=Identity()))),
+    "a product has a factor of more than one pixel": replace(
+        GOOD,
+        nodes=(
+            *(replace(node, join="product") if node.place == B else node for node in GOOD.nodes),
+            Node(place=Place(0, 16), channels=4),
+        ),
+        edges=(
+            *(edge for edge in GOOD.edges if edge.target != B),
+            Edge(source=A, target=Place(0, 16), operator=GlobalPool()),
+            Edge(source=Place(0, 16), target=B, operator=Identity()),
+        ),
     ),
     "no edge runs to an earlier layer": with_edge(Edge(source=Place(2, 0), target=A, operator=Conv())),
     "joins equal counts": replace(
@@ -44,7 +54,7 @@ BROKEN = {
     "an operator can join the channels": replace(
         GOOD, edges=(replace(GOOD.edges[0], operator=Conv(stride=2, groups=3)), *GOOD.edges[1:])
     ),
-    "what a node does after joining keeps scale": with_node(B, then=Pool()),
+    "what a node does after joining keeps size": with_node(B, then=Pool()),
     "heads differ in name, agree in task": replace(GOOD, heads=(GOOD.head, GOOD.head)),
     "heads stand in the order in which they can answer": replace(
         GOOD, heads=(replace(GOOD.head, name="late"), replace(GOOD.head, name="early", reads=(B,)))
@@ -60,14 +70,14 @@ BROKEN = {
 @pytest.mark.parametrize("sentence", BROKEN)
 def test_a_graph_that_breaks_a_law_is_refused_with_its_sentence(sentence: str) -> None:
     with pytest.raises(GraphError, match=sentence):
-        check(BROKEN[sentence])
+        check(BROKEN[sentence], (8, 8))
 
 
 def test_every_law_has_a_graph_that_breaks_it() -> None:
-    said = "\n".join(line for graph in BROKEN.values() for line in broken_laws(graph))
+    said = "\n".join(line for graph in BROKEN.values() for line in broken_laws(graph, (8, 8)))
     assert [sentence for sentence, _ in LAWS if sentence not in said] == []
 
 
 def test_all_broken_laws_are_reported_at_once() -> None:
-    twice = replace(BROKEN["channels and images"], entry=replace(GOOD.entry, operator=Conv(stride=2)))
+    twice = replace(BROKEN["channels and images"], entry=replace(GOOD.entry, operator=Conv(groups=2)))
     assert len(broken_laws(twice)) == 2

@@ -8,13 +8,16 @@ from convfabric.errors import GraphError
 from convfabric.fabric.layers import layer
 from convfabric.fabric.module import Fabric
 from convfabric.operators import (
+    AdaptivePool,
     Bilinear,
     Conv,
     Depthwise,
     Dropout,
     FullyConnected,
     GlobalPool,
+    LayerNorm,
     LocallyConnected,
+    LocalResponseNorm,
     Maxout,
     Nearest,
     Operator,
@@ -73,7 +76,8 @@ def test_an_operator_without_a_layer_is_named() -> None:
         pass
 
     class Unknown(Operator):
-        step = 0
+        stride = 1
+        size_after = None  # type: ignore[assignment]
         keeps_channels = False
         halo = (0, 0)
         parameters = macs = values = None  # type: ignore[assignment]
@@ -111,7 +115,7 @@ def test_pools_are_their_windows(kind: str, kernel: int, stride: int, size: tupl
 @pytest.mark.parametrize(("kind", "how"), [("max", torch.amax), ("average", torch.mean), ("sum", torch.sum)])
 def test_global_pools_are_over_all_pixels(kind: str, how) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     x = torch.randn(2, 3, 5, 4)
-    found = layer(GlobalPool(kind=kind, scales=3), 3, 3)(x, (1, 1))  # type: ignore[arg-type]
+    found = layer(GlobalPool(kind=kind), 3, 3)(x, (1, 1))  # type: ignore[arg-type]
     torch.testing.assert_close(found[..., 0, 0], how(x, dim=(2, 3)))
 
 
@@ -176,7 +180,7 @@ def test_untied_kernels_are_one_convolution_for_each_pixel() -> None:
 
 
 def test_fully_connected_is_one_product_with_all_values() -> None:
-    module, x = layer(FullyConnected(size=(3, 4), scales=2), 2, 5), torch.randn(2, 2, 3, 4)
+    module, x = layer(FullyConnected(size=(3, 4)), 2, 5), torch.randn(2, 2, 3, 4)
     expected = torch.einsum("bchw,ochw->bo", x, module.weight) + module.bias
     torch.testing.assert_close(module(x, (1, 1))[..., 0, 0], expected, atol=1e-5, rtol=1e-5)
 
@@ -212,3 +216,54 @@ def test_dropout_is_off_in_evaluation() -> None:
     module, x = layer(Dropout(p=0.5), 2, 2), torch.ones(4, 2, 8, 8)
     assert set(module(x, (8, 8)).unique().tolist()) == {0.0, 2.0}
     assert torch.equal(module.eval()(x, (8, 8)), x)
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (10, 9)])
+def test_pools_with_padding_and_ceiling_are_torch_s(
+    ceil: bool, padding: int, stride: int, size: tuple[int, int]
+) -> None:
+    x, around = torch.randn(2, 3, *size, dtype=torch.float64), (padding,) * 4
+    numbers = {"kernel": 3, "stride": stride, "padding": around, "ceil": ceil}
+    wanted = F.max_pool2d(x, 3, stride, padding, ceil_mode=ceil)
+    torch.testing.assert_close(layer(Pool(**numbers), 3, 3)(x, size), wanted)  # type: ignore[arg-type]
+    for counts in (False, True):
+        mean = layer(Pool(kind="average", counts_padding=counts, **numbers), 3, 3)  # type: ignore[arg-type]
+        wanted = F.avg_pool2d(x, 3, stride, padding, ceil_mode=ceil, count_include_pad=counts)
+        torch.testing.assert_close(mean(x, size), wanted)
+        assert Pool(**numbers).size_after(size) == wanted.shape[-2:]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(5, 1, 0, 1), (11, 4, 2, 1), (3, 3, 1, 2)])
+def test_convolutions_with_padding_and_any_stride_are_torch_s(
+    kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    operator = Conv(kernel=kernel, stride=stride, padding=(padding,) * 4, dilation=dilation)
+    x, module = torch.randn(1, 2, 23, 19, dtype=torch.float64), layer(operator, 2, 3).double()
+    wanted = F.conv2d(x, module.weight, module.bias, stride, padding, dilation)
+    torch.testing.assert_close(module(x, (0, 0)), wanted)
+    assert operator.size_after((23, 19)) == wanted.shape[-2:]
+
+
+def test_an_uneven_padding_is_a_frame_around_the_map() -> None:
+    x, module = torch.randn(1, 2, 6, 6), layer(Conv(stride=2, padding=(0, 1, 2, 0)), 2, 3)
+    torch.testing.assert_close(module(x, (0, 0)), F.conv2d(F.pad(x, (2, 0, 0, 1)), module.weight, module.bias, 2))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (6, 6)])
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_adaptive_pools_are_torch_s(kind: str, grid: tuple[int, int]) -> None:
+    x, pool = torch.randn(2, 3, 13, 9), {"max": F.adaptive_max_pool2d, "average": F.adaptive_avg_pool2d}[kind]
+    found = layer(AdaptivePool(kind=kind, size=grid), 3, 3)(x, grid)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, pool(x, grid))
+
+
+def test_layer_norm_and_local_response_norm_are_torch_s() -> None:
+    x, norm = torch.randn(2, 6, 4, 4), layer(LayerNorm(eps=1e-3), 6, 6)
+    torch.nn.init.normal_(norm.weight)
+    wanted = F.layer_norm(x.movedim(1, -1), (6,), norm.weight, norm.bias, 1e-3).movedim(-1, 1)
+    torch.testing.assert_close(norm(x, (4, 4)), wanted)
+    theirs = torch.nn.LocalResponseNorm(3, alpha=0.1, beta=0.5, k=2.0)
+    torch.testing.assert_close(layer(LocalResponseNorm(size=3, alpha=0.1, beta=0.5, k=2.0), 6, 6)(x, (4, 4)), theirs(x))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from typer.testing import CliRunner
 from convfabric.cli.commands import app
 from convfabric.data.opening import open_data
 from convfabric.errors import ExportError
-from convfabric.exporting import deployable
-from convfabric.exporting.deployable import export
+from convfabric.exporting import program as programs
+from convfabric.exporting.exporter import export
 from convfabric.fabric.archive import load_fabric
-from convfabric.runs.folder import noted
+from convfabric.runs.record import read_record
 from folders import class_folders, mask_folders
 
 RUN_FILES = (
@@ -50,7 +51,8 @@ def done(words: Sequence[object]) -> str:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    done(["fit", "digits", "--network", "fabric-tiny", "--macs", "30%", "--epochs", 4, "--out", folder])
+    words = ["fit", "digits", "--network", "fabric-tiny", "--macs", "30%", "--epochs", 4, "--out", folder]
+    done([*words, "--set", "trials=16"])
     return folder
 
 
@@ -59,29 +61,41 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     data = mask_folders(folder / "data")
     words = ["fit", data, "--network", "fabric-tiny", "--params", "60%", "--epochs", 2, "--out", folder / "run"]
-    done([*words, "--set", "rounds=1"])
+    done([*words, "--set", "trials=8"])
     return folder / "run"
+
+
+def finished(folder: Path) -> Any:
+    """The record of a run, of whose parts a test knows that they are there."""
+    return read_record(folder)
 
 
 def test_fit_leaves_every_file_and_meets_its_budget(digits: Path) -> None:
     assert [name for name in RUN_FILES if not (digits / name).is_file()] == []
-    record = noted(digits)
-    assert record["network"]["macs"] <= 0.3 * record["fabric"]["macs"]
-    assert record["exported"]["latency"]["median_ms"] > 0
-    assert record["network"]["predicted_ms"] > 0
-    assert set(record["worth"]) == load_fabric(digits / "fabric")[0].graph.edge_names
+    record = finished(digits)
+    assert record.network.macs <= 0.3 * record.fabric.macs
+    assert record.exported.latency.median_ms > 0
+    assert record.cut.predicted_ms > 0
+    assert set(record.cut.worth) == load_fabric(digits / "fabric")[0].graph.edge_names
 
 
 def test_fit_works_for_masks_as_well(masks: Path) -> None:
     assert [name for name in RUN_FILES if not (masks / name).is_file()] == []
-    assert noted(masks)["network"]["score"]["miou"] is not None
+    assert finished(masks).network.score.miou is not None
 
 
 def test_the_page_opens_offline_and_shows_everything(digits: Path, masks: Path) -> None:
     for page in ((digits / "report.html").read_text(), (masks / "report.html").read_text()):
         assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
         assert page.count("<svg") >= 2
-        for word in ("just cut", "statistics refreshed", "fine-tuned", "MACs per image", "Predicted", "measured"):
+        for word in (
+            "after pruning",
+            "after batch-norm recalibration",
+            "fine-tuned",
+            "MACs per image",
+            "Predicted",
+            "measured",
+        ):
             assert word in page
     errors = int(re.search(r"(\d+) errors on test", (digits / "report.html").read_text()).group(1))  # type: ignore[union-attr]
     assert (digits / "report.html").read_text().count("<figure>") == errors
@@ -103,7 +117,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_was(digits: Path) -> None
 
 def test_the_steps_by_themselves_go_on_from_a_run(digits: Path) -> None:
     result = run(["extract", digits, "--params", "50%", "--set", "finetune=0.25", "--set", "trials=20", "--json"])
-    assert json.loads(result.stdout)["parameters"] <= 0.5 * noted(digits)["fabric"]["parameters"]
+    assert json.loads(result.stdout)["parameters"] <= 0.5 * finished(digits).fabric.parameters
     assert "trying 20 sub-networks on 134 validation images" in result.stderr
     told = re.findall(r"(\d+) of 20 sub-networks tried, about [\d.]+ (?:seconds?|minutes) left", result.stderr)
     assert told == ["5", "10"]
@@ -112,7 +126,7 @@ def test_the_steps_by_themselves_go_on_from_a_run(digits: Path) -> None:
     assert "next: convfabric report" in done(["export", digits])
     assert "report.html" in done(["report", digits])
     score = json.loads(done(["evaluate", digits, "--json"]))
-    assert score["accuracy"] == noted(digits)["network"]["score"]["accuracy"]
+    assert score["accuracy"] == finished(digits).network.score.accuracy
 
 
 STANDALONE = """
@@ -185,11 +199,11 @@ def test_an_exported_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     network, papers = load_fabric(digits)
 
-    class Skewed(deployable.Deployable):
+    class Skewed(programs.Deployable):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images) + 0.01
 
-    monkeypatch.setattr(deployable, "Deployable", Skewed)
+    monkeypatch.setattr(programs, "Deployable", Skewed)
     (tmp_path / "model.onnx").write_text("the one before")
     with pytest.raises(ExportError, match=r"model\.onnx answers unlike the network: logits are up to 1\.0\de-02 apart"):
         export(network, papers, open_data("digits"), tmp_path)
@@ -207,7 +221,7 @@ def refusal(words: Sequence[object], code: int = 1) -> str:
 
 def test_a_run_that_is_there_is_not_overwritten(digits: Path) -> None:
     before = (digits / "model.onnx").read_bytes()
-    assert "--resume goes on with it, --force replaces" in refusal(["fit", "digits", "--out", digits])
+    assert "use --resume to continue it or --force" in refusal(["fit", "digits", "--out", digits])
     assert (digits / "model.onnx").read_bytes() == before
 
 
@@ -314,7 +328,7 @@ def test_describe_gives_the_published_counts() -> None:
 
 
 def test_describe_takes_a_run_a_family_and_numbers(digits: Path) -> None:
-    assert json.loads(done(["describe", str(digits), "--json"]))["parameters"] == noted(digits)["network"]["parameters"]
+    assert json.loads(done(["describe", str(digits), "--json"]))["parameters"] == finished(digits).network.parameters
     assert json.loads(done(["describe", "trellis", "--set", "layers=9", "--json"]))["edges"] == 138
     segmenting = ["--size", "64", "--set", "task=segmentation", "--set", "classes=3", "--set", "image_channels=1"]
     facts = json.loads(done(["describe", "unet", *segmenting, "--json"]))
@@ -367,8 +381,8 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
 
     images, labels = torch.rand(64, 2, 8, 8), torch.arange(64) % 3
     sets = {name: TensorDataset(images, labels) for name in ("train", "val")}
-    record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", rounds=1)
-    assert record["network"]["parameters"] <= 0.6 * record["fabric"]["parameters"]
+    record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", search="exact")
+    assert record.network.parameters <= 0.6 * record.fabric.parameters
     assert (tmp_path / "r" / "model.onnx").is_file()
     assert "its images have 2 channels" in refusal(["predict", tmp_path / "r", "any.png"])
 

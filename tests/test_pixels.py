@@ -150,4 +150,4 @@ def test_training_by_the_kernels_is_that_of_the_readable_executor(tmp_path: Path
         recipe = Recipe(epochs=2, batch=2, subnetworks=0 if taught else 1, execution=execution)  # type: ignore[arg-type]
         rows = train(student, data, recipe, teacher=teacher if taught else None, device="cpu")
         losses.append([row["train_loss"] for row in rows])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

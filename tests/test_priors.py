@@ -54,7 +54,7 @@ def test_groups_that_do_not_divide_are_refused_with_the_edge() -> None:
 def test_a_network_of_1x1_kernels_has_nothing_to_group() -> None:
     graph = weave("nin")
     flat = graph.restrict(graph.edge_names)
-    edges = tuple(edge for edge in flat.edges if not edge.operator.step)
+    edges = tuple(edge for edge in flat.edges if edge.operator.stride == 1)
     with pytest.raises(GraphError, match="no kernels larger than 1×1"):
         root(Graph(name="flat", nodes=flat.nodes, edges=edges, entry=flat.entry, heads=flat.heads), 2)
 
@@ -112,6 +112,13 @@ def test_kernels_drawn_branch_by_branch_would_not() -> None:
         assert float(branch.weight.detach().std()) == pytest.approx(together, rel=0.05)  # type: ignore[union-attr]
     alone = layer(Conv(kernel=(3, 1)), 64, 32).weight
     assert float(alone.detach().std()) == pytest.approx((2 / 96) ** 0.5, rel=0.05)  # type: ignore[union-attr,operator]
+
+
+def test_which_priors_take_a_number_does_not_hang_on_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convfabric.graph.rewrites.PRIORS", dict(reversed(PRIORS.items())))
+    assert with_prior(weave("nin"), "column-4") == column(weave("nin"), 4)
+    with pytest.raises(SettingError, match="known are separable, sequential, low-rank, column-GROUPS"):
+        with_prior(weave("nin"), "low-rank-4")
 
 
 def test_every_prior_has_a_name() -> None:

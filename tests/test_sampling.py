@@ -1,6 +1,7 @@
 """Random sub-networks: what they may be, and training with them."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
 from convfabric.execution.subnetworks import answered
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
 from convfabric.graph.laws import check
-from convfabric.graph.subnetworks import Sampler, ladder
+from convfabric.graph.subnetworks import Sampler, Widths, ladder
 from convfabric.operators import Identity
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
@@ -137,6 +138,32 @@ def test_a_run_with_sub_networks_goes_on_as_if_it_had_not_stopped(digits: ImageS
             train(fabric, digits, recipe, folder=folder, resume=True, device="cpu")
         ends.append(torch.cat([p.detach().flatten() for p in fabric.parameters()]))
     assert torch.equal(*ends)
+
+
+def test_drawing_ends_where_nothing_that_is_drawn_can_be_joined() -> None:
+    graph = weave("fabric-tiny")
+    sampler = Sampler.of(graph, 0.5, (32, 32))
+    impossible = Widths(frozenset({Place(0, 0)}), (998, 999))
+    stuck = replace(sampler, widths=(impossible,))
+    assert stuck.draw(random.Random(0)) == sampler.smallest
+
+
+def test_a_forward_pass_of_a_part_draws_nothing_and_depends_on_no_other() -> None:
+    fabric = Fabric(weave("enet", channels=4, repeats=1, size=IMAGE)).train()
+    sampler, images = Sampler.of(fabric.graph, 0.5, IMAGE), torch.rand(2, 3, *IMAGE)
+    parts = [sampler.draw(random.Random(seed)) for seed in range(3)]
+    answers = []
+    for order in (parts, parts[::-1]):
+        found = {}
+        for part in order:
+            torch.manual_seed(5)
+            found[part] = answered(fabric, part, images, kernels=False)[-1]
+        answers.append(found)
+    assert all(torch.equal(answers[0][part], answers[1][part]) for part in parts)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    fabric.eval()(images, sampler.smallest)
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_what_cannot_be_sampled_is_refused() -> None:

@@ -24,7 +24,11 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """The installed version of each package this one stands on; "missing" where it is not there."""
+    """The installed version of each package this one stands on; "missing" where it is not there.
+
+    >>> "torch" in versions()
+    True
+    """
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -36,7 +40,11 @@ def _version(name: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """The processor, its cores as this process may use them, the accelerator and the system."""
+    """The processor, its cores as this process may use them, the accelerator and the system.
+
+    >>> sorted(machine())[:3]
+    ['accelerator', 'cores', 'processor']
+    """
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -55,10 +63,18 @@ def _processor() -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this process writes the files: always, unless torchrun started it beside another one."""
+    """Whether this process writes the files: always, unless torchrun started it beside another one.
+
+    >>> is_first_process()
+    True
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
 def process_count() -> int:
-    """Processes that torchrun or ``accelerate launch`` started for this run."""
+    """Processes that torchrun or ``accelerate launch`` started for this run.
+
+    >>> process_count()
+    1
+    """
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -8,40 +8,30 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.cutting.surgery import extract
+from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
 from convfabric.errors import GraphError
 from convfabric.evaluation.scoring import score
-from convfabric.exporting.deployable import program, variable_size, write_onnx
+from convfabric.execution.subnetworks import _skeleton
+from convfabric.exporting.formats import write_onnx
+from convfabric.exporting.program import program, variable_size
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json
+from convfabric.graph.laws import broken_laws
 from convfabric.graph.paths import count_routes
+from convfabric.graph.subnetworks import widths
 from convfabric.report.drawing import draw
-from convfabric.training.loop import train
+from convfabric.training.loop import Moment, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import FAMILIES, weave
+from nearness import EXACT, apart
+from test_extraction import lively_fabric
 
 SIZES = ((32, 32), (37, 45))
-SMALL: dict[str, dict[str, Any]] = {
-    "trellis": {"channels": 4, "scales": 3, "layers": 3},
-    "gridnet": {"channels": 3, "streams": 3, "down": 2, "up": 2},
-    "msdnet": {"exits": 3, "base": 2, "step": 1, "channels": 4, "growth": 4, "hidden": 6},
-    "unet": {"channels": 3, "scales": 3},
-    "fcn": {"channels": 3, "depth": 11, "hidden": 8},
-    "segnet": {"channels": 3, "depth": 11},
-    "linknet": {"channels": 4, "blocks": (1, 1, 1)},
-    "enet": {"channels": 2, "repeats": 1},
-    "vgg": {"channels": 3},
-    "nin": {"channels": 6},
-    "googlenet": {"over": 16, "exits": True},
-    "resnet": {"channels": 4, "blocks": (2, 2)},
-    "densenet": {"growth": 3, "blocks": (2, 2)},
-    "resnet-fabric": {"channels": 3, "blocks": 2},
-    "b-cnf": {"channels": 4, "scales": 3, "layers": 3},
-}
+SMALL = {name: family.specimen for name, family in FAMILIES.items()}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis banded": ("trellis", {"operators": "banded", "doubling": True}),
     "trellis of blocks": ("trellis", {"operators": "block", "head": "all", "doubling": True}),
@@ -50,6 +40,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis wide": ("trellis", {"operators": "banded", "channels": 520, "layers": 2, "scales": 2}),
     "unet bilinear": ("unet", {"up": "bilinear"}),
     "segnet transposed": ("segnet", {"up": "transposed"}),
+    "trellis of many groups": ("trellis", {"prior": "column-2"}),
     "resnet bottleneck": ("resnet", {"block": "bottleneck", "groups": 2}),
     "resnet preactivated": ("resnet", {"block": "preactivated"}),
     "resnet inverted": ("resnet", {"block": "inverted"}),
@@ -63,19 +54,18 @@ CASES = [
 every_family = pytest.mark.parametrize(("name", "task"), CASES)
 
 
+CANNOT_BE_NARROWED = {"trellis banded", "trellis wide"}
+
+
 def small(name: str, task: Task) -> Graph:
     family, changes = VARIANTS.get(name, (name, {}))
-    numbers = SMALL[family] | changes
+    numbers = {**SMALL[family], **changes}
     return weave(family, size=SIZES[0], image_channels=3, classes=3, task=task, **numbers)
 
 
 def fabric_of(graph: Graph) -> Fabric:
     torch.manual_seed(0)
     return Fabric(graph)
-
-
-def test_every_family_has_a_specimen() -> None:
-    assert list(SMALL) == list(FAMILIES)
 
 
 @every_family
@@ -127,6 +117,48 @@ def test_a_part_of_it_answers_as_the_whole_does_when_it_runs_that_part(name: str
         assert len(found) == len(wanted) == len(smaller.heads)
         assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert tried or count_routes(graph) == 1 or any(node.join == "concatenation" for node in graph.nodes)
+
+
+@every_family
+def test_a_ranked_fabric_answers_as_before(name: str, task: Task) -> None:
+    fabric = lively_fabric(small(name, task), 1).double()
+    images = torch.randn(2, 3, *SIZES[0], dtype=torch.float64)
+    with torch.no_grad():
+        pairs = zip(ranked(fabric).forward_exits(images), fabric.forward_exits(images), strict=True)
+    assert max(apart(found, wanted) for found, wanted in pairs) < EXACT
+
+
+@every_family
+def test_a_narrowed_part_is_lawful_and_answers_as_the_whole_that_runs_it(name: str, task: Task) -> None:
+    graph = small(name, task)
+    fabric, images = lively_fabric(graph, 2), torch.randn(2, 3, *SIZES[0])
+    counts = [group.at(0) for group in widths(graph, 0.5)]
+    smaller = graph.narrow({place: count for group in counts for place, count in group.items()})
+    assert broken_laws(smaller, SIZES[0]) == []
+    with torch.no_grad():
+        pairs = zip(extract(fabric, smaller).forward_exits(images), fabric.forward_exits(images, smaller), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert counts or name in CANNOT_BE_NARROWED
+
+
+@every_family
+def test_a_run_with_sub_networks_goes_on_to_the_bit_after_a_stop(name: str, task: Task, tmp_path: Path) -> None:
+    def stop(moment: Moment) -> None:
+        if moment.step == 3:
+            raise RuntimeError("stopped")
+
+    ends = []
+    for stopped in (False, True):
+        _skeleton.cache_clear()  # as a new process would begin
+        fabric, recipe = fabric_of(small(name, task)), Recipe(epochs=2, batch=8, subnetworks=2, precision="float32")
+        words = {"folder": tmp_path / str(stopped), "device": "cpu"}
+        if stopped:
+            with pytest.raises(RuntimeError, match="stopped"):
+                train(fabric, noise(task), recipe, watch=stop, **words)  # type: ignore[arg-type]
+            _skeleton.cache_clear()
+        train(fabric, noise(task), recipe, resume=stopped, **words)  # type: ignore[arg-type]
+        ends.append(fabric.state_dict())
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
 @every_family

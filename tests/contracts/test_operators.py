@@ -9,25 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convfabric.cutting.surgery import extract
+from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import Preprocessing
+from convfabric.errors import GraphError
+from convfabric.execution.folding import folded
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.layers import layer
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
-from convfabric.graph.json_format import read, written
-from convfabric.operators import (
-    CATALOGUE,
-    Chain,
-    Conv,
-    FullyConnected,
-    LocallyConnected,
-    Nearest,
-    Operator,
-    Pool,
-    Size,
-    halved,
-)
+from convfabric.graph.costs import costs
+from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
+from convfabric.graph.subnetworks import Sampler
+from convfabric.latency.prediction import every_operation, operations, simplified
+from convfabric.operators import Conv, FullyConnected, LocallyConnected, Operator, Size, Work, halved, primitives
+from convfabric.operators.catalogue import CATALOGUE
 from convfabric.weavers import Draft, Purpose
 
 SIZES: tuple[Size, ...] = ((8, 8), (7, 5))
@@ -37,11 +32,8 @@ def ends(operator: Operator, fine: Size) -> tuple[int, int, Size, Size]:
     """Channels in and out, and sizes in and out, between the fine size and the scales the operator moves."""
     if isinstance(operator, LocallyConnected | FullyConnected):
         fine = operator.size
-    coarse = fine
-    for _ in range(abs(operator.step)):
-        coarse = halved(coarse)
-    before, after = (fine, coarse) if operator.step >= 0 else (coarse, fine)
-    return 6, (6 if operator.keeps_channels else 12), before, after
+    before = halved(fine) if operator.stride < 1 else fine
+    return 6, (6 if operator.keeps_channels else 12), before, operator.size_after(before, fine)
 
 
 @pytest.fixture(autouse=True)
@@ -98,39 +90,122 @@ def test_json_round_trip(operator: Operator) -> None:
     assert read(Operator, written(operator), "operator") == operator
 
 
-def on_an_edge(operator: Operator) -> Graph:
-    """Two nodes that the operator joins, beside a second way from one to the other."""
+def on_an_edge(operator: Operator) -> tuple[Graph, Size]:
+    """Two nodes that the operator joins, and the size of the images."""
     channels_in, channels_out, before, _ = ends(operator, (8, 8))
-    first = Place(0, max(0, -operator.step))
-    last = Place(1, first.scale + operator.step)
-    pooled = Chain((*(Pool() for _ in range(operator.step)), *(Nearest() for _ in range(-operator.step)), Conv()))
-    draft = Draft("pair", Purpose(size=(8, 8) if before == (8, 8) or operator.step < 0 else before))
+    image = (8, 8) if operator.stride < 1 else before
+    first = Place(0, int(operator.stride < 1))
+    draft = Draft("pair", Purpose(size=image))
     draft.enter(first, Conv(stride=2**first.scale), channels_in)
-    draft.put(last, channels_out, (first, operator), (first, pooled))
-    draft.answer(last)
-    return draft.finished()
+    last = draft.put(Place(1, min(16, first.scale + operator.scales_moved)), channels_out, (first, operator))
+    draft.answer(draft.put(Place(2, last.scale), 5, (last, Conv(kernel=1))))
+    return draft.finished(), image
+
+
+def lively(graph: Graph) -> Fabric:
+    """A fabric in evaluation mode whose weights and statistics are all random."""
+    fabric = Fabric(graph)
+    for name, tensor in fabric.state_dict().items():
+        if tensor.dtype.is_floating_point:
+            tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else torch.randn_like(tensor))
+    return fabric.eval()
 
 
 @every_operator
-def test_an_edge_with_it_is_archived_and_cut_like_any_other(operator: Operator, tmp_path: Path) -> None:
-    graph = on_an_edge(operator)
+def test_its_weights_have_the_axes_it_says(operator: Operator) -> None:
+    for part in primitives(Work(operator, *ends(operator, (8, 8)))):
+        state = layer(part.operator, part.channels_in, part.channels_out).state_dict()
+        assert set(state) == set(part.operator.axes)
+        for name, axes in part.operator.axes.items():
+            sides = {"out": part.channels_out, "in": part.channels_in}
+            assert len(axes) == state[name].ndim
+            assert all(side == sides[axis] for side, axis in zip(state[name].shape, axes, strict=True) if axis in sides)
+
+
+@every_operator
+def test_it_is_cut_by_its_units_and_answers_as_the_whole_that_runs_the_part(operator: Operator) -> None:
+    graph, image = on_an_edge(operator)
+    fabric, images = lively(graph), torch.randn(2, 3, *image)
+    for tie in graph.ties[:2]:
+        if tie.units == 1:
+            continue
+        smaller = graph.narrow({at: graph.node(at).channels // tie.units * (tie.units - 1) for at in tie.places})
+        assert graph_from_json(graph_to_json(smaller)) == smaller
+        small = extract(fabric, smaller)
+        with torch.no_grad():
+            assert torch.equal(small(images), fabric(images, smaller))
+        parameters = sum(p.numel() for p in small.parameters())
+        assert parameters == costs(smaller, image).parameters < costs(graph, image).parameters
+    with torch.no_grad():
+        torch.testing.assert_close(ranked(fabric)(images), fabric(images), rtol=1e-4, atol=1e-4)
+
+
+@every_operator
+def test_less_than_a_unit_is_refused(operator: Operator) -> None:
+    graph, _ = on_an_edge(operator)
+    units = operator.granularity(*ends(operator, (8, 8))[:2])
+    for place, unit in zip((graph.entry.place, graph.edges[0].target), units, strict=True):
+        tie = next(tie for tie in graph.ties if place in tie.places)
+        if unit > 1:
+            with pytest.raises(GraphError):
+                graph.narrow({at: graph.node(at).channels - 1 for at in tie.places})
+
+
+@every_operator
+def test_norms_are_folded_into_it_where_it_says_so(operator: Operator) -> None:
+    graph, image = on_an_edge(operator)
+    fabric, images = lively(graph).double(), torch.randn(2, 3, *image, dtype=torch.float64)
+    simple = folded(fabric)
+    with torch.no_grad():
+        torch.testing.assert_close(simple(images), fabric(images), rtol=1e-9, atol=1e-9)
+    left = any(isinstance(part, nn.BatchNorm2d) for part in simple.nodes[str(graph.edges[0].target)].modules())
+    assert left != operator.linear
+
+
+@every_operator
+@every_size
+def test_what_it_says_of_values_is_true(operator: Operator, fine: Size) -> None:
+    channels_in, channels_out, before, after = ends(operator, fine)
+    module, x = layer(operator, channels_in, channels_out).eval(), torch.randn(2, channels_in, *before)
+    with torch.no_grad():
+        assert not operator.keeps_zero or not module(torch.zeros_like(x), after).any()
+        assert not operator.free or torch.equal(module(x, after), x)
+        assert not operator.rectifies or not module(-x.abs(), after).any()
+        if operator.negative_slope is not None:
+            assert torch.equal(module(x, after), torch.where(x > 0, x, operator.negative_slope * x))
+        if operator.transparent:
+            factor, constant = torch.rand(channels_in, 1, 1) + 0.5, torch.randn(channels_in, 1, 1)
+            torch.testing.assert_close(module(x * factor + constant, after), module(x, after) * factor + constant)
+
+
+@every_operator
+def test_every_operation_of_its_sub_networks_is_timed(operator: Operator) -> None:
+    graph, image = on_an_edge(operator)
+    sampler, simple = Sampler.of(graph, 0.5, image), simplified(graph)
+    assert set(operations(sampler.smallest, simple, image)) <= set(every_operation(sampler, simple, image))
+
+
+@every_operator
+def test_an_edge_with_it_is_archived_like_any_other(operator: Operator, tmp_path: Path) -> None:
+    graph, image = on_an_edge(operator)
     fabric = Fabric(graph).eval()
-    preprocessing = Preprocessing(size=(8, 8), channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)
+    preprocessing = Preprocessing(size=image, channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)
     save_fabric(tmp_path, fabric, Passport(graph=graph, classes=tuple("abcdefghij"), preprocessing=preprocessing))
     again, papers = load_fabric(tmp_path)
     assert papers.graph == graph
-    height, width = operator.size if isinstance(operator, LocallyConnected | FullyConnected) else (8, 8)
-    images, name = torch.randn(2, 3, height, width), f"{graph.edges[0].source}_{graph.edges[0].target}"
-    alone = graph.restrict({name})
+    images = torch.randn(2, 3, *image)
     with torch.no_grad():
         assert torch.equal(again(images), fabric(images))
-        assert torch.equal(extract(fabric, alone)(images), fabric(images, alone))
+
+
+def goes_by_thirds(operator: Operator) -> bool:
+    return operator.size_after((32, 32), (32, 32))[0] not in (8, 16, 32, 64)
 
 
 @every_operator
 def test_halo_is_what_a_pixel_reads(operator: Operator) -> None:
-    if math.inf in operator.halo or isinstance(operator, LocallyConnected):
-        pytest.skip("runs on maps of one size")
+    if math.inf in operator.halo or isinstance(operator, LocallyConnected) or goes_by_thirds(operator):
+        pytest.skip("runs on maps of one size, or makes one that is no power of two")
     channels_in, channels_out, before, after = ends(operator, (32, 32))
     module = layer(operator, channels_in, channels_out).eval()
     for parameter in module.parameters():

@@ -5,12 +5,28 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from convfabric.errors import SettingError
 from convfabric.graph import Edge, Graph
-from convfabric.graph.costs import costs, peak_bytes
+from convfabric.graph.costs import costs, edge_costs, peak_bytes
 from convfabric.operators import Size
 
 Ceiling = float | str | None
 """A number, a share of the whole fabric such as "25%", or None for no ceiling."""
 Measure = Callable[[Graph], float]
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A measure that edges add to, each what it costs by itself."""
+
+    whole: Measure
+    of_edge: Callable[[Graph, Edge], float]
+    """Never more than a graph's measure grows by an edge."""
+    exact: bool = True
+    """Whether it grows by just that, all nodes staying."""
+
+    def __call__(self, graph: Graph) -> float:
+        """The measure of a graph."""
+        return self.whole(graph)
+
 
 _UNITS = {
     "latency_ms": ("ms", 1.0),
@@ -123,34 +139,55 @@ def _bare(name: str) -> str:
 
 
 def measures(image: Size, latency_ms: Measure | None = None) -> dict[str, Measure]:
-    """How each kind of ceiling is measured on a graph, for images of a height and width in pixels."""
+    """How each kind of ceiling is measured on a graph, for images of a height and width in pixels.
+
+    >>> from convfabric.weavers import weave
+    >>> measures((32, 32))["edges"](weave("resnet-20"))
+    18
+    """
     known: dict[str, Measure] = {
-        "macs": lambda graph: costs(graph, image).macs,
-        "params": lambda graph: costs(graph, image).parameters,
+        "macs": Summed(lambda graph: costs(graph, image).macs, lambda graph, edge: edge_costs(graph, edge, image).macs),
+        "params": Summed(
+            lambda graph: costs(graph, image).parameters,
+            lambda graph, edge: 0 if edge.shared else edge_costs(graph, edge, image).parameters,
+            exact=False,
+        ),
         "memory_mb": lambda graph: peak_bytes(graph, image) / 1e6,
-        "edges": lambda graph: len(graph.edges),
+        "edges": Summed(lambda graph: len(graph.edges), lambda graph, edge: 1),
     }
     return known if latency_ms is None else known | {"latency_ms": latency_ms}
 
 
 def fits(graph: Graph, budget: Budget, asked: Mapping[str, Measure]) -> bool:
-    """Whether a graph is under every ceiling of a resolved budget."""
+    """Whether a graph is under every ceiling of a resolved budget.
+
+    >>> from convfabric.weavers import weave
+    >>> how = measures((32, 32))
+    >>> fits(weave("resnet-20"), Budget(edges=20), {"edges": how["edges"]})
+    True
+    """
     return all(measure(graph) <= ceiling(budget, name) for name, measure in asked.items())
 
 
 def ceiling(budget: Budget, name: str) -> float:
-    """A ceiling that is a number."""
+    """A ceiling that is a number.
+
+    >>> ceiling(Budget(macs=5e6), "macs")
+    5000000.0
+    """
     found = budget.ceilings[name]
     assert isinstance(found, int | float), f"{name} is not resolved"
     return found
 
 
 def taken_by(graph: Graph, edge: Edge, measure: Measure) -> float:
-    """What one edge adds to a measure of its graph, all nodes staying.
+    """Increase of a measure of a graph by one edge, all nodes staying.
 
     >>> from convfabric.weavers import weave
     >>> graph = weave("fabric-tiny")
     >>> taken_by(graph, graph.edges[0], lambda graph: len(graph.edges))
     1
     """
+    if isinstance(measure, Summed) and (measure.exact or not edge.shared):
+        return measure.of_edge(graph, edge)
     return measure(graph) - measure(replace(graph, edges=tuple(other for other in graph.edges if other is not edge)))

@@ -5,15 +5,16 @@ of many children the one is tried that a ridge regression on everything tried so
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convfabric.choice.budgets import Summed
 from convfabric.errors import BudgetError, GraphError
-from convfabric.graph import Graph
-from convfabric.graph.subnetworks import Sampler, free
+from convfabric.graph import Edge, Graph
+from convfabric.graph.subnetworks import Sampler
 
 PARENTS, CHILDREN = 8, 8
 RIDGE = 0.02
@@ -42,6 +43,8 @@ class Evolution:
     fits: Callable[[Graph], bool]
     fitness: Callable[[Graph], float]
     """Larger is better; asked once for each graph."""
+    limits: Sequence[tuple[Summed, float]] = ()
+    """Measures and their ceilings that fitting graphs are under, by which what surely does not fit is not made."""
 
     def run(
         self,
@@ -135,10 +138,10 @@ class Evolution:
         """A graph that fits, less one unit of edges or one step of width after another."""
         while not self.fits(graph):
             kept, positions = self.genes(graph)
-            smaller = [(kept - unit, positions) for unit in self.sampler.units if unit <= kept]
-            smaller += [(kept, moved) for at in range(len(positions)) if (moved := self._moved(positions, at, -1))]
-            dice.shuffle(smaller)
-            made = (self.made(genes) for genes in smaller)
+            fewer = [(unit, positions) for unit in self.sampler.units if unit <= kept]
+            fewer += [(frozenset(), moved) for at in range(len(positions)) if (moved := self._moved(positions, at, -1))]
+            dice.shuffle(fewer)
+            made = (self.made((kept - unit, moved)) for unit, moved in fewer)
             graph = next((less for less in made if less is not None and less != graph), self.sampler.smallest)
         return graph
 
@@ -154,24 +157,50 @@ class Evolution:
         dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
+                if self._surely_over(graph, moved, [edge for edge in graph.edges if self._touches(edge, at)]):
+                    break
                 more = self.made((held, moved))
                 if more is None or not self.fits(more):
                     break
                 graph, positions = more, moved
         held = held | self._free
+        edges = {edge.name: edge for edge in self.sampler.graph.edges}
         for unit in absent:
+            if self._surely_over(graph, positions, [edges[name] for name in unit], added=True):
+                continue
             more = self.made((held | unit, positions))
             if more is not None and self.fits(more):
                 graph, held = more, held | unit
         return graph
 
+    def _touches(self, edge: Edge, at: int) -> bool:
+        places = self.sampler.widths[at].places
+        return edge.source in places or edge.target in places
+
+    def _surely_over(self, graph: Graph, positions: tuple[int, ...], edges: list[Edge], added: bool = False) -> bool:
+        """Whether edges, at some widths, take more than a graph leaves of a ceiling: new ones, or its own as they are.
+
+        Edges that lead nowhere yet take nothing, so of new ones the answer holds for those between places it has.
+        """
+        if not self.limits:
+            return False
+        wide = self.sampler.whole(positions)
+        here = {node.place for node in graph.nodes}
+        if added and not all(edge.source in here or edge.target in here for edge in edges):
+            return False
+        for measure, most in self.limits:
+            before = 0.0 if added else sum(measure.of_edge(graph, edge) for edge in edges)
+            if measure(graph) - before + sum(measure.of_edge(wide, edge) for edge in edges) > most:
+                return True
+        return False
+
     @property
     def _free(self) -> frozenset[str]:
         """Edges that cost nothing: tried wherever they lead somewhere."""
-        return frozenset(edge.name for edge in self.sampler.graph.edges if free(edge))
+        return self.sampler.graph.free_edges
 
     def genes(self, graph: Graph) -> Genes:
-        """What tells a sub-network from the others; groups of places that it lacks are at their widest."""
+        """Edges and width positions that identify a sub-network; groups of places that it lacks are at their widest."""
         channels = {node.place: node.channels for node in graph.nodes}
         positions = []
         for group in self.sampler.widths:

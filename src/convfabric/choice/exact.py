@@ -73,10 +73,9 @@ def choose_exactly(
 def _check_adds_up(graph: Graph, budget: Budget) -> None:
     if budget.memory_mb is not None:
         raise SettingError(f"memory_mb={budget.memory_mb}: memory does not add up over edges; choose by worth instead.")
-    if any(node.join == "concatenation" for node in graph.nodes):
-        raise SettingError(
-            f"{graph.name} concatenates, so its costs do not add up over edges; choose by worth instead."
-        )
+    if joins := sorted({node.join for node in graph.nodes} - {"sum"}):
+        joined = {"concatenation": "concatenates", "product": "multiplies"}[joins[0]]
+        raise SettingError(f"{graph.name} {joined}, so its costs do not add up over edges; choose by worth instead.")
     if budget.params is not None and any(edge.shared for edge in graph.edges):
         raise SettingError(f"{graph.name} shares weights, so parameters do not add up; choose by worth instead.")
 

@@ -19,6 +19,12 @@ def choose(
     budget can be met with all of them. Where that ends above the budget the cheapest route is protected and the
     rest goes. ``latency_ms`` predicts a graph's milliseconds.
     Raises BudgetError where even the cheapest route is above a ceiling.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("fabric-tiny")
+    >>> worth = {edge.name: 1.0 for edge in graph.edges}
+    >>> len(choose(graph, worth, Budget(edges="50%"), (32, 32)).edges), len(graph.edges)
+    (19, 41)
     """
     how = measures(image, latency_ms)
     if "latency_ms" in budget.ceilings and latency_ms is None:
@@ -38,7 +44,7 @@ def choose(
 
 
 def _share(graph: Graph, edge: Edge, budget: Budget, asked: Mapping[str, Measure]) -> float:
-    """What an edge alone takes of the ceilings, summed; never zero."""
+    """The shares of the ceilings that an edge alone takes, summed; never zero."""
     shares = (max(taken_by(graph, edge, measure), 0.0) / ceiling(budget, name) for name, measure in asked.items())
     return sum(shares) + 1e-12
 

@@ -1,11 +1,12 @@
 """Commands about budgets: what operations take here, and a network for each of several."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from convfabric.cli.console import Shown, answer, refusals, say
+from convfabric.cli.console import ProgressBar, answer, refusals, say
 from convfabric.cli.options import AsJson, RunFolder, Settings, Size, Threads, settings_from
 
 
@@ -33,12 +34,12 @@ def curve(
         raise typer.BadParameter("give one of --latency-ms, --macs and --params, with one amount or several.")
     [(kind, first)] = given.items()
     amounts = [amount for said in (first, *(more or ())) for amount in said.replace(",", " ").split()]
-    with refusals("Started again with the same amounts, it goes on"), Shown() as shown:
+    with refusals("Started again with the same amounts, it goes on"), ProgressBar() as shown:
         settings = settings_from(None, changes, threads=threads)
         for amount in amounts:
             budget_from({kind: amount})
         from convfabric.pipeline.budget_curve import curve as run_curve
-        from convfabric.pipeline.steps import Listener
+        from convfabric.progress import Listener
         from convfabric.runs.folder import CURVE_PAGE
 
         rows = run_curve(
@@ -67,7 +68,7 @@ def calibrate(
             network_from(network, size, changes or [])
         from convfabric.pipeline.calibrate import calibrated, calibrated_lines
 
-        facts = calibrated(
+        found = calibrated(
             network,
             size,
             changes or [],
@@ -76,4 +77,4 @@ def calibrate(
             runtime=runtime,
             say=say,
         )
-    answer(as_json, facts, calibrated_lines(facts))
+    answer(as_json, asdict(found), calibrated_lines(found))

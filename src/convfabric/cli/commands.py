@@ -2,12 +2,12 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convfabric.cli.budgets import calibrate, curve
-from convfabric.cli.console import REFUSED, Shown, answer, keep_answers_apart, refusals, say
+from convfabric.cli.console import REFUSED, ProgressBar, answer, keep_answers_apart, refusals, say
 from convfabric.cli.options import (
     AsJson,
     Config,
@@ -33,6 +33,9 @@ from convfabric.cli.options import (
 )
 from convfabric.execution.allocation import keep_memory
 
+if TYPE_CHECKING:
+    from convfabric.runs.record import RunRecord
+
 app = typer.Typer(
     name="convfabric",
     help="Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file.",
@@ -41,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 PUT_BACK = "put it back, or type this where it is seen"
-"""What to do where the images of a run are not there."""
+"""Advice where the images of a run are not there."""
 
 
 def _not_both(force: bool, resume: bool) -> None:
@@ -87,7 +90,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.report.pages import said_macs, said_share
     from convfabric.runs.job import default_folder
 
     _not_both(force, resume)
@@ -95,27 +97,33 @@ def fit(
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
-    with refusals(going_on, folder), Shown() as shown:
+    with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
-        from convfabric.pipeline.steps import Listener, run_job
+        from convfabric.pipeline.fit import run_job
+        from convfabric.progress import Listener
 
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
-    network_facts, fabric_facts = record["network"], record["fabric"]
-    verdict, last = record["data"]["verdict"], "fine-tuned" if network_facts["finetuned"] else "not tuned"
-    answer(
-        as_json,
-        record,
-        [
-            f"fabric        {said_share(fabric_facts['score'])} on {verdict}, {said_macs(fabric_facts['macs'])}",
-            f"just cut      {said_share(network_facts['as_cut'])}, refreshed {said_share(network_facts['refreshed'])}",
-            f"{last:14}{said_share(network_facts['score'])} on {verdict}, {said_macs(network_facts['macs'])}",
-            f"model.onnx    {record['exported']['said']}",
-            f"              predicted {network_facts['predicted_ms']:.3f} ms; logits within "
-            f"{record['exported']['largest_difference']:.1e} of the network's",
-            f"page          {folder / 'report.html'}",
-            f"next: python {quote(str(folder / 'predict.py'))} IMAGE...",
-        ],
-    )
+    answer(as_json, record.as_json(folder), _fitted_lines(record, folder))
+
+
+def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
+    """The result of a finished run, for people."""
+    from convfabric.report.pages import parts_of, said_macs, said_share, said_tuning
+
+    data, fabric, cut, network, tuning, exported = parts_of(record)
+    rows = [
+        ("fabric", f"{said_share(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
+        ("after pruning", said_share(tuning.after_pruning)),
+        ("recalibrated", f"{said_share(tuning.after_recalibration)}, batch norms' statistics taken anew"),
+        (said_tuning(tuning), f"{said_share(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
+        ("model.onnx", str(exported.latency)),
+        ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
+        ("report", str(folder / "report.html")),
+    ]
+    return [
+        *(f"{name:16}{value}" for name, value in rows),
+        f"next: python {quote(str(folder / 'predict.py'))} IMAGE...",
+    ]
 
 
 @app.command()
@@ -140,12 +148,14 @@ def train(
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
-    with refusals(going_on, folder), Shown() as shown:
+    with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.environment import is_first_process
-        from convfabric.pipeline.steps import Listener, opened, train_step, woven
+        from convfabric.pipeline.announcements import say_data
+        from convfabric.pipeline.inputs import opened, woven
+        from convfabric.pipeline.steps import train_step
+        from convfabric.progress import Listener
         from convfabric.runs.folder import begin, check_may_begin
-        from convfabric.runs.noting import say_data
 
         check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
@@ -173,18 +183,26 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
-    from convfabric.pipeline.steps import Listener, extract_step, reopened
+    from convfabric.fabric.archive import load_fabric
+    from convfabric.graph.json_format import written
+    from convfabric.pipeline.inputs import reopened
+    from convfabric.pipeline.steps import extract_step
+    from convfabric.progress import Listener
     from convfabric.report.pages import said_macs, said_share
-    from convfabric.runs.folder import noted, recut
+    from convfabric.runs.folder import recut
+    from convfabric.runs.record import read_record
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
-    with refusals(f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"), Shown() as shown:
+    going_on = f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"
+    with refusals(going_on), ProgressBar() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}
         job = recut(run, others | settings_from(None, changes, threads=threads, **named))
-        extract_step(run, job, reopened(run, job), Listener(say=say, watch=shown), resume=resume)
-        facts = noted(run)["network"]
-    line = f"{facts['edges']} edges, {said_macs(facts['macs'])}, {said_share(facts['score'])}"
-    answer(as_json, facts, [line, f"next: convfabric export {quote(str(run))}"])
+        data, fabric = reopened(run, job), load_fabric(run / "fabric")[0]
+        extract_step(run, job, data, fabric, Listener(say=say, watch=shown), resume=resume)
+        network = read_record(run).done("network").network
+    assert network is not None
+    line = f"{network.edges} edges, {said_macs(network.macs)}, {said_share(network.score)}"
+    answer(as_json, written(network), [line, f"next: convfabric export {quote(str(run))}"])
 
 
 app.command()(curve)
@@ -194,26 +212,34 @@ app.command()(calibrate)
 @app.command()
 def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
-    from convfabric.pipeline.steps import export_step, reopened
-    from convfabric.runs.folder import job_of, noted
+    from convfabric.fabric.archive import load_fabric
+    from convfabric.graph.json_format import written
+    from convfabric.pipeline.inputs import reopened
+    from convfabric.pipeline.steps import export_step
+    from convfabric.runs.folder import job_of
     from convfabric.runs.job import job_from, settings_of
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
-        export_step(run, job, reopened(run, job, PUT_BACK))
-        facts = noted(run)["exported"]
-    answer(as_json, facts, [facts["said"], f"next: convfabric report {quote(str(run))}"])
+        network = load_fabric(run)[0]
+        exported = export_step(run, job, reopened(run, job, PUT_BACK), network)
+    answer(as_json, written(exported), [str(exported.latency), f"next: convfabric report {quote(str(run))}"])
 
 
 @app.command()
 def report(run: RunFolder) -> None:
     """Write report.html of a run."""
-    from convfabric.pipeline.steps import reopened, report_step
-    from convfabric.runs.folder import job_of
+    from convfabric.fabric.archive import load_fabric
+    from convfabric.pipeline.inputs import reopened
+    from convfabric.pipeline.steps import report_step
+    from convfabric.runs.folder import check_exported, job_of
 
     with refusals():
-        written = report_step(run, reopened(run, job_of(run), PUT_BACK))
-    typer.echo(f"{written}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
+        network = load_fabric(run)[0]
+        data = reopened(run, job_of(run), PUT_BACK)
+        check_exported(run)
+        page = report_step(run, data, load_fabric(run / "fabric")[0].graph, network)
+    typer.echo(f"{page}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
 
 
 @app.command()
@@ -228,21 +254,18 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score the network of a run on data."""
-    from dataclasses import asdict
-
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
     from convfabric.report.pages import exit_rows, said_share
 
     with refusals():
         found = run_evaluate(run, data, split)
-    score = asdict(found.score)
-    facts = score | {"split": found.split, "anytime": found.anytime, "own": found.own, "trained_on": found.trained_on}
-    line = f"{said_share(score)} on {found.score.images} images of {found.split}, loss {found.score.loss:.4f} nats"
-    if data and found.own and found.split != "all":
+    score = found.score
+    line = f"{said_share(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
+    if data and found.same_images and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
-    exits = ["  ".join(row).rstrip() for row in exit_rows(found.anytime)] if found.anytime else []
-    answer(as_json, facts, [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
+    exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
+    answer(as_json, found.as_json(), [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
 
 
 @app.command()
@@ -280,11 +303,12 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Nodes, edges, parameters, MACs, activation bytes and architectures of a graph."""
+    from convfabric.graph.json_format import written
     from convfabric.report.describe import described, described_lines
 
     with refusals():
-        facts = described(name, size, changes or [])
-    answer(as_json, facts, described_lines(facts))
+        found = described(name, size, changes or [])
+    answer(as_json, written(found), described_lines(found))
 
 
 @app.command(name="list")
@@ -330,7 +354,7 @@ def gallery(
         sections = list(family_sections())
         if run:
             from convfabric.fabric.archive import load_fabric
-            from convfabric.pipeline.steps import opened
+            from convfabric.pipeline.inputs import opened
             from convfabric.report.responses import understood
             from convfabric.runs.folder import job_of
 
@@ -347,8 +371,8 @@ def doctor(as_json: AsJson = False) -> None:
 
     facts = machine() | versions()
     missing = [name for name, found in facts.items() if found == "missing"]
-    verdict = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
-    answer(as_json, facts, [*(f"{name:16}{value}" for name, value in facts.items()), verdict])
+    result = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
+    answer(as_json, facts, [*(f"{name:16}{value}" for name, value in facts.items()), result])
     if missing:
         raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ import typer
 from convfabric.errors import BudgetError, ConvfabricError
 
 if TYPE_CHECKING:
-    from convfabric.training.loop import Moment
+    from convfabric.progress import Moment
 
 OVER_BUDGET, REFUSED, INTERRUPTED = 3, 1, 130
 
@@ -64,7 +64,7 @@ def answer(as_json: bool, facts: Mapping[str, Any], lines: list[str]) -> None:
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-class Shown:
+class ProgressBar:
     """Progress of training: a bar on a terminal, a line an epoch elsewhere."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Shown:
         self.live = sys.stderr is not None and sys.stderr.isatty()
         self.tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "ProgressBar":
         if self.live:
             self.bar.start()
         return self
@@ -106,6 +106,6 @@ def _figures(row: Mapping[str, Any]) -> str:
 
 
 def _rate(moment: "Moment") -> str:
-    from convfabric.training.estimate import said_time
+    from convfabric.progress import said_time
 
     return f"{moment.images_per_second:.0f} images/s, {said_time(moment.seconds_left)} left"

@@ -20,16 +20,18 @@ Epochs = Annotated[
     int | None, typer.Option(help="Passes over the training images.  [default, and 0: fit for their number]")
 ]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Random seed for initial weights, batch order and augmentation.  [default: 0]")
+]
 DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
 LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
 Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, such as 10M, or a share such as 25%.")]
-Params = Annotated[str | None, typer.Option(help="Trained values, or a share.")]
-MemoryMb = Annotated[str | None, typer.Option(help="Megabytes of weights and responses alive at once, or a share.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
+Params = Annotated[str | None, typer.Option(help="Parameters, such as 100k, or a share such as 50%.")]
+MemoryMb = Annotated[str | None, typer.Option(help="Peak memory in megabytes, weights and activations, or a share.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.  [default: refuse]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

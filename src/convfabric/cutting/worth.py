@@ -1,4 +1,4 @@
-"""What an edge contributes, measured on a trained fabric. Never sees a budget."""
+"""Worth of edges, measured on a trained fabric. Never sees a budget."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.data.imageset import ImageSet, in_order
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import Fabric, evaluating
 
 WEIGHING_IMAGES = 1024
 Worths = dict[str, float]
@@ -19,6 +19,12 @@ def mean_squared_weight(fabric: Fabric, data: ImageSet) -> Worths:
     """Mean of the squared kernel weights of each edge: the strength by which the paper prunes.
 
     Norms and biases do not count; an edge without kernels is worth nothing by this measure.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> min(mean_squared_weight(fabric, open_data("digits")).values())
+    0.0
     """
     worths = {}
     for edge in fabric.graph.edges:
@@ -32,20 +38,25 @@ def loss_change(fabric: Fabric, data: ImageSet) -> Worths:
 
     A gate of one on each edge's result: its gradient, times the step from one to zero, is that change
     (Molchanov et al. 2017, for a whole edge). Taken in evaluation mode, image by image.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> set(loss_change(fabric, open_data("digits"))) == fabric.graph.edge_names
+    True
     """
     device = next(fabric.parameters()).device
     split, batch = data.splits["train"], 64 if data.task == "classification" else 4
     count = min(len(split), WEIGHING_IMAGES if data.task == "classification" else WEIGHING_IMAGES // 8)
     stride = len(split) // count
     totals = dict.fromkeys(fabric.graph.edge_names, 0.0)
-    was_training = fabric.training
-    fabric.eval()
     chosen = [[position * stride for position in positions] for positions in in_order(count, batch)]
     for images, targets in split.batches(chosen):
         prepared = data.preprocessing.normalised(images.to(device))
-        for name, change in _gate_gradients(fabric, prepared, targets.to(device).long(), data.void).items():
+        with evaluating(fabric):
+            changes = _gate_gradients(fabric, prepared, targets.to(device).long(), data.void)
+        for name, change in changes.items():
             totals[name] += float(change.square().sum())
-    fabric.train(was_training)
     return {name: total / count for name, total in totals.items()}
 
 
@@ -62,7 +73,14 @@ def _gate_gradients(fabric: Fabric, images: Tensor, targets: Tensor, void: int) 
 
 
 def random_worth(fabric: Fabric, data: ImageSet, seed: int = 0) -> Worths:
-    """Seeded numbers from 0 to 1: what every other measure has to beat."""
+    """Seeded numbers from 0 to 1: what every other measure has to beat.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> all(0 <= worth <= 1 for worth in random_worth(fabric, open_data("digits")).values())
+    True
+    """
     dice = random.Random(seed)
     return {edge.name: dice.random() for edge in fabric.graph.edges}
 

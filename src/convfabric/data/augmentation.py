@@ -30,7 +30,7 @@ class Augmentation:
 
 
 def fit_for(data: ImageSet, **said: Any) -> Augmentation:
-    """What is said, and where nothing is, what usually helps for such data: written signs are never mirrored.
+    """The augmentation given, completed by the usual one for such data: written signs are never mirrored.
 
     >>> from convfabric.data.opening import open_data
     >>> fit_for(open_data("digits")).flip, fit_for(open_data("digits"), rotate=3).rotate
@@ -42,7 +42,7 @@ def fit_for(data: ImageSet, **said: Any) -> Augmentation:
 def _usual(data: ImageSet) -> Augmentation:
     if data.task == "segmentation":
         return Augmentation(shift=0.1, zoom=0.25, flip=data.photographs, light=0.2)
-    if data.name in ("digits", "mnist"):
+    if data.written:
         return Augmentation(shift=0.1, zoom=0.1, rotate=10)
     if min(data.preprocessing.size) <= 48:
         return Augmentation(shift=0.125, flip=data.photographs)
@@ -55,6 +55,11 @@ def augmented(
     """The batch changed: uint8 (B, C, H, W) to float32 pixels 0..255, and its labels (B,) or masks (B, H, W).
 
     What moves in from outside is black in images and ``ignore`` in masks.
+
+    >>> images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2)
+    >>> changed, _ = augmented(images, labels, Augmentation(shift=0.5), torch.Generator().manual_seed(0), 255)
+    >>> changed.dtype, tuple(changed.shape)
+    (torch.float32, (2, 1, 4, 4))
     """
     images = images_BCHW.float()
     if how.shift or how.zoom or how.rotate or how.flip:

@@ -76,7 +76,11 @@ def survey(listing: Listing) -> list[Look]:
 
 
 def inferred_channels(looks: Sequence[Look]) -> tuple[int, list[str]]:
-    """1 where every image is grey, else 3; and what has to be said."""
+    """1 where every image is grey, else 3; and what has to be said.
+
+    >>> inferred_channels([Look(width=8, height=8, grey=True), Look(width=8, height=8, grey=False)])
+    (3, ['mixed: 1 grey images among 2, read as colour'])
+    """
     grey = sum(found.grey for found in looks)
     if grey in (0, len(looks)):
         return (1 if grey else 3), []
@@ -84,7 +88,11 @@ def inferred_channels(looks: Sequence[Look]) -> tuple[int, list[str]]:
 
 
 def inferred_size(looks: Sequence[Look], task: str) -> tuple[Size, list[str]]:
-    """The common size of the images; where they differ or are large, one that fits most; and what has to be said."""
+    """The common size of the images; where they differ or are large, one that fits most; and what has to be said.
+
+    >>> inferred_size([Look(width=8, height=6, grey=True)] * 3, "classification")
+    ((6, 8), [])
+    """
     sizes = {(found.height, found.width) for found in looks}
     height = int(median(found.height for found in looks))
     width = int(median(found.width for found in looks))
@@ -127,7 +135,12 @@ def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met, 
 
 
 def values_met(items: Sequence[Item], masks: NDArray[Any]) -> Met:
-    """The values in masks (N, H, W), of these items."""
+    """The values in masks (N, H, W), of these items.
+
+    >>> items = [Item(image=Path("a.png"), mask=Path("a.png")), Item(image=Path("b.png"), mask=Path("b.png"))]
+    >>> [(value, file.name) for value, file in values_met(items, np.array([[[0]], [[1]]])).items()]
+    [(0, 'a.png'), (1, 'b.png')]
+    """
     firsts = {int(value): int((masks == value).any((1, 2)).argmax()) for value in np.unique(masks)}
     return {value: items[first].mask for value, first in firsts.items()}
 
@@ -136,6 +149,9 @@ def mask_classes(met: Met, ignore: int, where: Path) -> int:
     """The number of classes in masks that hold these values.
 
     Raises DataError where only one class is left, and for masks drawn in black and white.
+
+    >>> mask_classes({0: None, 1: None, 255: None}, 255, Path("masks"))
+    2
     """
     values = set(met)
     used = values - {ignore}

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, said all at once, so that it is mended in one go."""
+"""Faults of a data set, told all at once, so that they are mended in one go."""
 
 from collections.abc import Collection
 

@@ -18,7 +18,7 @@ from convfabric.operators import Size
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to an image before a network sees it; written into every archive and exported file."""
+    """Preparation of an image for a network; written into every archive and exported file."""
 
     size: Size
     """Height and width in pixels."""
@@ -104,9 +104,11 @@ class ImageSet:
     digest: str = ""
     """Sixteen hexadecimal digits of the SHA-256 of what was read."""
     notes: tuple[str, ...] = ()
-    """What was inferred, drawn and converted."""
+    """Notes on what was inferred, drawn and converted."""
     files: Mapping[str, tuple[str, ...]] | None = None
     """The image files of each split, where they are files."""
+    written: bool = False
+    """Whether images show written signs, which are never mirrored; known of sets by name alone."""
 
     @property
     def void(self) -> int:
@@ -114,20 +116,24 @@ class ImageSet:
         return self.ignore if self.task == "segmentation" else NO_CLASS
 
     @property
-    def verdict(self) -> str:
+    def scored_split(self) -> str:
         """The split that final figures are taken on: test, or val where there is no test."""
         return "test" if "test" in self.splits else "val"
 
     @property
     def photographs(self) -> bool:
-        """Whether mirrored images are to be expected: colour images of a data set that is not written signs."""
-        return self.preprocessing.channels == 3 and self.name not in ("digits", "mnist")
+        """Whether mirrored images are to be expected: colour images that are not written signs."""
+        return self.preprocessing.channels == 3 and not self.written
 
 
 def drawn(split: Split, count: int, after: int = 0) -> HeldSplit:
     """So many images of a split, or as many as there are, in a shuffled order, held in memory.
 
     ``after`` leaves out those that a call for so many would give.
+
+    >>> split = HeldSplit(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5))
+    >>> len(drawn(split, 3)), len(drawn(split, 3, after=3))
+    (3, 2)
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
     chosen = sorted(order[after : after + count])

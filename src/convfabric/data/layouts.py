@@ -201,6 +201,11 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
     """The listing with train and val, and test where everything lay in one folder; and what was split off.
 
     The draw is seeded and takes the same share of every class.
+
+    >>> items = tuple(Item(image=Path(f"{i}.png"), label=i % 2) for i in range(20))
+    >>> listing = Listing(task="classification", classes=("a", "b"), splits={"all": items})
+    >>> {name: len(items) for name, items in with_splits(listing, 0)[0].splits.items()}
+    {'train': 14, 'val': 2, 'test': 4}
     """
     splits: dict[str, tuple[Item, ...]] = dict(listing.splits)
     notes: list[str] = []
@@ -224,7 +229,12 @@ def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
 
 
 def drawn(items: Sequence[T], share: float, seed: int, labels: Iterable[int]) -> tuple[tuple[T, ...], tuple[T, ...]]:
-    """A seeded share of every label's items (at least one where there are two), and the rest, both in order."""
+    """A seeded share of every label's items (at least one where there are two), and the rest, both in order.
+
+    >>> taken, rest = drawn("aabb", 0.5, 0, labels=[0, 0, 1, 1])
+    >>> len(taken), len(rest)
+    (2, 2)
+    """
     by_label: dict[int, list[int]] = {}
     for position, label in enumerate(labels):
         by_label.setdefault(label, []).append(position)

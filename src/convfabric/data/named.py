@@ -21,6 +21,8 @@ TORCHVISION: Mapping[str, str] = {
     "cifar100": "CIFAR100",
 }
 NAMES = ("digits", *TORCHVISION)
+WRITTEN = frozenset({"digits", "mnist"})
+"""Sets of written signs."""
 
 
 def read_named(name: str, folder: Path | None, download: bool, seed: int) -> tuple[dict[str, Arrays], tuple[str, ...]]:
@@ -28,6 +30,10 @@ def read_named(name: str, folder: Path | None, download: bool, seed: int) -> tup
 
     val is drawn from train with the seed, the same share of each class; digits, which come as one
     set, are drawn thrice. Raises DataError where the files are missing and no download was asked for.
+
+    >>> splits, classes = read_named("digits", None, download=False, seed=0)
+    >>> splits["test"][0].shape, classes[:3]
+    ((269, 8, 8, 1), ('0', '1', '2'))
     """
     if name == "digits":
         whole = _digits()

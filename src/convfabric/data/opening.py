@@ -1,7 +1,8 @@
-"""What the user calls their data, opened: a folder, a table, a name, or data sets from Python."""
+"""Data as users name them, opened: a folder, a table, a name, or data sets from Python."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def open_data(
         folder = Path(options.data_dir) if options.data_dir else None
         arrays, classes = named.read_named(str(source), folder, options.download, options.split_seed)
         notes = ["val drawn from train" if str(source) != "digits" else "test and val drawn"]
-        return _from_arrays(str(source), arrays, classes, options, [f"{notes[0]} with seed {options.split_seed}"])
+        found = _from_arrays(str(source), arrays, classes, options, [f"{notes[0]} with seed {options.split_seed}"])
+        return replace(found, written=str(source) in named.WRITTEN)
     return _from_files(Path(source), options, draw)
 
 

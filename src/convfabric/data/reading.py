@@ -23,7 +23,11 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 
 
 def upright_array(image: Any, channels: int) -> tuple[Any, list[str]]:
-    """An opened Pillow image as uint8 (height, width, channels), channels 1 or 3, with the rules applied to it."""
+    """An opened Pillow image as uint8 (height, width, channels), channels 1 or 3, with the rules applied to it.
+
+    >>> upright_array(Image.new("CMYK", (3, 2)), 3)[1]
+    ['CMYK: converted to RGB']
+    """
     rules = []
     if getattr(image, "n_frames", 1) > 1:
         rules.append("animated: first frame taken")
@@ -54,6 +58,9 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
 
     cover: scaled until both sides are covered, centre kept. stretch: scaled side by side.
     pad: centred on black, scaled down first where it is larger.
+
+    >>> fitted_array(np.zeros((4, 8, 3), np.uint8), (2, 2), "cover").shape
+    (2, 2, 3)
     """
     height, width = array.shape[:2]
     if (height, width) == tuple(size):
@@ -74,7 +81,7 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a file's header says."""
+    """Facts from a file's header."""
 
     width: int
     height: int

@@ -4,8 +4,7 @@ Legend of the suffixes: B images, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError
-from convfabric.evaluation.exit_thresholds import Confidences, budgeted, cheapest_as_good
+from convfabric.evaluation.exit_thresholds import Confidences, Exit, Exits, budgeted, cheapest_as_good
 from convfabric.evaluation.scoring import each_answer, score
-from convfabric.fabric.module import Fabric, map_sizes
+from convfabric.fabric.module import Fabric, image_size
 from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
+from convfabric.graph.sizes import map_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ def answer_early(fabric: Fabric, images_BCHW: Tensor, limits: Sequence[float]) -
     >>> answer_early(fabric, torch.zeros(3, 3, 32, 32), (0.0, 0.0)).exits_B.tolist()
     [0, 0, 0]
     """
-    sizes, heads = map_sizes(images_BCHW, fabric.walk), fabric.graph.heads
+    image, heads = image_size(images_BCHW), fabric.graph.heads
+    sizes = map_sizes(fabric.graph, image)
     if fabric.graph.head.task != "classification" or fabric.training:
         raise SettingError("answering early is for classifiers in evaluation mode: call eval() first.")
     if not isinstance(limits, Sequence) or len(limits) != len(heads):
@@ -56,7 +57,7 @@ def answer_early(fabric: Fabric, images_BCHW: Tensor, limits: Sequence[float]) -
     for step in fabric.walk:
         responses[step.place] = fabric.respond(step, responses, images_BCHW, sizes)
         for number in step.exits:
-            logits = fabric.answer(heads[number], responses, sizes[0])
+            logits = fabric.answer(heads[number], responses, image)
             last = number == len(heads) - 1
             leaves = torch.full_like(inside, last, dtype=torch.bool)
             leaves |= logits.softmax(1).amax(1) >= limits[number]
@@ -73,7 +74,12 @@ def answer_early(fabric: Fabric, images_BCHW: Tensor, limits: Sequence[float]) -
 
 
 def exit_macs(graph: Graph, image: tuple[int, int]) -> list[int]:
-    """Multiply-accumulates of an image that leaves at each exit, with all work before it."""
+    """Multiply-accumulates of an image that leaves at each exit, with all work before it.
+
+    >>> from convfabric.weavers import weave
+    >>> exit_macs(weave("msdnet", exits=2, base=1), (32, 32))
+    [5905664, 11516416]
+    """
     return [costs(graph.until(number + 1), image).macs for number in range(len(graph.heads))]
 
 
@@ -90,30 +96,30 @@ def confidences(fabric: Fabric, data: ImageSet, split: str) -> Confidences:
     return Confidences(largest_KN=joined[0], right_KN=joined[1])
 
 
-def anytime_facts(fabric: Fabric, data: ImageSet, split: str) -> dict[str, Any]:
+def exits_of(fabric: Fabric, data: ImageSet, split: str) -> Exits:
     """Score and cost of each exit on a split; for classification budgeted batches and recommended thresholds, too.
 
     Thresholds are chosen on val; the recommended ones are the cheapest that there are no worse than the last exit.
     """
     macs = exit_macs(fabric.graph, data.preprocessing.size)
-    named = zip(fabric.graph.heads, macs, strict=True)
+    names = [head.name for head in fabric.graph.heads]
     if data.task == "segmentation":
-        scores = [score(_AtExit(fabric, number), data, split) for number in range(len(macs))]
-        rows = [
-            {"name": head.name, "miou": found.miou, "macs": cost}
-            for (head, cost), found in zip(named, scores, strict=True)
-        ]
-        return {"split": split, "exits": rows}
+        scores = [score(_AtExit(fabric, number), data, split).headline for number in range(len(macs))]
+        return Exits(split=split, each=_each(names, scores, macs))
     chosen, judged = confidences(fabric, data, "val"), confidences(fabric, data, split)
-    rows = [
-        {"name": head.name, "accuracy": float(right_N.mean()), "macs": cost}
-        for (head, cost), right_N in zip(named, judged.right_KN, strict=True)
-    ]
     pairs = budgeted(chosen, judged, macs)
     best = cheapest_as_good([on_val for on_val, _ in pairs], float(chosen.right_KN[-1].mean()))
-    recommended = next(on_split for on_val, on_split in pairs if on_val is best)
-    curve = [asdict(on_split) for _, on_split in pairs]
-    return {"split": split, "exits": rows, "budgeted": curve, "recommended": asdict(recommended)}
+    return Exits(
+        split=split,
+        each=_each(names, [float(right_N.mean()) for right_N in judged.right_KN], macs),
+        budgeted=tuple(on_split for _, on_split in pairs),
+        recommended=next(on_split for on_val, on_split in pairs if on_val is best),
+    )
+
+
+def _each(names: Sequence[str], scores: Sequence[float], macs: Sequence[int]) -> tuple[Exit, ...]:
+    rows = zip(names, scores, macs, strict=True)
+    return tuple(Exit(name=name, score=found, macs=cost) for name, found, cost in rows)
 
 
 class _AtExit(nn.Module):

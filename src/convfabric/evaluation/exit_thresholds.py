@@ -56,7 +56,7 @@ def taken_exits(confidences_KN: Floats, limits: Sequence[float]) -> NDArray[np.i
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Confidences:
-    """What every exit answers on a split."""
+    """Confidence and correctness of every exit on every image of a split."""
 
     largest_KN: Floats
     """Largest class probability."""
@@ -77,10 +77,38 @@ class Stop:
     """Mean multiply-accumulates per image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """One exit of a network."""
+
+    name: str
+    score: float
+    """Accuracy, or mean intersection over union."""
+    macs: int
+    """Of an image that leaves there, all work before it included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exits:
+    """Score and cost of each exit of a network on a split, and where images should leave."""
+
+    split: str
+    each: tuple[Exit, ...]
+    budgeted: tuple[Stop, ...] = ()
+    """For classification: what stopping gives and costs for thresholds from one end to the other."""
+    recommended: Stop | None = None
+    """The cheapest of them that is no worse than the last exit on validation images."""
+
+
 def stop_at(seen: Confidences, limits: Sequence[float], macs: Sequence[int]) -> Stop:
-    """What thresholds take and give on images whose answers at each exit are known.
+    """Accuracy and mean cost of thresholds on images whose answers at each exit are known.
 
     ``macs`` are those of an image that leaves at each exit, all work before it included.
+
+    >>> sure, right = np.array([[0.9, 0.5], [0.9, 0.9]]), np.array([[True, False], [True, True]])
+    >>> seen = Confidences(largest_KN=sure, right_KN=right)
+    >>> stop_at(seen, (0.7, ALWAYS), [10, 30])
+    Stop(limits=(0.7, -1.0), shares=(0.5, 0.5), accuracy=1.0, macs=20.0)
     """
     taken_N = taken_exits(seen.largest_KN, limits)
     shares = tuple(float((taken_N == k).mean()) for k in range(len(limits)))
@@ -93,12 +121,23 @@ def stop_at(seen: Confidences, limits: Sequence[float], macs: Sequence[int]) -> 
 
 
 def budgeted(chosen: Confidences, judged: Confidences, macs: Sequence[int]) -> list[tuple[Stop, Stop]]:
-    """Budgeted batches: for each p of the grid what thresholds chosen on one split give there, and on another."""
+    """Budgeted batches: for each p of the grid what thresholds chosen on one split give there, and on another.
+
+    >>> sure, right = np.array([[0.9, 0.5], [0.9, 0.9]]), np.array([[True, False], [True, True]])
+    >>> seen = Confidences(largest_KN=sure, right_KN=right)
+    >>> len(budgeted(seen, seen, [10, 30])) == len(GRID)
+    True
+    """
     limits = [thresholds(chosen.largest_KN, exit_shares(p, len(macs))) for p in GRID]
     return [(stop_at(chosen, each, macs), stop_at(judged, each, macs)) for each in limits]
 
 
 def cheapest_as_good(stops: Sequence[Stop], accuracy: float) -> Stop:
-    """Of several ways the one of fewest MACs that is at least so accurate; of none, the most accurate."""
+    """Cheapest stop reaching ``accuracy``; if none does, the most accurate stop.
+
+    >>> stops = [Stop(limits=(), shares=(), accuracy=a, macs=m) for a, m in ((0.8, 3.0), (0.9, 9.0), (0.9, 5.0))]
+    >>> cheapest_as_good(stops, 0.85).macs, cheapest_as_good(stops, 0.99).accuracy
+    (5.0, 0.9)
+    """
     good = [stop for stop in stops if stop.accuracy >= accuracy]
     return min(good, key=lambda stop: stop.macs) if good else max(stops, key=lambda stop: stop.accuracy)

@@ -19,7 +19,7 @@ from convfabric.fabric.module import Fabric
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What an evaluation found; shares run from 0 to 1."""
+    """Scores of a network on a split; shares run from 0 to 1."""
 
     images: int
     loss: float
@@ -46,7 +46,14 @@ class Score:
 
 
 def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-    """float32 logits and targets of a split in order, by batches, in evaluation mode."""
+    """float32 logits and targets of a split in order, by batches, in evaluation mode.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> digits, fabric = open_data("digits"), Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> next(answers(fabric, digits, digits.splits["test"]))[0].shape
+    torch.Size([256, 10])
+    """
     for exits, targets in each_answer(network, data, split, batch):
         yield exits[-1], targets
 
@@ -57,6 +64,12 @@ def each_answer(
     """The same of every exit, for a fabric, or for another network that gives one answer or several.
 
     A fabric is run after the plan for inference, so that norms are folded and sparse layers are kernels.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> digits, fabric = open_data("digits"), Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> len(next(each_answer(fabric, digits, digits.splits["test"]))[0])
+    1
     """
     network = for_inference(network) if isinstance(network, Fabric) else network
     device = next(network.parameters()).device
@@ -78,6 +91,12 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
 
     ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W). Raises IndexError for a
     target that is no class; the cross-entropy finds it, so that the count need not look again.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> score(fabric, open_data("digits"), "test").images
+    269
     """
     classes = len(data.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.int64)

@@ -74,7 +74,11 @@ def built(folder: Path) -> Path:
 
 
 def kept_in() -> Path:
-    """The folder where compiled kernels are kept from run to run."""
+    """The folder where compiled kernels are kept from run to run.
+
+    >>> kept_in().name
+    'convfabric'
+    """
     home = Path.home()
     return (home if os.access(home, os.W_OK) else Path(tempfile.gettempdir())) / ".cache" / "convfabric"
 

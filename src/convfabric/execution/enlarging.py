@@ -21,7 +21,11 @@ LIBRARY.define("enlarged_back(Tensor gradient, int height, int width) -> Tensor"
 
 
 def enlarged(x_BCHW: Tensor, size: Size) -> Tensor:
-    """The maps at a size, by the kernel where it knows them."""
+    """The maps at a size, by the kernel where it knows them.
+
+    >>> enlarged(torch.ones(1, 1, 2, 2, dtype=torch.float64), (3, 5)).shape
+    torch.Size([1, 1, 3, 5])
+    """
     known = x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32
     if not known or x_BCHW.shape[2:] == size:
         return module.enlarged(x_BCHW, size)

@@ -12,30 +12,13 @@ from torch import Tensor
 
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
-from convfabric.operators import (
-    BandedConv,
-    Bilinear,
-    Chain,
-    Concat,
-    Conv,
-    Depthwise,
-    Dropout,
-    FullyConnected,
-    Identity,
-    Nearest,
-    Norm,
-    Operator,
-    Sum,
-    UpConv,
-    taps,
-)
+from convfabric.operators import Chain, Composite, Identity, Operator
 
 State = dict[str, Tensor]
 """The tensors of one operator's layer, by the names they have in it."""
 Folded = tuple[Operator, State]
 Ends = tuple[int, int]
 """Channels before and after."""
-EPSILON = 1e-5
 
 
 def folded(fabric: Fabric) -> Fabric:
@@ -54,11 +37,10 @@ def folded(fabric: Fabric) -> Fabric:
     """
     graph = fabric.graph
     own = {name: tensor.detach().double() for name, tensor in fabric.state_dict().items()}
-    parts: dict[str, Folded] = {}
-    for name, operator, ends in _operators(graph):
-        parts[name] = _inside(operator, _under(own, f"{name}."), ends)
+    states, operators = _by_owner(own), _operators(graph)
+    parts = {name: _inside(one, states.get(name, {}), ends) for name, (one, ends) in operators.items()}
     for node in graph.nodes:
-        parts |= _node_folded(graph, node, parts)
+        parts |= _node_folded(graph, node, parts, operators)
     simpler = replace(
         graph,
         entry=replace(graph.entry, operator=parts["entry"][0]),
@@ -78,42 +60,46 @@ def with_state(graph: Graph, state: State, like: Tensor) -> Fabric:
     return made.eval()
 
 
-def _operators(graph: Graph) -> list[tuple[str, Operator, Ends]]:
+def _operators(graph: Graph) -> dict[str, tuple[Operator, Ends]]:
     """Everything that has weights, by the name of its layer: the entry, edges by weights, nodes."""
-    entry = graph.node(graph.entry.place).channels
-    found: list[tuple[str, Operator, Ends]] = [("entry", graph.entry.operator, (graph.entry.image_channels, entry))]
-    for edge in {edge.weights: edge for edge in graph.edges}.values():
-        before, target = graph.node(edge.source).channels, graph.node(edge.target)
-        found.append((_edge(edge), edge.operator, (before, before if _joins(target) else target.channels)))
-    return found + [(f"nodes.{node.place}", node.then, (node.channels, node.channels)) for node in graph.nodes]
-
-
-def _joins(node: Node) -> bool:
-    return node.join == "concatenation"
+    ends = graph.entry.image_channels, graph.node(graph.entry.place).channels
+    found: dict[str, tuple[Operator, Ends]] = {"entry": (graph.entry.operator, ends)}
+    found |= {_edge(edge): (edge.operator, graph.ends(edge)) for edge in graph.edges}
+    return found | {f"nodes.{node.place}": (node.then, (node.channels, node.channels)) for node in graph.nodes}
 
 
 def _edge(edge: Edge) -> str:
     return f"edges.{edge.weights}"
 
 
+def _by_owner(state: State) -> dict[str, State]:
+    """A fabric's tensors parted by the layers of :func:`_operators`."""
+    found: dict[str, State] = {}
+    for name, tensor in state.items():
+        owner = "entry" if name.startswith("entry.") else ".".join(name.split(".")[:2])
+        found.setdefault(owner, {})[name.removeprefix(f"{owner}.")] = tensor
+    return found
+
+
 def _under(state: State, start: str, kept: str = "") -> State:
     return {kept + name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
 
 
-def _node_folded(graph: Graph, node: Node, parts: dict[str, Folded]) -> dict[str, Folded]:
+def _node_folded(
+    graph: Graph, node: Node, parts: dict[str, Folded], operators: dict[str, tuple[Operator, Ends]]
+) -> dict[str, Folded]:
     """The operators around a node whose norm has gone into those that arrive; nothing where it cannot."""
     own = f"nodes.{node.place}"
     then, state = parts[own]
     steps = then.steps if isinstance(then, Chain) else (then,)
     arriving = [(_edge(edge), edge) for edge in graph.arriving(node.place)]
     names = [name for name, _ in arriving] + ["entry"] * (node.place == graph.entry.place)
-    if not isinstance(steps[0], Norm) or _joins(node) or any(edge.shared for _, edge in arriving):
+    if not steps[0].normalises or node.join != "sum" or any(edge.shared for _, edge in arriving):
         return {}
-    scale, shift = _factors(_under(state, "steps.0.") if isinstance(then, Chain) else state)
-    ends = {name: ends for name, _, ends in _operators(graph)}
+    scale, shift = steps[0].affine(_under(state, "steps.0.") if isinstance(then, Chain) else state)
     found: dict[str, Folded] = {}
     for name in names:
-        carried = _scaled(*parts[name], ends[name], scale, torch.zeros_like(shift) if found else shift)
+        carried = _scaled(*parts[name], operators[name][1], scale, torch.zeros_like(shift) if found else shift)
         if carried is None:
             return {}
         found[name] = carried
@@ -128,108 +114,76 @@ def _chained(steps: Sequence[Operator], states: Sequence[State]) -> Folded:
     return Chain(tuple(steps)), names
 
 
-def _factors(norm: State) -> tuple[Tensor, Tensor]:
-    scale = norm["weight"] / (norm["running_var"] + EPSILON).sqrt()
-    return scale, norm["bias"] - norm["running_mean"] * scale
-
-
 def _inside(operator: Operator, state: State, ends: Ends) -> Folded:
     """The operator with norms inside chains folded into the step before them."""
-    if isinstance(operator, Sum | Concat):
-        branches, names = [], State()
-        for i, part in enumerate(operator.parts(*ends)):
-            branch, inner = _inside(part[0], _under(state, f"branches.{i}."), (part[1], part[2]))
-            branches.append(branch)
-            names |= {f"branches.{i}.{name}": tensor for name, tensor in inner.items()}
-        return replace(operator, branches=tuple(branches)), names
-    if not isinstance(operator, Chain):
+    if not isinstance(operator, Composite):
         return operator, state
-    steps: list[Operator] = []
-    states: list[State] = []
+    inside: list[Folded] = []
     widths: list[Ends] = []
     for i, part in enumerate(operator.parts(*ends)):
-        step, inner = _inside(part[0], _under(state, f"steps.{i}."), (part[1], part[2]))
-        carried = (
-            _scaled(steps[-1], states[-1], widths[-1], *_factors(inner)) if isinstance(step, Norm) and steps else None
-        )
+        step = _inside(part[0], _under(state, f"{operator.field}.{i}."), (part[1], part[2]))
+        follows = isinstance(operator, Chain) and inside and step[0].normalises
+        carried = _scaled(*inside[-1], widths[-1], *step[0].affine(step[1])) if follows else None
         if carried:
-            steps[-1], states[-1] = carried
+            inside[-1] = carried
         else:
-            steps.append(step)
-            states.append(inner)
+            inside.append(step)
             widths.append((part[1], part[2]))
-    return replace(operator, steps=tuple(steps)), _chained(steps, states)[1]
+    named = ((f"{operator.field}.{i}.", own) for i, (_, own) in enumerate(inside))
+    names = {under + name: tensor for under, own in named for name, tensor in own.items()}
+    return operator.rebuilt([one for one, _ in inside]), names
 
 
 def _scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: Tensor) -> Folded | None:
-    """The operator with its result multiplied and shifted by channel; None where it cannot carry that."""
-    match operator:
-        case Conv() | UpConv() | Depthwise() | BandedConv() | FullyConnected():
-            rows = scale[_outputs(ends)] if isinstance(operator, BandedConv) else scale
-            weight = state["weight"] * rows.view(-1, *[1] * (state["weight"].ndim - 1))
-            bias = (state["bias"] * scale if operator.bias else 0) + shift
-            if not operator.bias and not shift.any():
-                return operator, {"weight": weight}
-            return replace(operator, bias=True), {"weight": weight, "bias": bias}
-        case Norm():
-            return operator, state | {"weight": state["weight"] * scale, "bias": state["bias"] * scale + shift}
-        case Chain():
-            last = max((i for i, step in enumerate(operator.steps) if not _passes(step)), default=-1)
-            part = operator.parts(*ends)[last]
-            carried = _scaled(part[0], _under(state, f"steps.{last}."), (part[1], part[2]), scale, shift)
-            return None if last < 0 or carried is None else _replaced(operator, "steps", state, last, carried)
-        case Sum():
-            for i, branch in enumerate(operator.parts(*ends)):
-                inner, own = _under(state, f"branches.{i}."), shift if i == 0 else torch.zeros_like(shift)
-                carried = _scaled(branch[0], inner, (branch[1], branch[2]), scale, own)
-                if carried is None:
-                    return None
-                operator, state = _replaced(operator, "branches", state, i, carried)
-            return operator, state
-        case Concat():
-            at = 0
-            for i, branch in enumerate(operator.parts(*ends)):
-                here, inner = slice(at, at := at + branch[2]), _under(state, f"branches.{i}.")
-                carried = _scaled(branch[0], inner, (branch[1], branch[2]), scale[here], shift[here])
-                if carried is None:
-                    return None
-                operator, state = _replaced(operator, "branches", state, i, carried)
-            return operator, state
-        case _:
-            return None
+    """The operator with its result multiplied and shifted by channel; None where it is not linear."""
+    if not operator.linear:
+        return None
+    if not isinstance(operator, Composite):
+        return _primitive_scaled(operator, state, ends, scale, shift)
+    chained = isinstance(operator, Chain)
+    opaque = [i for i, part in enumerate(operator.inside) if not part.transparent]
+    at, found = 0, operator
+    for i, part in enumerate(operator.parts(*ends)):
+        if chained and i != opaque[-1]:
+            continue
+        # In a chain one part carries all; of a sum each the factor and the first the constant; else each its own share.
+        shares = not chained and sum(p[2] for p in operator.parts(*ends)) == len(scale) != part[2]
+        here = slice(at, at := at + part[2]) if shares else slice(None)
+        own = shift[here] if chained or shares or i == 0 else torch.zeros_like(shift)
+        carried = _scaled(part[0], _under(state, f"{operator.field}.{i}."), (part[1], part[2]), scale[here], own)
+        assert carried is not None, f"{operator} says that it is linear, {part[0]} in it is not"
+        found, state = _replaced(found, state, i, carried)
+    return found, state
 
 
-def carries(operator: Operator) -> bool:
-    """Whether an operator can take over the norm of the node behind it.
-
-    >>> carries(Conv()), carries(Chain((Conv(), Nearest()))), carries(Sum((Identity(), Conv())))
-    (True, True, False)
-    """
-    match operator:
-        case Conv() | UpConv() | Depthwise() | BandedConv() | FullyConnected() | Norm():
-            return True
-        case Chain():
-            last = [step for step in operator.steps if not _passes(step)]
-            return bool(last) and carries(last[-1])
-        case Sum() | Concat():
-            return all(carries(branch) for branch in operator.branches)
-        case _:
-            return False
-
-
-def _passes(step: Operator) -> bool:
-    """Whether a factor and a constant for each channel may as well come before it."""
-    return isinstance(step, Nearest | Bilinear | Identity | Dropout)
+def _primitive_scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: Tensor) -> Folded:
+    axes = operator.axes["weight"]
+    factors = scale[operator.outputs(*ends)] if "pair" in axes else scale
+    at = axes.index("pair" if "pair" in axes else "out")
+    weight = state["weight"] * factors.view([-1 if i == at else 1 for i in range(len(axes))])
+    if "bias" not in state and not shift.any():
+        return operator, state | {"weight": weight}
+    operator = operator if "bias" in state else replace(operator, bias=True)  # type: ignore[type-var]
+    each = [-1, *[1] * (len(operator.axes["bias"]) - 1)]
+    constant = shift.view(each)
+    if "bias" in state:
+        bias = state["bias"] * scale.view(each) + constant
+    else:
+        bias = constant.expand([len(shift), *_other_sides(operator, weight)]).clone()
+    return operator, state | {"weight": weight, "bias": bias}
 
 
-def _outputs(ends: Ends) -> list[int]:
-    """The output channel of each stored kernel of a band."""
-    return [after for after, _ in sorted(pair for group in taps(*ends) for pair in group)]
+def _other_sides(operator: Operator, weight: Tensor) -> list[int]:
+    """The sides of a bias that has more dimensions than its channels: the last ones of the weight."""
+    more = len(operator.axes["bias"]) - 1
+    return list(weight.shape[-more:]) if more else []
 
 
-def _replaced(operator: Operator, field: str, state: State, at: int, by: Folded) -> Folded:
+def _replaced(operator: Composite, state: State, at: int, by: Folded) -> tuple[Composite, State]:
     """A composite with one of its parts replaced."""
-    parts = list(getattr(operator, field))
-    parts[at] = by[0]
-    others = {name: tensor for name, tensor in state.items() if not name.startswith(f"{field}.{at}.")}
-    return replace(operator, **{field: tuple(parts)}), others | {f"{field}.{at}.{n}": t for n, t in by[1].items()}  # type: ignore[type-var]
+    inside, under = list(operator.inside), f"{operator.field}.{at}."
+    inside[at] = by[0]
+    others = {name: tensor for name, tensor in state.items() if not name.startswith(under)}
+    rebuilt = operator.rebuilt(inside)
+    assert isinstance(rebuilt, Composite)
+    return rebuilt, others | {under + name: tensor for name, tensor in by[1].items()}

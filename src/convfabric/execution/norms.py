@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convfabric.execution.compiler import compiled
 from convfabric.execution.sparse import DTYPES, LIBRARY, pointer
-from convfabric.operators import Chain, LeakyRelu, Norm, Operator, Relu
+from convfabric.operators import Chain, Operator
 
 LIBRARY.define(
     "norm_relu(Tensor x, Tensor weight, Tensor bias, float epsilon, float slope) -> (Tensor, Tensor, Tensor)"
@@ -45,21 +45,24 @@ def norm_relu(norm: nn.BatchNorm2d, x_BCHW: Tensor, slope: float = 0.0) -> Tenso
 
 
 def slope_of(then: Operator) -> float | None:
-    """Below zero, of a node that is a norm and a ReLU, leaky or not; None of any other.
+    """Negative slope of a norm + (leaky) ReLU node; None for any other node.
 
+    >>> from convfabric.operators import LeakyRelu, Norm, Relu
     >>> slope_of(Chain((Norm(), Relu()))), slope_of(Chain((Norm(), LeakyRelu()))), slope_of(Norm())
     (0.0, 0.1, None)
     """
-    match then:
-        case Chain(steps=(Norm(), Relu())):
-            return 0.0
-        case Chain(steps=(Norm(), LeakyRelu(slope=slope))):
-            return slope
-    return None
+    steps = then.steps if isinstance(then, Chain) else ()
+    slope = steps[1].negative_slope if len(steps) == 2 and steps[0].normalises else None
+    return None if slope == 1 else slope
 
 
 def runs(then: Operator, x_BCHW: Tensor) -> bool:
-    """Whether the kernel does what a node does to what arrived, in training."""
+    """Whether the kernel does what a node does to what arrived, in training.
+
+    >>> from convfabric.graph import NORM_AND_RELU
+    >>> runs(NORM_AND_RELU, torch.zeros(64, 16, 16, 16)), runs(NORM_AND_RELU, torch.zeros(1, 1, 2, 2))
+    (True, False)
+    """
     known = x_BCHW.device.type == "cpu" and x_BCHW.dtype in DTYPES
     return known and slope_of(then) is not None and x_BCHW.numel() >= max(FEWEST_VALUES, 2 * x_BCHW.shape[1])
 

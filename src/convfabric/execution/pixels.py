@@ -27,7 +27,11 @@ Two = tuple[Tensor, Tensor]
 
 
 def runs(logits: Tensor) -> bool:
-    """Whether the kernel knows such logits."""
+    """Whether the kernel knows such logits.
+
+    >>> runs(torch.zeros(2, 3, 4, 4)), runs(torch.zeros(2, 3))
+    (True, False)
+    """
     return logits.ndim == 4 and logits.device.type == "cpu" and logits.dtype == torch.float32
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from convfabric.execution import enlarging, norms, sparse
 from convfabric.fabric.layers import added
-from convfabric.fabric.module import NO_GATES, Fabric, Gates, map_sizes
+from convfabric.fabric.module import NO_GATES, Fabric, Gates, image_size
 from convfabric.graph import Graph, Place, Step
-from convfabric.operators import Identity, Relu, Size
+from convfabric.graph.sizes import map_sizes
+from convfabric.operators import Size
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Planned(nn.Module):
         """Logits of every exit, the earliest first; with gates every edge runs by itself."""
         if gates:
             return self.fabric.forward_exits(images_BCHW, gates=gates)
-        fabric, sizes = self.fabric, map_sizes(images_BCHW, self.fabric.walk)
+        fabric, image = self.fabric, image_size(images_BCHW)
+        sizes = map_sizes(fabric.graph, image)
         responses: dict[Place, Tensor] = {}
         logits: list[Tensor] = []
         for steps, call in self.stages:
@@ -57,7 +59,7 @@ class Planned(nn.Module):
                     joined = fabric.joined(step, responses, images_BCHW, sizes)
                     responses[step.place] = then(fabric, step.place, joined, sizes)
                 heads = [fabric.graph.heads[exit_] for exit_ in step.exits]
-                logits += [fabric.answer(head, responses, sizes[0], enlarging.enlarged) for head in heads]
+                logits += [fabric.answer(head, responses, image, enlarging.enlarged) for head in heads]
                 for place in step.done:
                     responses.pop(place, None)
         return tuple(logits)
@@ -90,20 +92,21 @@ def stages(graph: Graph, frozen: bool = False) -> Iterator[Together]:
     yield from flushed()
 
 
-def then(fabric: Fabric, place: Place, joined: Tensor, sizes: Mapping[int, Size]) -> Tensor:
-    """What a node makes of what arrived."""
+def then(fabric: Fabric, place: Place, joined: Tensor, sizes: Mapping[Place, Size]) -> Tensor:
+    """The response of a node, from its joined input."""
     module = fabric.nodes[str(place)]
     operator = fabric.graph.node(place).then
     if fabric.training and norms.runs(operator, joined):
         norm = module.get_submodule("steps.0")
         assert isinstance(norm, nn.BatchNorm2d)
         return norms.norm_relu(norm, joined, norms.slope_of(operator) or 0.0)
-    response: Tensor = module(joined, sizes[place.scale])
+    response: Tensor = module(joined, sizes[place])
     return response
 
 
 def _plain(graph: Graph, step: Step) -> bool:
-    return isinstance(graph.node(step.place).then, Relu | Identity)
+    """Whether a node is a ReLU or nothing, as the kernel knows them."""
+    return graph.node(step.place).then.negative_slope in (0.0, 1.0)
 
 
 def _fuses(graph: Graph, step: Step) -> bool:
@@ -127,12 +130,14 @@ class _Call:
         self.edges = [(weights, source, step.place) for step in self.steps for _, weights, source in step.arriving]
         self.sources = [source for source in dict.fromkeys(s for _, s, _ in self.edges) if source not in own]
         position = {place: i for i, place in enumerate((*self.sources, *(step.place for step in self.steps)))}
-        self.arriving = [[(position[s], at.scale - s.scale) for _, s, at in self._into(step)] for step in self.steps]
+        move = {edge.weights: edge.operator.scales_moved for edge in graph.edges}
+        into = [self._into(step) for step in self.steps]
+        self.arriving = [[(position[source], move[weights]) for weights, source, _ in edges] for edges in into]
         read = {edge.source for edge in graph.edges if edge.target not in own} | set(graph.reads)
         self.kept = [not self.through or step.place in read for step in self.steps]
         nodes = [graph.node(step.place) for step in self.steps]
         self.channels = [node.channels for node in nodes]
-        self.active = [self.through and isinstance(node.then, Relu) for node in nodes]
+        self.active = [self.through and node.then.negative_slope == 0.0 for node in nodes]
         self.biased = any(fabric.edges[weights].bias is not None for weights, _, _ in self.edges)
         self.packed: list[Tensor] = []
         self.biases: list[Tensor] = []
@@ -154,7 +159,7 @@ class _Call:
         return all(m.device.type == "cpu" and _read_as(m) in sparse.DTYPES for m in maps)
 
     def __call__(
-        self, fabric: Fabric, responses: Mapping[Place, Tensor], sizes: Mapping[int, Size]
+        self, fabric: Fabric, responses: Mapping[Place, Tensor], sizes: Mapping[Place, Size]
     ) -> dict[Place, Tensor]:
         """The responses at the places that others read."""
         maps = [responses[source].to(_read_as(responses[source])) for source in self.sources]
@@ -170,14 +175,14 @@ class _Call:
             return sums
         return {place: then(fabric, place, sum_, sizes) for place, sum_ in sums.items()}
 
-    def _wiring(self, sizes: Mapping[int, Size]) -> list[int]:
+    def _wiring(self, sizes: Mapping[Place, Size]) -> list[int]:
         wiring: list[int] = []
         number = 0
         for step, channels, kept, active, arriving in zip(
             self.steps, self.channels, self.kept, self.active, self.arriving, strict=True
         ):
             what = sparse.KEPT * kept + sparse.RELU * active
-            wiring += [*sizes[step.place.scale], channels, what, len(arriving)]
+            wiring += [*sizes[step.place], channels, what, len(arriving)]
             for source, moved in arriving:
                 wiring += [source, number, moved]
                 number += 1

@@ -12,7 +12,7 @@ from convfabric.errors import SettingError
 from convfabric.execution.compiler import library, missing
 from convfabric.graph import Graph
 from convfabric.graph.costs import works
-from convfabric.operators import BandedConv, Conv, Size, UpConv
+from convfabric.operators import BandedConv, Size
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Execution = Literal["auto", "readable", "compiled"]
@@ -34,7 +34,7 @@ class Plan:
     compiled: bool = False
     """Whether torch.compile is put to work; it takes from half a minute."""
     note: str = ""
-    """What the machine lacks, if the plan would have been another with it."""
+    """The part the machine lacks, if the plan would have been another with it."""
 
     def __str__(self) -> str:
         said = ["bfloat16" if self.bfloat16 else "float32", "channels-last"]
@@ -100,9 +100,7 @@ def _mostly_wide(graph: Graph) -> bool:
 def _convolutions(graph: Graph) -> Iterator[tuple[int, bool]]:
     """MACs of everything that has weights, and whether it is wide."""
     for _, work in works(graph, NOMINAL):
-        ends = work.channels_in, work.channels_out
-        groups = work.operator.groups if isinstance(work.operator, Conv) else 1
-        wide = isinstance(work.operator, Conv | UpConv | BandedConv) and min(ends) // groups >= WIDE
+        wide = work.operator.matrix_width(work.channels_in, work.channels_out) >= WIDE
         yield work.operator.macs(*work[1:]), wide
 
 

@@ -15,6 +15,11 @@ def for_training(fabric: Fabric, plan: Plan) -> nn.Module:
     """A module that gives the logits of every exit, like EveryExit, and trains the fabric's own weights.
 
     bfloat16 is the caller's autocast, so that parameters stay float32.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny"))
+    >>> for_training(fabric, Plan())(torch.rand(2, 3, 32, 32))[-1].shape
+    torch.Size([2, 10])
     """
     model = Planned(fabric) if plan.kernels else EveryExit(fabric)
     return _compiled(model) if plan.compiled else model

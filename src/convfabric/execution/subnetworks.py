@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.execution.planned import Planned
-from convfabric.fabric.inherited_weights import inherited, remaining
-from convfabric.fabric.module import EveryExit, Fabric
+from convfabric.fabric.inherited_weights import inherited, leading_slices
+from convfabric.fabric.module import EveryExit, Fabric, unweighted
 from convfabric.graph import Graph
 
 Exits = tuple[Tensor, ...]
@@ -32,9 +32,16 @@ class WithSubnetworks(nn.Module):
 
 
 def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor, kernels: bool) -> Exits:
-    """Logits of every exit of a part of a fabric in training, on the first channels of narrowed places."""
+    """Logits of every exit of a part of a fabric in training, on the first channels of narrowed places.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny"))
+    >>> part = fabric.graph.narrow({node.place: 4 for node in fabric.graph.nodes if node.place.lane})
+    >>> answered(fabric, part, torch.rand(2, 3, 32, 32), kernels=False)[-1].shape
+    torch.Size([2, 10])
+    """
     own = dict(fabric.named_parameters())
-    weights = inherited(own, fabric.graph, graph, remaining(fabric.graph, graph, {}))
+    weights = inherited(own, leading_slices(fabric.graph, graph))
     runner = _skeleton(graph, kernels).to(images_BCHW.device)
     named = {f"fabric.{name}": weight for name, weight in weights.items()}
     exits: Exits = torch.func.functional_call(runner, named, (images_BCHW,))
@@ -43,8 +50,11 @@ def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor, kernels: bool) -
 
 @lru_cache(maxsize=64)
 def _skeleton(graph: Graph, kernels: bool) -> nn.Module:
-    """A fabric in training to be run with weights that are given, without statistics of its own."""
-    fabric = Fabric(graph)
+    """A fabric in training to be run with weights that are given, without statistics of its own.
+
+    What is kept from call to call follows from the graph alone, and making it draws nothing.
+    """
+    fabric = unweighted(graph).fabric
     for norm in fabric.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.track_running_stats, norm.momentum = False, 0.0

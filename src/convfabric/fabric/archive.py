@@ -21,7 +21,7 @@ GRAPH_FILE, WEIGHTS_FILE = "graph.json", "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Passport:
-    """What a network must carry to be used: its graph, its classes, and how its images are prepared."""
+    """Everything a network needs to be used: its graph, its classes, and how its images are prepared."""
 
     graph: Graph
     classes: tuple[str, ...]
@@ -31,7 +31,14 @@ class Passport:
 
 
 def passport(fabric: Fabric, data: ImageSet) -> Passport:
-    """The passport of a fabric that was trained on these data."""
+    """The passport of a fabric that was trained on these data.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> passport(fabric, open_data("digits")).classes[:3]
+    ('0', '1', '2')
+    """
     return Passport(graph=fabric.graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
 
 
@@ -39,6 +46,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """The content in a file, whole or not at all; a file that was there stays as it was until then.
 
     Raises ArchiveError where it cannot be written, a full disk included.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write_atomically(Path(folder.name) / "a.txt", "whole or not at all")
+    >>> (Path(folder.name) / "a.txt").read_text()
+    'whole or not at all'
+    >>> folder.cleanup()
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:

@@ -62,7 +62,7 @@ def with_features(graph: Graph) -> Graph:
 
 
 class FeatureInfo:
-    """What each response of a :class:`FeatureFabric` is."""
+    """Channels, reduction and place of each response of a :class:`FeatureFabric`."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows

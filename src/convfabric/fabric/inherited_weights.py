@@ -3,79 +3,103 @@
 What is taken are views and slices that gradients run through.
 """
 
-from collections.abc import Mapping
-from functools import singledispatch
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from convfabric.errors import GraphError
 from convfabric.graph import Graph, Place
-from convfabric.operators import Chain, Concat, Depthwise, Operator, Sum, belong_together
+from convfabric.operators import Channels, Composite, Operator, every, first
 
 Weights = dict[str, Tensor]
+Staying = Mapping[Place, Channels]
+"""For each place of a smaller graph the channels that stay."""
 
 
-class Rows(NamedTuple):
-    """Channels that stay: their positions, int64, and of how many."""
+@dataclass(frozen=True)
+class Slice:
+    """A part of one weight: channels along some of its dimensions."""
 
-    positions: Tensor
-    of: int
-    leading: bool
-    """Whether they are the first ones, in order."""
+    name: str
+    taken: tuple[tuple[int, Channels], ...]
+    """Dimensions, and the positions that stay; of the others everything does."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of them stay where they are."""
-        return self.leading and len(self.positions) == self.of
-
-
-def rows_at(positions: Tensor, of: int) -> Rows:
-    """The channels at some positions."""
-    return Rows(positions, of, torch.equal(positions, torch.arange(len(positions))))
-
-
-def first(count: int, of: int) -> Rows:
-    """The first channels of so many."""
-    return Rows(torch.arange(count), of, True)
+    def of(self, weight: Tensor) -> Tensor:
+        """The part of a weight; a view where leading channels stay."""
+        for axis, channels in self.taken:
+            if channels.leading:
+                weight = weight.narrow(axis, 0, len(channels.positions))
+            else:
+                weight = weight.index_select(axis, torch.tensor(channels.positions, device=weight.device))
+        return weight
 
 
-def every(count: int) -> Rows:
-    """All of so many channels."""
-    return first(count, count)
+def inherited(weights: Mapping[str, Tensor], slices: tuple[Slice, ...]) -> Weights:
+    """The weights and statistics that slices name, from those of the whole; what the whole lacks is left out.
+
+    >>> inherited({"a": torch.arange(4)}, (Slice("a", ((0, Channels((3, 1), 4)),)),))
+    {'a': tensor([3, 1])}
+    """
+    return {one.name: one.of(weights[one.name]) for one in slices if one.name in weights}
 
 
-def remaining(whole: Graph, smaller: Graph, chosen: Mapping[Place, Tensor]) -> dict[Place, Rows]:
+@lru_cache(maxsize=256)
+def leading_slices(whole: Graph, smaller: Graph) -> tuple[Slice, ...]:
+    """The slices of a smaller graph that keeps the first channels wherever it is narrower.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("resnet", channels=4, blocks=(1,))
+    >>> leading_slices(graph, graph.narrow({node.place: 2 for node in graph.nodes}))[0].name
+    'entry.weight'
+    """
+    return tuple(slices(whole, smaller, staying(whole, smaller, {})))
+
+
+def staying(whole: Graph, smaller: Graph, chosen: Staying) -> Staying:
     """For each place of a smaller graph the channels that stay.
 
     Those of concatenations, and behind operators that keep channels, follow from what is joined; of other
-    places they are the first ones, unless ``chosen`` gives their positions.
-    Raises GraphError where positions do not fit the two graphs.
+    places they are the first ones, unless ``chosen`` gives them.
+    Raises GraphError where the smaller graph is no part of the whole, or what is chosen does not fit the two.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("fabric-tiny")
+    >>> staying(graph, graph.narrow({Place(1, 0, lane=1): 3}), {})[Place(1, 0, lane=1)].positions
+    (0, 1, 2)
     """
-    rows: dict[Place, Rows] = {}
-    if odd := sorted(place for place in chosen if place not in smaller.order):
+    check_is_part(whole, smaller)
+    found: dict[Place, Channels] = {}
+    if odd := sorted(place for place in chosen if place not in set(smaller.order)):
         raise GraphError(f"{odd[0]}: positions given for a place that {smaller.name} does not have.")
+    fixed = {place for tie in whole.ties if tie.fixed for place in tie.places}
     for place in smaller.order:
-        arriving = [edge for edge in smaller.arriving(place) if edge.operator.keeps_channels]
         count, of = smaller.node(place).channels, whole.node(place).channels
         if count > of:
             raise GraphError(f"{place}: {count} channels wanted, there are {of}.")
-        if smaller.node(place).join == "concatenation":
-            starts = _starts(whole, place)
-            taken = [starts[edge.name] + rows[edge.source].positions for edge in arriving]
-            rows[place] = rows_at(torch.cat(taken), of)
-        elif arriving and place not in chosen:
-            rows[place] = rows[arriving[0].source]
-        else:
-            rows[place] = rows_at(chosen[place], of) if place in chosen else first(count, of)
-        if rows[place].leading and len(rows[place].positions) == count:
-            continue
-        positions = rows[place].positions
-        within = len(set(positions.tolist())) == count and int(positions.min()) >= 0 and int(positions.max()) < of
+        found[place] = _following(whole, smaller, place, found) or chosen.get(place) or first(count, of)
+        positions = found[place].positions
+        within = len(set(positions)) == count and min(positions) >= 0 and max(positions) < of
         if len(positions) != count or not within:
             raise GraphError(f"{place}: {len(positions)} positions given for {count} of {of} channels.")
-    return rows
+        if place in fixed and not found[place].complete:
+            raise GraphError(f"{place}: its channels are the image's or classes, which have to stay in their order.")
+        if place in chosen and chosen[place] != found[place]:
+            raise GraphError(f"{place}: other positions given than follow from what arrives.")
+    return found
+
+
+def _following(whole: Graph, smaller: Graph, place: Place, found: Staying) -> Channels | None:
+    """The channels that follow from what arrives at a place; None where nothing does."""
+    arriving = [edge for edge in smaller.arriving(place) if edge.operator.keeps_channels]
+    if smaller.node(place).join == "concatenation":
+        starts = _starts(whole, place)
+        taken = (starts[edge.name] + position for edge in arriving for position in found[edge.source].positions)
+        return Channels(tuple(taken), whole.node(place).channels)
+    same = [edge for edge in arriving if whole.node(edge.source).channels == whole.node(place).channels]
+    return found[same[0].source] if same else None
 
 
 def _starts(graph: Graph, place: Place) -> dict[str, int]:
@@ -87,107 +111,83 @@ def _starts(graph: Graph, place: Place) -> dict[str, int]:
     return starts
 
 
-def inherited(weights: Mapping[str, Tensor], whole: Graph, smaller: Graph, rows: Mapping[Place, Rows]) -> Weights:
-    """The weights and statistics of a smaller graph, from those of the whole one's fabric.
+def slices(whole: Graph, smaller: Graph, stays: Staying) -> Iterator[Slice]:
+    """The part of each weight and statistic of the whole graph's fabric that a smaller one takes.
 
-    Raises GraphError where an operator whose channels belong together would lose a part of them.
+    Operators are those of the whole; of groups, whole ones are taken. Raises GraphError where an operator whose
+    channels belong together would lose some of them.
     """
-    entry, parts = smaller.entry, _by_part(weights)
-
-    def followed(name: str, operator: Operator, before: Rows, after: Rows) -> Weights:
-        return _followed(parts.get(name, {}), name, operator, before, after)
-
-    taken = followed("entry", entry.operator, every(entry.image_channels), rows[entry.place])
+    entry = smaller.entry
+    yield from _taken("entry", whole.entry.operator, every(entry.image_channels), stays[entry.place])
+    operators = {edge.name: edge.operator for edge in whole.edges}
     for edge in {edge.weights: edge for edge in smaller.edges}.values():
-        before = rows[edge.source]
-        after = before if smaller.node(edge.target).join == "concatenation" else rows[edge.target]
-        taken |= followed(f"edges.{edge.weights}", edge.operator, before, after)
+        before = stays[edge.source]
+        joins = whole.node(edge.target).join == "concatenation"
+        writes_own = not joins and whole.ends(edge)[1] == whole.node(edge.target).channels
+        after = stays[edge.target] if writes_own else before
+        yield from _taken(f"edges.{edge.weights}", operators[edge.name], before, after)
     for node in smaller.nodes:
-        taken |= followed(f"nodes.{node.place}", node.then, rows[node.place], rows[node.place])
+        then = whole.node(node.place).then
+        yield from _taken(f"nodes.{node.place}", then, stays[node.place], stays[node.place])
     for head in smaller.heads:
-        name = f"heads.{head.name}"
-        taken |= {f"{name}.bias": weights[f"{name}.bias"]} if head.linear else {}
-        for place in head.reads if head.linear else ():
-            taken[f"{name}.reads.{place}.weight"] = _cut(weights[f"{name}.reads.{place}.weight"], None, rows[place])
-    return taken
+        if head.linear:
+            yield Slice(f"heads.{head.name}.bias", ())
+            for place in head.reads:
+                yield Slice(f"heads.{head.name}.reads.{place}.weight", _cut(1, stays[place]))
 
 
-def _by_part(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
-    """The weights by what they are of: the entry, an edge, a node or a head."""
-    parts: dict[str, Weights] = {}
-    for name, value in weights.items():
-        kind, _, rest = name.partition(".")
-        part = kind if kind == "entry" else f"{kind}.{rest.partition('.')[0]}"
-        parts.setdefault(part, {})[name] = value
-    return parts
+def check_is_part(whole: Graph, smaller: Graph) -> None:
+    """Raises GraphError where a graph has edges or operators that are not a whole graph's, narrowed or not.
+
+    >>> from convfabric.weavers import weave
+    >>> check_is_part(weave("resnet"), weave("resnet"))
+    """
+    if not smaller.edge_names <= whole.edge_names or smaller.entry.place != whole.entry.place:
+        raise GraphError(f"{smaller.name}: not a part of {whole.name}; it has edges of its own.")
+    edges = {edge.name: edge for edge in whole.edges}
+    for edge in smaller.edges:
+        joins = {graph.node(edge.target).join for graph in (whole, smaller)}
+        ends = [graph.ends(edge) for graph in (whole, smaller)]
+        operator = edges[edge.name].operator
+        if len(joins) > 1 or not (operator == edge.operator or _as_narrowed(operator, ends, edge.operator)):
+            raise GraphError(f"{smaller.name}: not a part of {whole.name}, whose {edge.name} is another operator.")
 
 
-def _followed(weights: Mapping[str, Tensor], name: str, operator: Operator, before: Rows, after: Rows) -> Weights:
-    """The weights of one operator under a name, with the given input and output channels."""
-    if before.complete and after.complete:
-        return {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+def _as_narrowed(operator: Operator, ends: list[tuple[int, int]], found: Operator) -> bool:
     try:
-        inside = _inside(operator, before, after)
+        return operator.narrowed(ends[0], ends[1]) == found
+    except ValueError:
+        return False
+
+
+def _taken(name: str, operator: Operator, before: Channels, after: Channels) -> Iterator[Slice]:
+    """The part of the weights of one operator, under a name, for the channels that stay at its ends."""
+    try:
+        yield from list(_slices(name, operator, before, after))
     except ValueError as fault:
         raise GraphError(f"{name}: {fault}.") from None
-    if inside is not None:
-        parts = (_followed(weights, f"{name}.{under}", *part) for under, part in inside.items())
-        return {key: value for part in parts for key, value in part.items()}
-    own = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
-    reads = None if isinstance(operator, Depthwise) else before
-    return {key: _cut(value, after, reads if value.ndim > 3 else None) for key, value in own.items()}
 
 
-def _cut(value: Tensor, after: Rows | None, before: Rows | None) -> Tensor:
-    """A tensor with fewer output channels (first dimension) and input channels (second one); a view where it can be."""
-    if after is not None and not after.complete and value.ndim > 0:
-        value = value[: len(after.positions)] if after.leading else value[after.positions.to(value.device)]
-    if before is None or before.complete:
-        return value
-    return value[:, : len(before.positions)] if before.leading else value[:, before.positions.to(value.device)]
+def _slices(name: str, operator: Operator, before: Channels, after: Channels) -> Iterator[Slice]:
+    if isinstance(operator, Composite):
+        for i, (part, ends) in enumerate(zip(operator.inside, operator.staying(before, after), strict=True)):
+            yield from _slices(f"{name}.{operator.field}.{i}", part, *ends)
+        return
+    _check_units(operator, before, after)
+    for weight, axes in operator.axes.items():
+        cut = [_cut(i, {"out": after, "in": before}[axis]) for i, axis in enumerate(axes) if axis in ("out", "in")]
+        yield Slice(f"{name}.{weight}", tuple(one for taken in cut for one in taken))
 
 
-Inside = dict[str, tuple[Operator, Rows, Rows]]
+def _check_units(operator: Operator, before: Channels, after: Channels) -> None:
+    """ValueError where channels that belong together are torn, or units that are tied do not go together."""
+    if before.complete and after.complete:
+        return
+    units = operator.granularity(before.of, after.of)
+    kept = [ends.units(unit) for ends, unit in zip((before, after), units, strict=True)]
+    if operator.ties and kept[0] != kept[1]:
+        raise ValueError(f"of {operator} other channels would stay before than after")
 
 
-@singledispatch
-def _inside(operator: Operator, before: Rows, after: Rows) -> Inside | None:
-    """The operators inside one, by the name of their module, with the channels that stay; None for a primitive."""
-    if belong_together(operator):
-        raise ValueError(f"channels of {operator} belong together and cannot be taken out alone")
-    return None
-
-
-@_inside.register
-def _(operator: Chain, before: Rows, after: Rows) -> Inside:
-    whole = operator.parts(before.of, after.of)
-    smaller = operator.parts(len(before.positions), len(after.positions))
-    changing = [i for i, part in enumerate(operator.steps) if not part.keeps_channels]
-    inside: Inside = {}
-    for i, (part, less) in enumerate(zip(whole, smaller, strict=True)):
-        following = before
-        if i in changing:
-            last = i == changing[-1] or operator.inner is None
-            following = after if last else first(less.channels_out, part.channels_out)
-        inside[f"steps.{i}"] = (part.operator, before, following)
-        before = following
-    return inside
-
-
-@_inside.register
-def _(operator: Sum, before: Rows, after: Rows) -> Inside:
-    return {f"branches.{i}": (branch, before, after) for i, branch in enumerate(operator.branches)}
-
-
-@_inside.register
-def _(operator: Concat, before: Rows, after: Rows) -> Inside:
-    inside: Inside = {}
-    start = 0
-    smaller = operator.parts(len(before.positions), len(after.positions))
-    for i, (part, less) in enumerate(zip(operator.parts(before.of, after.of), smaller, strict=True)):
-        own = after.positions[(after.positions >= start) & (after.positions < start + part.channels_out)] - start
-        if len(own) != less.channels_out:
-            raise ValueError(f"branch {i} makes {less.channels_out} channels, {len(own)} of its own would stay")
-        inside[f"branches.{i}"] = (part.operator, before, rows_at(own, part.channels_out))
-        start += part.channels_out
-    return inside
+def _cut(axis: int, channels: Channels) -> tuple[tuple[int, Channels], ...]:
+    return () if channels.complete else ((axis, channels),)

@@ -3,18 +3,19 @@
 Legend of the suffixes: B images, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.fabric.inherited_weights import inherited, remaining
-from convfabric.fabric.layers import added, layer
-from convfabric.graph import POINT, Graph, Head, Join, Place, Step
+from convfabric.fabric.inherited_weights import check_is_part, inherited, leading_slices
+from convfabric.fabric.layers import added, layer, multiplied
+from convfabric.graph import Graph, Head, Join, Place, Step, remembered
 from convfabric.graph.laws import check
+from convfabric.graph.sizes import map_sizes
 from convfabric.operators import Size
 
 Gates = Mapping[str, Tensor]
@@ -25,7 +26,11 @@ Enlarge = Callable[[Tensor, Size], Tensor]
 
 
 def enlarged(maps_BCHW: Tensor, size: Size) -> Tensor:
-    """The maps at a size, by bilinear interpolation."""
+    """The maps at a size, by bilinear interpolation.
+
+    >>> enlarged(torch.ones(1, 1, 2, 2), (3, 5)).shape
+    torch.Size([1, 1, 3, 5])
+    """
     if maps_BCHW.shape[-2:] == size:
         return maps_BCHW
     return F.interpolate(maps_BCHW, size=size, mode="bilinear", align_corners=False)
@@ -53,9 +58,7 @@ class Fabric(nn.Module):
         self.entry = layer(graph.entry.operator, graph.entry.image_channels, first)
         self.edges = nn.ModuleDict()
         for edge in {edge.weights: edge for edge in graph.edges}.values():
-            before, target = graph.node(edge.source).channels, graph.node(edge.target)
-            after = before if target.join == "concatenation" else target.channels
-            self.edges[edge.weights] = layer(edge.operator, before, after)
+            self.edges[edge.weights] = layer(edge.operator, *graph.ends(edge))
         self.nodes = nn.ModuleDict(
             {str(node.place): layer(node.then, node.channels, node.channels) for node in graph.nodes}
         )
@@ -73,15 +76,16 @@ class Fabric(nn.Module):
         A restriction that takes channels from a concatenation runs on slices of the weights; running
         statistics of norms that were sliced are then not updated in training.
         """
-        if graph is not None and not self._has_all_channels_of(graph):
+        if graph is not None and not has_all_channels(graph, self.graph):
             return self._run_sliced(images_BCHW, graph, gates)
-        walk, heads = (self.walk, self.graph.heads) if graph is None else (graph.walk, graph.heads)
-        sizes = map_sizes(images_BCHW, walk)
+        graph = graph or self.graph
+        image = image_size(images_BCHW)
+        sizes = map_sizes(graph, image)
         responses: dict[Place, Tensor] = {}
         logits: list[Tensor] = []
-        for step in walk:
+        for step in graph.walk:
             responses[step.place] = self.respond(step, responses, images_BCHW, sizes, gates)
-            logits += [self.answer(heads[exit_], responses, sizes[0]) for exit_ in step.exits]
+            logits += [self.answer(graph.heads[exit_], responses, image) for exit_ in step.exits]
             for place in step.done:
                 del responses[place]
         return tuple(logits)
@@ -89,7 +93,7 @@ class Fabric(nn.Module):
     def forward_features(self, images_BCHW: Tensor, places: Collection[Place] = ()) -> dict[str, Tensor]:
         """The responses at some places, or of those that the last head reads, by the name of the place."""
         wanted = places or self.graph.head.reads
-        sizes = map_sizes(images_BCHW, self.walk)
+        sizes = map_sizes(self.graph, image_size(images_BCHW))
         responses: dict[Place, Tensor] = {}
         for step in self.walk:
             responses[step.place] = self.respond(step, responses, images_BCHW, sizes)
@@ -103,12 +107,12 @@ class Fabric(nn.Module):
         step: Step,
         responses: Mapping[Place, Tensor],
         images_BCHW: Tensor,
-        sizes: Mapping[int, Size],
+        sizes: Mapping[Place, Size],
         gates: Gates = NO_GATES,
     ) -> Tensor:
         """The response of one place, from those before it."""
         joined = self.joined(step, responses, images_BCHW, sizes, gates)
-        response: Tensor = self.nodes[str(step.place)](joined, sizes[step.place.scale])
+        response: Tensor = self.nodes[str(step.place)](joined, sizes[step.place])
         return response
 
     def joined(
@@ -116,11 +120,11 @@ class Fabric(nn.Module):
         step: Step,
         responses: Mapping[Place, Tensor],
         images_BCHW: Tensor,
-        sizes: Mapping[int, Size],
+        sizes: Mapping[Place, Size],
         gates: Gates = NO_GATES,
     ) -> Tensor:
-        """What arrives at one place, added or concatenated."""
-        size = sizes[step.place.scale]
+        """The results of the edges that end at one place, joined."""
+        size = sizes[step.place]
         arriving = []
         for name, weights, source in step.arriving:
             result = self.edges[weights](responses[source], size)
@@ -135,16 +139,28 @@ class Fabric(nn.Module):
         logits: Tensor = self.heads[head.name](read, image, enlarge)
         return logits
 
-    def _has_all_channels_of(self, graph: Graph) -> bool:
-        return all(node.channels == self.graph.node(node.place).channels for node in graph.nodes)
-
     def _run_sliced(self, images_BCHW: Tensor, graph: Graph, gates: Gates) -> tuple[Tensor, ...]:
         own = dict(self.named_parameters()) | dict(self.named_buffers())
-        weights = inherited(own, self.graph, graph, remaining(self.graph, graph, {}))
-        runner = _skeleton(graph).to(images_BCHW.device).train(self.training)
+        weights = inherited(own, leading_slices(self.graph, graph))
+        runner = unweighted(graph).to(images_BCHW.device).train(self.training)
         named = {f"fabric.{name}": weight for name, weight in weights.items()}
         answers: tuple[Tensor, ...] = torch.func.functional_call(runner, named, (images_BCHW, gates))
         return answers
+
+
+@remembered
+def has_all_channels(part: Graph, whole: Graph) -> bool:
+    """Whether a part of a graph has all channels of the whole wherever it has a node, so that its layers can run it.
+
+    Raises GraphError where it is no part of it.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("resnet")
+    >>> has_all_channels(graph.restrict(graph.edge_names), graph)
+    True
+    """
+    check_is_part(whole, part)
+    return all(node.channels == whole.node(node.place).channels for node in part.nodes)
 
 
 class EveryExit(nn.Module):
@@ -159,40 +175,52 @@ class EveryExit(nn.Module):
         return self.fabric.forward_exits(images_BCHW, gates=gates)
 
 
-@lru_cache(maxsize=8)
-def _skeleton(graph: Graph) -> EveryExit:
-    """A fabric to be run with weights that are given."""
-    return EveryExit(Fabric(graph))
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; afterwards in the mode it was in.
+
+    >>> norm = nn.BatchNorm2d(3)
+    >>> with evaluating(norm):
+    ...     print(norm.training)
+    False
+    >>> norm.training
+    True
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def unweighted(graph: Graph) -> EveryExit:
+    """A fabric to be run with weights that are given; making it draws nothing from torch's generators.
+
+    >>> from convfabric.weavers import weave
+    >>> before = torch.random.get_rng_state()
+    >>> _ = unweighted(weave("fabric-tiny"))
+    >>> torch.equal(before, torch.random.get_rng_state())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        return EveryExit(Fabric(graph))
 
 
 def _joined(arriving: list[Tensor], join: Join) -> Tensor:
-    if len(arriving) == 1:
-        return arriving[0]
-    return torch.cat(arriving, 1) if join == "concatenation" else added(arriving)
+    if join == "concatenation" and len(arriving) > 1:
+        return torch.cat(arriving, 1)
+    return multiplied(arriving) if join == "product" else added(arriving)
 
 
-def map_sizes(images_BCHW: Tensor, walk: tuple[Step, ...]) -> dict[int, Size]:
-    """Height and width of the maps at every scale of a walk, and of the images at scale 0.
+def image_size(images_BCHW: Tensor) -> Size:
+    """Height and width of images: whole numbers, but symbols under torch.export.
 
-    An even side is halved without rounding, so that a symbolic multiple stays one under torch.export.
-
-    >>> from convfabric.weavers import weave
-    >>> map_sizes(torch.zeros(1, 3, 9, 8), weave("fabric-tiny", size=(9, 8)).walk)
-    {0: (9, 8), 1: (5, 4), 2: (3, 2), 16: (1, 1)}
+    >>> image_size(torch.zeros(1, 3, 9, 8))
+    (9, 8)
     """
-    return sizes_from((images_BCHW.shape[-2], images_BCHW.shape[-1]), walk)
-
-
-def sizes_from(image: Size, walk: tuple[Step, ...]) -> dict[int, Size]:
-    """The same for images of a height and width."""
-    sizes: dict[int, Size] = {0: image}
-    for scale in range(max(step.place.scale for step in walk if step.place.scale < POINT)):
-        sizes[scale + 1] = (_half(sizes[scale][0]), _half(sizes[scale][1]))
-    return sizes | {POINT: (1, 1)}
-
-
-def _half(side: int) -> int:
-    return side // 2 if side % 2 == 0 else side // 2 + 1
+    height, width = (side if isinstance(side, torch.SymInt) else int(side) for side in images_BCHW.shape[-2:])
+    return height, width
 
 
 class _HeadLayer(nn.Module):

@@ -1,17 +1,20 @@
-"""What a graph costs, by arithmetic: operators know their price, this room adds up."""
+"""Costs of a graph, by arithmetic: operators know their price, this room adds up."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from convfabric.graph.structure import Edge, Graph, Head, Place
-from convfabric.operators import Size, Work, area, halved, primitives
+from convfabric.graph.parts import Edge, Head, Place
+from convfabric.graph.sizes import map_sizes
+from convfabric.graph.structure import Graph, remembered
+from convfabric.operators import Size, Work, area, primitives
 
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What one graph, or one part of it, costs for one image of a stated size."""
+    """Costs of one graph, or one part of it, for one image of a stated size."""
 
     parameters: int
     """Trained values."""
@@ -31,17 +34,7 @@ class Costs:
 FREE = Costs(parameters=0, macs=0, activation_bytes=0)
 
 
-def size_at(scale: int, image: Size) -> Size:
-    """Height and width of a map at a scale: ⌈side / 2^scale⌉.
-
-    >>> size_at(2, (180, 241))
-    (45, 61)
-    """
-    for _ in range(scale):
-        image = halved(image)
-    return image
-
-
+@lru_cache(maxsize=1 << 16)
 def _costs_of(work: Work) -> Costs:
     return Costs(
         parameters=work.operator.parameters(work.channels_in, work.channels_out),
@@ -51,53 +44,92 @@ def _costs_of(work: Work) -> Costs:
 
 
 def edge_work(graph: Graph, edge: Edge, image: Size) -> Work:
-    """An edge at work on one image of a height and width in pixels."""
-    before, node = graph.node(edge.source).channels, graph.node(edge.target)
-    after = before if node.join == "concatenation" else node.channels
-    return Work(edge.operator, before, after, size_at(edge.source.scale, image), size_at(edge.target.scale, image))
+    """An edge at work on one image of a height and width in pixels.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("resnet-20")
+    >>> edge_work(graph, graph.edges[1], (32, 32))[1:]
+    (16, 16, (32, 32), (32, 32))
+    """
+    sizes = map_sizes(graph, image)
+    return Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target])
 
 
 def node_work(graph: Graph, place: Place, image: Size) -> Work:
-    """What a node does after joining, at work on one image."""
-    node, size = graph.node(place), size_at(place.scale, image)
+    """A node's own operator, after joining, at work on one image.
+
+    >>> from convfabric.weavers import weave
+    >>> node_work(weave("resnet-20"), Place(0, 0), (32, 32))[1:]
+    (16, 16, (32, 32), (32, 32))
+    """
+    node, size = graph.node(place), map_sizes(graph, image)[place]
     return Work(node.then, node.channels, node.channels, size, size)
 
 
 def entry_work(graph: Graph, image: Size) -> Work:
-    """The stem at work on one image."""
+    """The stem at work on one image.
+
+    >>> from convfabric.weavers import weave
+    >>> entry_work(weave("resnet-20"), (32, 32))[1:]
+    (3, 16, (32, 32), (32, 32))
+    """
     entry = graph.entry
     channels = graph.node(entry.place).channels
-    return Work(entry.operator, entry.image_channels, channels, image, size_at(entry.place.scale, image))
+    return Work(entry.operator, entry.image_channels, channels, image, map_sizes(graph, image)[entry.place])
 
 
 def edge_costs(graph: Graph, edge: Edge, image: Size) -> Costs:
-    """What one edge costs for one image of a height and width in pixels; shared weights are counted at each."""
+    """Costs of one edge for one image of a height and width in pixels; shared weights are counted at each.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("resnet-20")
+    >>> edge_costs(graph, graph.edges[1], (32, 32)).macs
+    4718592
+    """
     return _costs_of(edge_work(graph, edge, image))
 
 
 def node_costs(graph: Graph, place: Place, image: Size) -> Costs:
-    """What joining, normalising and activating at one place costs for one image."""
-    return _costs_of(node_work(graph, place, image)) + replace(FREE, activation_bytes=_copied(graph, place, image))
+    """Costs of joining, normalising and activating at one place for one image.
+
+    >>> from convfabric.weavers import weave
+    >>> node_costs(weave("resnet-20"), Place(0, 0), (32, 32)).parameters
+    32
+    """
+    alone, copied = _costs_of(node_work(graph, place, image)), _copied(graph, place, image)
+    return alone + replace(FREE, activation_bytes=copied) if copied else alone
 
 
 def _copied(graph: Graph, place: Place, image: Size) -> int:
     """Bytes of a concatenation, which is written anew where more than one response arrives."""
     node = graph.node(place)
-    copies = node.join == "concatenation" and len(graph.arriving(place)) > 1
-    return FLOAT_BYTES * node.channels * area(size_at(place.scale, image)) * copies
+    if node.join != "concatenation" or len(graph.arriving(place)) < 2:
+        return 0
+    return FLOAT_BYTES * node.channels * area(map_sizes(graph, image)[place])
 
 
 def entry_costs(graph: Graph, image: Size) -> Costs:
-    """What the stem costs for one image."""
+    """Costs of the stem for one image.
+
+    >>> from convfabric.weavers import weave
+    >>> entry_costs(weave("resnet-20"), (32, 32)).parameters
+    432
+    """
     return _costs_of(entry_work(graph, image))
 
 
 def head_costs(graph: Graph, head: Head, image: Size) -> Costs:
-    """What a head spends on its reads: a linear map each, once (classification) or for each pixel, and a bias."""
+    """Costs of a head: a linear map for each read, once (classification) or for each pixel, and a bias.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("resnet-20")
+    >>> head_costs(graph, graph.head, (32, 32)).parameters
+    650
+    """
     total = replace(FREE, parameters=head.classes * head.linear)
     for place in head.reads:
         channels = graph.node(place).channels * head.linear
-        pixels = 1 if head.task == "classification" else area(size_at(place.scale, image))
+        pixels = 1 if head.task == "classification" else area(map_sizes(graph, image)[place])
         total += Costs(
             parameters=head.classes * channels,
             macs=head.classes * channels * pixels,
@@ -106,23 +138,26 @@ def head_costs(graph: Graph, head: Head, image: Size) -> Costs:
     return total
 
 
+@remembered
 def costs(graph: Graph, image: Size) -> Costs:
-    """What the whole graph costs for one image of a height and width in pixels, every exit answering.
+    """Costs of the whole graph for one image of a height and width in pixels, every exit answering.
 
     >>> from convfabric.weavers import weave
     >>> costs(weave("paper-mnist-dense"), (32, 32)).parameters
     4512650
     """
-    total, known = entry_costs(graph, image), set[str]()
+    parts, known = [entry_costs(graph, image)], set[str]()
     for edge in graph.edges:
         alone = edge_costs(graph, edge, image)
-        total += replace(alone, parameters=0) if edge.weights in known else alone
-        known.add(edge.weights)
-    for node in graph.nodes:
-        total += node_costs(graph, node.place, image)
-    for head in graph.heads:
-        total += head_costs(graph, head, image)
-    return total
+        parts.append(replace(alone, parameters=0) if edge.weights in known else alone)
+        known |= {edge.shared} if edge.shared else set()
+    parts += [node_costs(graph, node.place, image) for node in graph.nodes]
+    parts += [head_costs(graph, head, image) for head in graph.heads]
+    return Costs(
+        parameters=sum(part.parameters for part in parts),
+        macs=sum(part.macs for part in parts),
+        activation_bytes=sum(part.activation_bytes for part in parts),
+    )
 
 
 def works(graph: Graph, image: Size) -> Iterator[tuple[Place, Work]]:
@@ -139,13 +174,18 @@ def works(graph: Graph, image: Size) -> Iterator[tuple[Place, Work]]:
             yield from ((place, part) for part in primitives(work))
 
 
+@remembered
 def peak_bytes(graph: Graph, image: Size) -> int:
     """Bytes of parameters and of the float32 responses that are alive at once when one image is run.
 
     A response is freed after its last reader; while a node is made, its sum and one edge's result are alive.
+
+    >>> from convfabric.weavers import weave
+    >>> peak_bytes(weave("resnet-20"), (32, 32))
+    1483112
     """
     bytes_at: Mapping[Place, int] = {
-        node.place: FLOAT_BYTES * node.channels * area(size_at(node.place.scale, image)) for node in graph.nodes
+        node.place: FLOAT_BYTES * node.channels * area(map_sizes(graph, image)[node.place]) for node in graph.nodes
     }
     alive, peak = 0, 0
     for step in graph.walk:

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from convfabric.errors import ArchiveError
 from convfabric.graph.laws import check
+from convfabric.graph.parts import Place
 from convfabric.graph.structure import Graph
 from convfabric.operators import Operator
 
 Record = TypeVar("Record")
-FORMAT = 2
-"""Raised whenever what is written changes meaning."""
+FORMAT = 3
+"""Raised whenever what is written changes meaning. Format 2, where operators over whole maps named scales, is read."""
+DROPPED = {"GlobalPool": "scales", "FullyConnected": "scales"}
+"""Fields of operators that format 2 had."""
 
 
 @cache
@@ -33,13 +37,18 @@ def written(value: object) -> Any:
 
     >>> from convfabric.operators import Conv
     >>> written(Conv(kernel=1))
-    {'operator': 'Conv', 'kernel': 1, 'stride': 1, 'dilation': 1, 'groups': 1, 'bias': True}
+    {'operator': 'Conv', 'kernel': 1, 'stride': 1, 'dilation': 1, 'groups': 1, 'bias': True, 'padding': None}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {"operator": type(value).__name__} if isinstance(value, Operator) else {}
-        return kind | {f.name: written(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        own = (f for f in dataclasses.fields(value) if f.init)
+        return kind | {f.name: written(getattr(value, f.name)) for f in own}
+    if isinstance(value, Place):
+        return value._asdict()
     if isinstance(value, tuple | list):
         return [written(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): written(item) for key, item in value.items()}
     return value
 
 
@@ -48,7 +57,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
     >>> from convfabric.operators import Conv
     >>> read(Operator, {"operator": "Conv", "kernel": 1}, "entry")
-    Conv(kernel=1, stride=1, dilation=1, groups=1, bias=True)
+    Conv(kernel=1, stride=1, dilation=1, groups=1, bias=True, padding=None)
     """
     if kind is Operator:
         kind, value = _operator_kind(value, where)
@@ -56,21 +65,32 @@ def read(kind: Any, value: Any, where: str) -> Any:
         kind = _fitting(get_args(kind), value)
     if value is None and kind is NoneType:
         return None
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) or kind is Place:
         return _read_record(kind, value, where)
     if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ArchiveError(f"{where}: found {value!r}, expected a list.")
-        return tuple(read(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return _read_tuple(get_args(kind), value, where)
+    if get_origin(kind) is Mapping:
+        if not isinstance(value, dict):
+            raise ArchiveError(f"{where}: found {value!r}, expected names and values.")
+        return {key: read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
     fits = value in get_args(kind) if get_origin(kind) is Literal else type(value) is kind
     if not (fits or (kind is float and type(value) is int)):
         raise ArchiveError(f"{where}: found {value!r}, expected {getattr(kind, '__name__', kind)}.")
     return value
 
 
+def _read_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    count = None if kinds[-1] is ... else len(kinds)
+    if not isinstance(value, list) or count not in (None, len(value)):
+        wanted = "a list" if count is None else f"a list of {count}"
+        raise ArchiveError(f"{where}: found {value!r}, expected {wanted}.")
+    return tuple(read(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
 def _fitting(kinds: tuple[Any, ...], value: Any) -> Any:
     """Of several kinds the one that a value is written as: nothing, a list, a record or a number."""
-    shape = {type(None): NoneType, list: tuple, dict: dict}.get(type(value), type(value))
+    shape = {type(None): NoneType, list: tuple, dict: dict, int: float}.get(type(value), type(value))
+    shape = type(value) if type(value) in kinds else shape
     same = (k for k in kinds if k is shape or get_origin(k) is shape or (shape is dict and dataclasses.is_dataclass(k)))
     return next(same, kinds[0])
 
@@ -87,7 +107,8 @@ def _read_record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ArchiveError(f"{where}: found {value!r}, expected the fields of {kind.__name__}.")
     hints = get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}
+    fields = kind._fields if kind is Place else (field.name for field in dataclasses.fields(kind) if field.init)
+    names = set(fields)
     if unknown := sorted(set(value) - names):
         raise ArchiveError(
             f"{where}: unknown key {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(names))}."
@@ -101,25 +122,51 @@ def _read_record(kind: Any, value: Any, where: str) -> Any:
 
 
 def to_text(value: object) -> str:
-    """A record of ours as JSON text, with the number of the format."""
+    """A record of ours as JSON text, with the number of the format.
+
+    >>> from convfabric.operators import Relu
+    >>> from_text(Operator, to_text(Relu()), "an operator")
+    Relu()
+    """
     return json.dumps({"format": FORMAT} | written(value), indent=1)
 
 
 def from_text(kind: type[Record], text: str, where: str) -> Record:
-    """The record that :func:`to_text` wrote; ArchiveError says what does not fit, and where."""
+    """The record that :func:`to_text` wrote; ArchiveError says what does not fit, and where.
+
+    >>> from convfabric.graph.parts import Place
+    >>> from_text(Place, '{"format": 3, "layer": 1, "scale": 0}', "a place")
+    Place(layer=1, scale=0, lane=0)
+    """
     try:
         document = json.loads(text)
     except json.JSONDecodeError as fault:
         raise ArchiveError(f"{where}: not JSON ({fault}).") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") not in (2, FORMAT):
         found = document.get("format") if isinstance(document, dict) else document
-        raise ArchiveError(f"{where}: found format {found!r}, this version reads {FORMAT}.")
+        raise ArchiveError(f"{where}: found format {found!r}, this version reads {FORMAT} and 2.")
+    document = document if document["format"] == FORMAT else _from_format_2(document)
     record: Record = read(kind, {key: value for key, value in document.items() if key != "format"}, where)
     return record
 
 
+def _from_format_2(value: Any) -> Any:
+    """A document of format 2 as this format writes it."""
+    if isinstance(value, list):
+        return [_from_format_2(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    dropped = DROPPED.get(str(value.get("operator")))
+    return {key: _from_format_2(item) for key, item in value.items() if key != dropped}
+
+
 def graph_to_json(graph: Graph) -> str:
-    """The graph as JSON text."""
+    """The graph as JSON text.
+
+    >>> from convfabric.weavers import weave
+    >>> graph_from_json(graph_to_json(weave("resnet"))) == weave("resnet")
+    True
+    """
     return to_text(graph)
 
 

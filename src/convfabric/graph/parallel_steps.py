@@ -7,7 +7,6 @@ is free; every convolution, addition and classifier takes one step, an identity 
 from collections.abc import Iterator
 
 from convfabric.graph.structure import Graph
-from convfabric.graph.subnetworks import free
 
 Task = str
 """The name of an edge, of a place where responses are added, of the entry or of a head."""
@@ -60,4 +59,4 @@ def _passes(graph: Graph, task: Task) -> bool:
         for node in graph.nodes
         if len(graph.arriving(node.place)) + (node.place == graph.entry.place) == 1
     }
-    return task in single or any(edge.name == task and free(edge) for edge in graph.edges)
+    return task in single or task in graph.free_edges

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from convfabric.graph.structure import Edge, Graph, Place
+from convfabric.graph.parts import POINT, Edge, Place
+from convfabric.graph.structure import Graph
 
 
 def count_routes(graph: Graph) -> int:
@@ -14,7 +15,7 @@ def count_routes(graph: Graph) -> int:
     """
     ways: dict[Place, int] = {}
     for place in graph.order:
-        ways[place] = sum(ways[edge.source] for edge in graph.arriving(place))
+        ways[place] = sum(ways[edge.source] for edge in _leading_on(graph, place))
         ways[place] += place == graph.entry.place
     return sum(ways[place] for place in graph.head.reads)
 
@@ -44,10 +45,16 @@ def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int
     for place in graph.order:
         arrivals = [
             (before + edge_cost(edge), names | {edge.name})
-            for edge in graph.arriving(place)
+            for edge in _leading_on(graph, place)
             for before, names in best[edge.source]
         ]
         start = [(0.0, frozenset[str]())] if place == graph.entry.place else []
         best[place] = sorted([*start, *arrivals], key=lambda route: route[0])[:count]
     ends = sorted((route for place in graph.reads for route in best[place]), key=lambda route: route[0])
     return [graph.restrict(names) for _, names in ends[:count]]
+
+
+def _leading_on(graph: Graph, place: Place) -> list[Edge]:
+    """The edges into a place that may stand there alone: not those that only multiply a map by single pixels."""
+    multiplies = graph.node(place).join == "product" and place.scale < POINT
+    return [edge for edge in graph.arriving(place) if not (multiplies and edge.source.scale >= POINT)]

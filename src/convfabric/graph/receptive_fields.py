@@ -1,10 +1,11 @@
-"""What a response sees of the image, by arithmetic."""
+"""Receptive fields of responses, by arithmetic."""
 
 import math
 from dataclasses import dataclass
 
-from convfabric.graph.structure import POINT, Graph, Place
-from convfabric.operators import Halo
+from convfabric.graph.parts import Place
+from convfabric.graph.structure import Graph
+from convfabric.operators import WHOLE_MAP, Halo, Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,24 +45,27 @@ def receptive_fields(graph: Graph) -> dict[Place, Field]:
     (132.0, 16)
     """
     halos: dict[Place, Halo] = {}
+    strides: dict[Place, float] = {}
     for place in graph.order:
-        arriving = [
-            _grown(halos[edge.source], edge.operator.halo, min(edge.source.scale, place.scale))
-            for edge in graph.arriving(place)
-        ]
+        before = [(edge.operator, halos[edge.source], strides[edge.source]) for edge in graph.arriving(place)]
         if place == graph.entry.place:
-            arriving.append(graph.entry.operator.halo)
-        above, below, left, right = (max(halo[side] for halo in arriving) for side in range(4))
+            before.append((graph.entry.operator, (0.0, 0.0, 0.0, 0.0), 1.0))
+        grown = [_grown(halo, operator, stride) for operator, halo, stride in before]
+        above, below, left, right = (max(halo[side] for halo in grown) for side in range(4))
         halos[place] = above, below, left, right
-    return {place: _field(halo, place) for place, halo in halos.items()}
+        strides[place] = min(stride * operator.stride for operator, _, stride in before)
+    return {place: _field(halos[place], strides[place]) for place in halos}
 
 
-def _grown(halo: Halo, by: Halo, scale: int) -> Halo:
-    """A halo in pixels of the image, wider by one that is counted in pixels of a scale."""
-    above, below, left, right = (a + b * 2.0**scale for a, b in zip(halo, by, strict=True))
+def _grown(halo: Halo, operator: Operator, stride: float) -> Halo:
+    """A halo in pixels of the image, wider by an operator's, which is counted on the finer of its two maps."""
+    unit = min(stride, stride * operator.stride)
+    above, below, left, right = (a + (b * unit if b else 0.0) for a, b in zip(halo, operator.halo, strict=True))
     return above, below, left, right
 
 
-def _field(halo: Halo, place: Place) -> Field:
-    above, below, left, right = (math.inf,) * 4 if place.scale >= POINT else halo
-    return Field(above=above, below=below, left=left, right=right, stride=2**place.scale)
+def _field(halo: Halo, stride: float) -> Field:
+    if math.isinf(stride):
+        return Field(above=math.inf, below=math.inf, left=math.inf, right=math.inf, stride=2**WHOLE_MAP)
+    above, below, left, right = halo
+    return Field(above=above, below=below, left=left, right=right, stride=round(stride))

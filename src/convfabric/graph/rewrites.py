@@ -12,8 +12,9 @@ from types import MappingProxyType
 from convfabric import operators
 from convfabric.errors import GraphError, SettingError
 from convfabric.graph.laws import check
-from convfabric.graph.structure import Edge, Graph, Place
-from convfabric.operators import Chain, Concat, Conv, Depthwise, Operator, Sum, pointwise, sides
+from convfabric.graph.parts import Edge, Place
+from convfabric.graph.structure import Graph
+from convfabric.operators import Chain, Composite, Conv, Depthwise, Operator, mapped, pointwise, sides
 
 Rule = Callable[[Conv], Operator]
 
@@ -25,7 +26,7 @@ def root(graph: Graph, groups: int) -> Graph:
 
     >>> from convfabric.weavers import weave
     >>> grouped = root(weave("nin"), 8)
-    >>> [edge.operator.steps[1].groups for edge in grouped.edges if edge.operator.step]
+    >>> [edge.operator.steps[1].groups for edge in grouped.edges if edge.operator.stride > 1]
     [8, 4]
     """
     return _grouped(graph, groups, lambda stage: max(1, groups >> stage))
@@ -35,6 +36,11 @@ def tree(graph: Graph, groups: int) -> Graph:
     """Filter groups at the first stage, twice as many at each further one; the tree of Deep Roots.
 
     Raises GraphError where the groups do not divide the channels.
+
+    >>> from convfabric.weavers import weave
+    >>> grouped = tree(weave("nin"), 4)
+    >>> [edge.operator.steps[1].groups for edge in grouped.edges if edge.operator.stride > 1]
+    [4, 8]
     """
     return _grouped(graph, groups, lambda stage: groups << stage)
 
@@ -43,6 +49,11 @@ def column(graph: Graph, groups: int) -> Graph:
     """As many filter groups at every stage; the column of Deep Roots.
 
     Raises GraphError where the groups do not divide the channels.
+
+    >>> from convfabric.weavers import weave
+    >>> grouped = column(weave("nin"), 4)
+    >>> [edge.operator.steps[1].groups for edge in grouped.edges if edge.operator.stride > 1]
+    [4, 4]
     """
     return _grouped(graph, groups, lambda stage: groups)
 
@@ -114,6 +125,10 @@ def rewritten(graph: Graph, rule: Rule, *, finest: int = 0) -> Graph:
     """The graph with a rule applied to every spatial convolution at these scales or coarser, the stem's included.
 
     Raises GraphError where the result breaks a law.
+
+    >>> from convfabric.weavers import weave
+    >>> rewritten(weave("resnet-20"), lambda conv: replace(conv, kernel=5)).entry.operator.kernel
+    5
     """
 
     def changed(operator: Operator, place: Place) -> Operator:
@@ -138,29 +153,17 @@ def _grouped(graph: Graph, first: int, groups_at: Callable[[int], int]) -> Graph
     return check(replace(graph, edges=tuple(map(regrouped, graph.edges))))
 
 
+def _is_spatial(operator: Operator) -> bool:
+    return isinstance(operator, Conv) and max(sides(operator.kernel)) > 1
+
+
 def _spatial(operator: Operator) -> bool:
     """Whether there is a convolution in it that a rule would apply to."""
-    found: list[Conv] = []
-
-    def seen(conv: Conv) -> Conv:
-        found.append(conv)
-        return conv
-
-    _applied(operator, seen)
-    return bool(found)
+    return any(map(_spatial, operator.inside)) if isinstance(operator, Composite) else _is_spatial(operator)
 
 
 def _applied(operator: Operator, rule: Rule) -> Operator:
-    match operator:
-        case Conv() if max(sides(operator.kernel)) > 1:
-            return rule(operator)
-        case Chain(steps, inner):
-            return Chain(tuple(_applied(step, rule) for step in steps), inner)
-        case Sum(branches):
-            return Sum(tuple(_applied(branch, rule) for branch in branches))
-        case Concat(branches, shares):
-            return Concat(tuple(_applied(branch, rule) for branch in branches), shares)
-    return operator
+    return mapped(operator, lambda one: rule(one) if isinstance(one, Conv) and _is_spatial(one) else one)
 
 
 PRIORS: Mapping[str, Callable[[Graph, int], Graph]] = MappingProxyType(
@@ -173,14 +176,21 @@ PRIORS: Mapping[str, Callable[[Graph, int], Graph]] = MappingProxyType(
         "separable": lambda graph, _: separable(graph),
     }
 )
-"""The rewrites by name; the first three take a number of groups."""
+"""The rewrites by name."""
+IN_GROUPS = frozenset({"root", "tree", "column"})
+"""Those that take a number of groups."""
 
 
 def find_prior(said: str) -> Callable[[Graph], Graph]:
-    """The rewrite of a name, such as root-8 or low-rank; SettingError for another one."""
+    """The rewrite of a name, such as root-8 or low-rank; SettingError for another one.
+
+    >>> from convfabric.weavers import weave
+    >>> find_prior("column-4")(weave("nin")).name
+    'nin'
+    """
     name, _, number = said.rpartition("-") if said[-1:].isdigit() else (said, "", "1")
-    if name not in PRIORS or (name in list(PRIORS)[:3]) != said[-1:].isdigit():
-        known = [f"{key}-GROUPS" if i < 3 else key for i, key in enumerate(PRIORS)]
+    if name not in PRIORS or (name in IN_GROUPS) != said[-1:].isdigit():
+        known = [f"{key}-GROUPS" if key in IN_GROUPS else key for key in PRIORS]
         raise SettingError(f"prior={said}: known are {', '.join(known)}.")
     return lambda graph: PRIORS[name](graph, int(number))
 

@@ -4,116 +4,39 @@ The graph is a frozen value: it holds no tensor, no cost and no colour. A sub-ne
 same type, made by :meth:`Graph.restrict` (fewer edges) or :meth:`Graph.narrow` (fewer channels).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from convfabric.errors import GraphError, NoRouteError
-from convfabric.operators import Chain, Norm, Operator, Relu, check_not_torn
+from convfabric.graph.links import reached
+from convfabric.graph.parts import POINT, Edge, Entry, Head, Node, Place, Step, Tie
+from convfabric.graph.ties import ends, ties
+from convfabric.operators import Operator
 
-Task = Literal["classification", "segmentation"]
-Join = Literal["sum", "concatenation"]
-POINT = 16
-"""The scale where maps have one pixel whatever the images' size: what is left after a global pool."""
-NORM_AND_RELU = Chain((Norm(), Relu()))
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where a node stands. Scale s has ⌈N / 2^s⌉ pixels on a side; layer 0 is nearest the images.
+def remembered(question: "Callable[Concatenate[Graph, P], T]") -> "Callable[Concatenate[Graph, P], T]":
+    """A question about a graph whose answers are kept with the graph, by its other arguments, which are hashable.
 
-    >>> str(Place(3, 1)), str(Place(3, 1, lane=2))
-    ('L3S1', 'L3S1B2')
+    >>> from convfabric.weavers import weave
+    >>> edges, graph = remembered(lambda graph: [len(graph.edges)]), weave("resnet-20")
+    >>> edges(graph), edges(graph) is edges(graph)
+    ([18], True)
     """
 
-    layer: int
-    scale: int
-    lane: int = 0
-    """Tells responses apart where one place holds several."""
+    @wraps(question)
+    def asked(graph: "Graph", *others: P.args, **named: P.kwargs) -> T:
+        key = (question, others, *sorted(named.items()))
+        if key not in graph.memory:
+            graph.memory[key] = question(graph, *others, **named)
+        found: T = graph.memory[key]
+        return found
 
-    def __str__(self) -> str:
-        return f"L{self.layer}S{self.scale}" + (f"B{self.lane}" if self.lane else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A response: what arrives, joined, and what is done to it before others read it."""
-
-    place: Place
-    channels: int
-    """After joining; of a concatenation the sum of those that arrive."""
-    join: Join = "sum"
-    """Whether what arrives is added, or its channels stand one after another in the order of the edges."""
-    then: Operator = NORM_AND_RELU
-    """An operator that keeps scale and channels; Identity() for a response as it was joined."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edge:
-    """One operator from a source node to a target node.
-
-    >>> from convfabric.operators import Conv
-    >>> Edge(source=Place(3, 1), target=Place(4, 2), operator=Conv(stride=2)).name
-    'L3S1_L4S2'
-    """
-
-    source: Place
-    target: Place
-    operator: Operator
-    lane: int = 0
-    """Tells edges apart that join the same two places."""
-    shared: str = ""
-    """A name for the weights, where several edges use the same ones."""
-
-    @cached_property
-    def name(self) -> str:
-        """Both places."""
-        return f"{self.source}_{self.target}" + (f"_{self.lane}" if self.lane else "")
-
-    @cached_property
-    def weights(self) -> str:
-        """The name of the weights: the edge's own, unless they are shared."""
-        return self.shared or self.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Where images enter: an operator from the image, at scale 0, to one node."""
-
-    place: Place
-    operator: Operator
-    image_channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """Where answers are read, and what they are. A graph with several has several exits.
-
-    Classification averages each response over its pixels and adds one linear map per response;
-    segmentation adds one 1×1 convolution per response, enlarged to the finest of them and then to the image.
-    """
-
-    task: Task
-    classes: int
-    reads: tuple[Place, ...]
-    linear: bool = True
-    """Whether there are such maps; if not, the responses' channels are the classes, and are added."""
-    name: str = "head"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What happens at one place when a graph is run."""
-
-    place: Place
-    join: Join
-    arriving: tuple[tuple[str, str, Place], ...]
-    """Of each edge that ends here the name, the name of its weights, and the source."""
-    exits: tuple[int, ...]
-    """Positions of the heads that can answer now."""
-    done: tuple[Place, ...]
-    """Places whose responses nobody reads after this."""
+    return asked  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +55,15 @@ class Graph:
     entry: Entry
     heads: tuple[Head, ...]
     """At least one, the earliest exit first; the last one gives the network's answer."""
+    memory: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Answers that follow from the graph alone, see :func:`remembered`."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.nodes, self.edges, self.entry, self.heads))
 
     @property
     def head(self) -> Head:
@@ -155,6 +87,19 @@ class Graph:
         return {place: tuple(edges) for place, edges in arriving.items()}
 
     @cached_property
+    def free_edges(self) -> frozenset[str]:
+        """The names of edges that take no multiply-accumulates, no weights and no time."""
+        return frozenset(edge.name for edge in self.edges if edge.operator.free)
+
+    @cached_property
+    def ties(self) -> tuple[Tie, ...]:
+        """Every place with those whose channels are cut together with its own, the group of the first place first.
+
+        What ties are operators that keep channels or go by groups, and weights that several edges share.
+        """
+        return tuple(ties(self._node_at, self.edges, self.entry, self.heads))
+
+    @cached_property
     def edge_names(self) -> frozenset[str]:
         """The names of all edges."""
         return frozenset(edge.name for edge in self.edges)
@@ -168,6 +113,10 @@ class Graph:
     def arriving(self, place: Place) -> tuple[Edge, ...]:
         """The edges that end at a place."""
         return self._arriving[place]
+
+    def ends(self, edge: Edge) -> tuple[int, int]:
+        """The channels that an edge reads and writes, see :func:`convfabric.graph.ties.ends`."""
+        return ends(edge, self._node_at)
 
     @cached_property
     def order(self) -> tuple[Place, ...]:
@@ -198,10 +147,12 @@ class Graph:
     @cached_property
     def _first_exit(self) -> Mapping[Place, int]:
         """For each place the position of the earliest head that it feeds."""
+        if len(self.heads) == 1:
+            return dict.fromkeys(self._node_at, 0)
         back = {(edge.target, edge.source) for edge in self.edges}
         found = dict.fromkeys(self._node_at, len(self.heads))
         for position in reversed(range(len(self.heads))):
-            found |= dict.fromkeys(_reached(set(self.heads[position].reads), back), position)
+            found |= dict.fromkeys(reached(set(self.heads[position].reads), back), position)
         return found
 
     @cached_property
@@ -245,11 +196,11 @@ class Graph:
             raise GraphError(f"{self.name} has {len(self.heads)} exits; {exits} were asked for.")
         return _without_dead_ends(replace(self, heads=self.heads[:exits]), of=len(self.edges))
 
-    def narrow(self, channels: Mapping[Place, int]) -> "Graph":
-        """The graph with fewer channels at the given places.
+    def narrow(self, channels: Mapping[Place, int], *, together: bool = False) -> "Graph":
+        """The graph with fewer channels at the given places; ``together``: known to be given with all they are tied to.
 
-        Places tied by operators that keep channels (see :func:`tied`) must be given together; those of
-        concatenations follow from what they join.
+        Places tied to one another (see :attr:`ties`) must be given together; those of concatenations follow from
+        what they join. Of operators in groups whole groups go.
         Raises GraphError for a count that is not between 1 and the present one, or that cannot be joined.
         """
         for place, count in channels.items():
@@ -257,23 +208,29 @@ class Graph:
                 raise GraphError(
                     f"{place}: {count} channels asked for; it has {self.node(place).channels} and keeps at least 1."
                 )
-        for group in tied(self):
-            counts = {place: channels.get(place, self.node(place).channels) for place in group}
-            if len(set(counts.values())) > 1:
+        for tie in () if together else self.ties:
+            counts = {place: channels.get(place, self.node(place).channels) for place in tie.places}
+            shares = {count / self.node(place).channels for place, count in counts.items()}
+            if len(shares) > 1:
                 said = ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
                 raise GraphError(f"places tied by identities need equal channels; asked for {said}.")
-        nodes = (replace(node, channels=channels.get(node.place, node.channels)) for node in self.nodes)
-        return _recounted(replace(self, nodes=tuple(nodes)), self)
+        nodes = tuple(
+            node
+            if channels.get(node.place, node.channels) == node.channels
+            else replace(node, channels=channels[node.place])
+            for node in self.nodes
+        )
+        return _recounted(replace(self, nodes=nodes), self)
 
 
 def _without_dead_ends(graph: Graph, of: int) -> Graph:
-    """What lies on a route from the images to a head that can still be reached; there were so many edges."""
+    """The part that lies on a route from the images to a head that can still be reached; there were so many edges."""
     edges = graph.edges
-    fed = _reached({graph.entry.place}, {(edge.source, edge.target) for edge in edges})
+    fed = reached({graph.entry.place}, {(edge.source, edge.target) for edge in edges})
     heads = [replace(head, reads=tuple(place for place in head.reads if place in fed)) for head in graph.heads]
     heads = [head for head in heads if head.reads]
     reads = {place for head in heads for place in head.reads}
-    alive = fed & _reached(reads, {(edge.target, edge.source) for edge in edges})
+    alive = fed & reached(reads, {(edge.target, edge.source) for edge in edges})
     if not alive:
         raise NoRouteError(
             f"{graph.name}: with {len(edges)} of {of} edges no route is left "
@@ -296,73 +253,103 @@ def _recounted(graph: Graph, whole: Graph) -> Graph:
     Raises GraphError where those that meet are not equal, where a count that was changed is not what follows, or
     where an operator could not do with what is left of the whole graph's channels.
     """
+    _check_products(graph)
     counts = {node.place: node.channels for node in graph.nodes}
     before = {place: whole.node(place).channels for place in counts}
-    only_sums = all(node.join == "sum" for node in graph.nodes)
-    if counts == before and only_sums:
+    joins = any(node.join == "concatenation" for node in graph.nodes)
+    if counts == before and not joins:
         return graph
-    for place in graph.order if not only_sums else ():
-        kept = [counts[edge.source] for edge in graph.arriving(place) if edge.operator.keeps_channels]
-        joined = graph.node(place).join == "concatenation"
-        follows = sum(kept) if joined else kept[0] if kept else counts[place]
-        asked = counts[place] != before[place]
-        if len({*kept}) > 1 and not joined:
-            raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be added.")
-        if asked and follows != counts[place]:
-            raise GraphError(f"{place}: {counts[place]} channels asked for; {follows} follow from what arrives.")
-        counts[place] = follows
-    for edge in graph.edges:
-        ends = [(those[edge.source], those[edge.target]) for those in (before, counts)]
-        if ends[0] != ends[1] and graph.node(edge.target).join == "sum":
-            try:
-                check_not_torn(edge.operator, *ends)
-            except ValueError as fault:
-                raise GraphError(f"{edge.name}: {fault}.") from None
+    for place in graph.order if joins else ():
+        counts[place] = _following(graph, place, counts, before)
+    graph = replace(
+        graph,
+        nodes=tuple(_node_narrowed(node, before[node.place], counts[node.place]) for node in graph.nodes),
+        edges=tuple(_edge_narrowed(edge, whole, before, counts) for edge in graph.edges),
+        entry=replace(graph.entry, operator=_entry_narrowed(graph.entry, before, counts)),
+    )
     for head in graph.heads:
         if not head.linear and any(counts[place] != head.classes for place in head.reads):
             raise GraphError(f"{head.name} reads its classes from {head.reads[0]}, whose channels have to stay.")
-    return replace(graph, nodes=tuple(replace(node, channels=counts[node.place]) for node in graph.nodes))
+    return _sharing_checked(graph)
 
 
-def _reached(starts: set[Place], links: set[tuple[Place, Place]]) -> set[Place]:
-    """Everything that can be reached from the starts along the links, the starts included."""
-    onward: dict[Place, list[Place]] = {}
-    for source, target in links:
-        onward.setdefault(source, []).append(target)
-    reached, fresh = set(starts), list(starts)
-    while fresh:
-        for target in onward.get(fresh.pop(), ()):
-            if target not in reached:
-                reached.add(target)
-                fresh.append(target)
-    return reached
+Counts = Mapping[Place, int]
 
 
-def tied(graph: Graph) -> list[frozenset[Place]]:
-    """Groups of places whose channels are the same ones, because operators that keep channels join them.
+def _following(graph: Graph, place: Place, counts: Counts, before: Counts) -> int:
+    """The channels of a place that follow from what arrives there."""
+    node = graph.node(place)
+    arriving = [edge for edge in graph.arriving(place) if edge.operator.keeps_channels]
+    joined = node.join == "concatenation"
+    kept = [counts[edge.source] for edge in arriving if joined or before[edge.source] == before[place]]
+    follows = sum(kept) if joined else kept[0] if kept else counts[place]
+    if len({*kept}) > 1 and not joined:
+        raise GraphError(f"{place}: {', '.join(map(str, kept))} channels arrive, which cannot be added.")
+    if counts[place] != before[place] and follows != counts[place]:
+        raise GraphError(f"{place}: {counts[place]} channels asked for; {follows} follow from what arrives.")
+    return follows
 
-    >>> from convfabric.weavers import Trellis, weave_trellis
-    >>> graph = weave_trellis(Trellis(layers=3, scales=1, channels=4, operators="block"))
-    >>> [sorted(map(str, group)) for group in tied(graph)]
-    [['L0S0', 'L1S0', 'L2S0']]
-    """
-    links = {
-        (edge.source, edge.target)
-        for edge in graph.edges
-        if edge.operator.keeps_channels and graph.node(edge.target).join == "sum"
-    }
-    beside: dict[Place, list[Place]] = {node.place: [] for node in graph.nodes}
-    for source, target in links:
-        beside[source].append(target)
-        beside[target].append(source)
-    groups, seen = [], set[Place]()
-    for place in sorted(beside):
-        if place not in seen:
-            group, fresh = {place}, [place]
-            while fresh:
-                new = [other for other in beside[fresh.pop()] if other not in group]
-                group.update(new)
-                fresh += new
-            seen |= group
-            groups.append(frozenset(group))
-    return groups
+
+def _narrowed(name: str, operator: Operator, ends: tuple[Place, Place], before: Counts, after: Counts) -> Operator:
+    whole, smaller = ((those[ends[0]], those[ends[1]]) for those in (before, after))
+    if whole == smaller:
+        return operator
+    try:
+        return _fewer(operator, whole, smaller)
+    except ValueError as fault:
+        raise GraphError(f"{name}: {fault}.") from None
+
+
+def _node_narrowed(node: Node, before: int, after: int) -> Node:
+    if before == after:
+        return node
+    try:
+        then = _fewer(node.then, (before, before), (after, after))
+        return node if node.channels == after and then == node.then else replace(node, channels=after, then=then)
+    except ValueError as fault:
+        raise GraphError(f"{node.place}: {fault}.") from None
+
+
+@lru_cache(maxsize=1 << 16)
+def _fewer(operator: Operator, whole: tuple[int, int], smaller: tuple[int, int]) -> Operator:
+    return operator.narrowed(whole, smaller)
+
+
+def _edge_narrowed(edge: Edge, whole: Graph, before: Counts, after: Counts) -> Edge:
+    writes_own = whole.ends(edge)[1] == before[edge.target] and whole.node(edge.target).join != "concatenation"
+    ends = edge.source, (edge.target if writes_own else edge.source)
+    operator = _narrowed(edge.name, edge.operator, ends, before, after)
+    return edge if operator == edge.operator else replace(edge, operator=operator)
+
+
+def _entry_narrowed(entry: Entry, before: Counts, after: Counts) -> Operator:
+    if before[entry.place] == after[entry.place]:
+        return entry.operator
+    if entry.passes_images:
+        raise GraphError(f"{entry.place} holds the image's {entry.image_channels} channels, which have to stay.")
+    try:
+        return entry.operator.narrowed(
+            (entry.image_channels, before[entry.place]), (entry.image_channels, after[entry.place])
+        )
+    except ValueError as fault:
+        raise GraphError(f"the stem: {fault}.") from None
+
+
+def _check_products(graph: Graph) -> None:
+    """GraphError where of a product only maps of one pixel are left, which would be taken for the whole map."""
+    for node in graph.nodes:
+        if node.join == "product" and node.place.scale < POINT and node.place != graph.entry.place:
+            arriving = graph.arriving(node.place)
+            if arriving and all(edge.source.scale >= POINT for edge in arriving):
+                raise GraphError(f"{node.place}: only maps of one pixel are left of its product.")
+
+
+def _sharing_checked(graph: Graph) -> Graph:
+    """The graph; GraphError where edges that share weights are no longer alike."""
+    first: dict[str, tuple[Edge, object]] = {}
+    for edge in graph.edges if any(edge.shared for edge in graph.edges) else ():
+        kind = edge.operator, graph.node(edge.source).channels, graph.node(edge.target).channels
+        other, known = first.setdefault(edge.weights, (edge, kind))
+        if known != kind:
+            raise GraphError(f"{edge.name} shares the weights of {other.name}, whose channels are others.")
+    return graph

@@ -2,36 +2,51 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
 from statistics import fmean
 
-from convfabric.errors import GraphError, NoRouteError
+from convfabric.errors import GraphError
 from convfabric.graph.costs import edge_costs
+from convfabric.graph.parts import Edge, Place, Tie
 from convfabric.graph.paths import cheapest_route
-from convfabric.graph.structure import Edge, Graph, Place, tied
-from convfabric.operators import Identity, Size
+from convfabric.graph.structure import Graph
+from convfabric.operators import Size
 
 BLOCK = 8
 """Channels that vector units handle at once: widths are multiples of it where they can be."""
 STEPS = 4
 MOST_DROPPED = 0.8
+MOST_WHOLES = 256
+MOST_DRAWS = 100
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Places whose channels are the same ones, and the counts that they can be narrowed to, least first."""
+    """Places whose channels are cut together, and the counts that they can be narrowed to, least first."""
 
     places: frozenset[Place]
     counts: tuple[int, ...]
+    """Of the first place in their order."""
+    times: tuple[tuple[Place, Fraction], ...] = ()
+    """Of places that have more or fewer channels than the first, how many for each of its."""
+
+    def at(self, position: int) -> dict[Place, int]:
+        """The channels of each place at one of the counts."""
+        count = self.counts[position]
+        return dict.fromkeys(self.places, count) | {place: int(count * share) for place, share in self.times}
 
 
-def ladder(channels: int, narrowest: float) -> tuple[int, ...]:
+def ladder(channels: int, narrowest: float, unit: int = 1) -> tuple[int, ...]:
     """Counts between a share of some channels and all of them, least first, in at most four even steps.
 
-    >>> ladder(64, 0.25), ladder(24, 0.5), ladder(6, 0.5), ladder(64, 1.0)
-    ((16, 32, 48, 64), (16, 24), (3, 4, 5, 6), (64,))
+    ``unit``: so many are cut together.
+
+    >>> ladder(64, 0.25), ladder(24, 0.5), ladder(6, 0.5), ladder(64, 1.0), ladder(96, 0.25, unit=24)
+    ((16, 32, 48, 64), (16, 24), (3, 4, 5, 6), (64,), (24, 48, 72, 96))
     """
-    block = BLOCK if channels >= 2 * BLOCK else 1
+    block = lcm(unit, BLOCK) if channels >= 2 * lcm(unit, BLOCK) else unit
     least = max(1, channels * narrowest)
     wanted = (least + (channels - least) * step / (STEPS - 1) for step in range(STEPS))
     return tuple(sorted({min(channels, max(block, round(count / block) * block)) for count in wanted} | {channels}))
@@ -44,22 +59,33 @@ def widths(graph: Graph, narrowest: float) -> tuple[Widths, ...]:
     >>> [len(group.places) for group in widths(weave("resnet-20"), 0.5)]
     [4, 3, 3]
     """
-    found = []
-    for group in tied(graph) if narrowest < 1 else ():
-        counts = ladder(graph.node(min(group)).channels, narrowest)
-        try:
-            graph.narrow(dict.fromkeys(group, counts[0]))
-        except GraphError:
-            continue
-        if len(counts) > 1:
-            found.append(Widths(group, counts))
-    return tuple(found)
+    return tuple(found for tie in graph.ties if narrowest < 1 and (found := _widths(graph, tie, narrowest)))
+
+
+def _widths(graph: Graph, tie: Tie, narrowest: float) -> Widths | None:
+    """The counts of one group of places; None where it has only one, or cannot be narrowed by itself."""
+    channels = {place: graph.node(place).channels for place in tie.places}
+    of_first = channels[min(tie.places)]
+    times = tuple((place, Fraction(own, of_first)) for place, own in sorted(channels.items()) if own != of_first)
+    found = Widths(tie.places, ladder(of_first, narrowest, of_first // tie.units), times)
+    if tie.units == 1 or len(found.counts) == 1:
+        return None
+    try:
+        graph.narrow(found.at(0))
+    except GraphError:
+        return None
+    return found
 
 
 def narrowed(graph: Graph, counts: dict[Place, int]) -> Graph:
-    """The graph narrowed at those of the places that it has."""
+    """The graph narrowed at those of the places that it has, which are given with all that they are tied to.
+
+    >>> from convfabric.weavers import weave
+    >>> narrowed(weave("vgg"), {Place(0, 0): 8, Place(99, 0): 4}).node(Place(0, 0)).channels
+    8
+    """
     here = {node.place for node in graph.nodes}
-    return graph.narrow({place: count for place, count in counts.items() if place in here})
+    return graph.narrow({place: count for place, count in counts.items() if place in here}, together=True)
 
 
 @dataclass(frozen=True)
@@ -77,49 +103,60 @@ class Sampler:
     graph: Graph
     widths: tuple[Widths, ...]
     units: tuple[frozenset[str], ...]
-    """Names of edges that stay or go together, see :func:`units`; those of identities are not among them."""
+    """Names of edges that stay or go together, see :func:`units`; identities are among them only behind factors."""
     smallest: Graph
     """The cheapest route by MACs, with the fewest channels."""
+    wholes: dict[tuple[int, ...], Graph] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """The whole graph at widths that were asked for lately."""
 
     @classmethod
     def of(cls, graph: Graph, narrowest: float, image: Size) -> "Sampler":
         """The sampler of a graph, for images of a height and width."""
         groups = widths(graph, narrowest)
-        least = narrowed(graph, {place: group.counts[0] for group in groups for place in group.places})
+        least = narrowed(graph, {place: count for group in groups for place, count in group.at(0).items()})
 
         def macs(edge: Edge) -> float:
             return edge_costs(least, edge, image).macs
 
-        costly = tuple(
-            unit for unit in units(graph) if not any(free(edge) for edge in graph.edges if edge.name in unit)
-        )
+        free = graph.free_edges
+        factors = {edge.name for edge in graph.edges if graph.node(edge.target).join == "product"}
+        costly = tuple(unit for unit in units(graph) if unit - free and unit & free <= factors)
         return cls(graph, groups, costly, cheapest_route(least, macs))
 
     def draw(self, dice: random.Random) -> Graph:
         """A sub-network: units go with one probability, widths are near one level, both drawn first.
 
-        Identities, which cost nothing, go only with what they lead to.
+        Identities, which cost nothing, go only with what they lead to. Where nothing drawn can be joined it is the
+        smallest.
         """
         dropped, level = dice.uniform(0, MOST_DROPPED), dice.random()
-        while True:
+        for _ in range(MOST_DRAWS):
             gone = {name for unit in self.units if dice.random() < dropped for name in sorted(unit)}
             try:
                 return narrowed(self.graph.restrict(self.graph.edge_names - gone), self._counts(dice, level))
-            except (NoRouteError, GraphError):
+            except GraphError:
                 dropped *= 0.9
+        return self.smallest
 
     def part(self, kept: Iterable[str], positions: Sequence[int]) -> Graph:
         """The sub-network with some edges, each group of widths at one of its counts; GraphError for no network."""
-        wanted = zip(self.widths, positions, strict=True)
-        counts = {place: group.counts[position] for group, position in wanted for place in group.places}
-        return narrowed(self.graph.restrict(kept), counts)
+        return self.whole(tuple(positions)).restrict(kept)
+
+    def whole(self, positions: tuple[int, ...]) -> Graph:
+        """The whole graph, each group of widths at one of its counts; GraphError for no network."""
+        if positions not in self.wholes:
+            if len(self.wholes) == MOST_WHOLES:
+                self.wholes.clear()
+            wanted = zip(self.widths, positions, strict=True)
+            counts = {place: count for group, position in wanted for place, count in group.at(position).items()}
+            self.wholes[positions] = narrowed(self.graph, counts)
+        return self.wholes[positions]
 
     def _counts(self, dice: random.Random, level: float) -> dict[Place, int]:
         counts: dict[Place, int] = {}
         for group in self.widths:
             near = min(1.0, max(0.0, dice.gauss(level, 0.25)))
-            count = group.counts[round(near * (len(group.counts) - 1))]
-            counts |= dict.fromkeys(group.places, count)
+            counts |= group.at(round(near * (len(group.counts) - 1)))
         return counts
 
     def mean_share(self, measure: Callable[[Graph], float], draws: int = 50) -> float:
@@ -136,15 +173,12 @@ def units(graph: Graph) -> tuple[frozenset[str], ...]:
     [1, 2]
     """
     unit = {edge.name: {edge.name} for edge in graph.edges}
+    leaving_from: dict[Place, list[Edge]] = {}
+    for edge in graph.edges:
+        leaving_from.setdefault(edge.source, []).append(edge)
     for node in graph.nodes:
-        arriving = graph.arriving(node.place)
-        leaving = [edge for edge in graph.edges if edge.source == node.place]
+        arriving, leaving = graph.arriving(node.place), leaving_from.get(node.place, [])
         if len(arriving) == len(leaving) == 1 and node.place != graph.entry.place and node.place not in graph.reads:
             together = unit[arriving[0].name] | unit[leaving[0].name]
             unit |= dict.fromkeys(together, together)
     return tuple(dict.fromkeys(frozenset(together) for together in unit.values()))
-
-
-def free(edge: Edge) -> bool:
-    """Whether an edge takes no multiply-accumulates and has no weights."""
-    return isinstance(edge.operator, Identity)

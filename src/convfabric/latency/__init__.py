@@ -1,1 +1,1 @@
-"""What a network takes on this device and runtime: measured, and predicted from what was measured."""
+"""Latency of networks on a target: measured, and predicted from measurements."""

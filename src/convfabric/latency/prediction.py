@@ -11,28 +11,36 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from convfabric.execution.folding import carries, folded
+from convfabric.execution.folding import folded
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph, Node
-from convfabric.graph.costs import FLOAT_BYTES, costs, edge_work, entry_work, node_work, size_at
+from convfabric.graph import Edge, Graph, Node
+from convfabric.graph.costs import FLOAT_BYTES, costs, edge_costs, edge_work, entry_work, node_work
+from convfabric.graph.sizes import map_sizes
 from convfabric.graph.subnetworks import Sampler, narrowed
 from convfabric.latency.table import Table
-from convfabric.operators import Chain, Identity, Operator, Relu, Size, Work, area
+from convfabric.operators import Chain, Operator, Part, Size, Work, area
 
 MEASURED_GRAPHS = 24
 DRAWN_GRAPHS = 120
 TURNS = 2
 SPARED_MS = tuple(microseconds / 1000 for microseconds in range(17))
-"""What may be taken off the time of every operation."""
-Simple = Mapping[str, Operator]
-"""For each part of a graph, by its name, what is left of its operator once norms are folded."""
+"""Candidates for the overhead that is taken off the time of every operation."""
+Simple = Mapping[str, Part]
+"""For each edge, node and the entry of a graph, by its name, its operator once norms are folded, and its channels."""
 
 
 def simplified(graph: Graph) -> Simple:
-    """What runs at each edge, node and at the entry of a graph once norms are folded."""
+    """The operator of each edge, node and the entry of a graph once norms are folded.
+
+    >>> from convfabric.weavers import weave
+    >>> simplified(weave("resnet-20"))["entry"].operator.bias
+    False
+    """
     simple = folded(Fabric(graph).eval()).graph
-    operators = {edge.name: edge.operator for edge in simple.edges} | {"entry": simple.entry.operator}
-    return operators | {str(node.place): node.then for node in simple.nodes}
+    entry = simple.entry
+    parts = {"entry": Part(entry.operator, entry.image_channels, simple.node(entry.place).channels)}
+    parts |= {edge.name: Part(edge.operator, *simple.ends(edge)) for edge in simple.edges}
+    return parts | {str(node.place): Part(node.then, node.channels, node.channels) for node in simple.nodes}
 
 
 def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
@@ -40,24 +48,33 @@ def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
 
     A ReLU, or nothing, behind a node is part of what comes before it. So is a norm, as soon as no identity is left
     among what arrives that could not take it over.
+
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("vgg", channels=4)
+    >>> len(list(operations(graph, simplified(graph), (32, 32))))
+    8
     """
-    yield entry_work(graph, image)._replace(operator=simple["entry"])
+    yield _as(simple["entry"], entry_work(graph, image))
     for edge in graph.edges:
-        if not isinstance(simple[edge.name], Identity):
-            yield edge_work(graph, edge, image)._replace(operator=simple[edge.name])
+        if not simple[edge.name].operator.free:
+            yield _as(simple[edge.name], edge_work(graph, edge, image))
     for node in graph.nodes:
-        left = _left_over(simple[str(node.place)])
+        left = _left_over(simple[str(node.place)].operator)
         arriving = graph.arriving(node.place)
-        folds = node.join == "sum" and all(carries(edge.operator) and not edge.shared for edge in arriving)
+        folds = node.join == "sum" and all(edge.operator.linear and not edge.shared for edge in arriving)
         if left is not None and not folds:
             yield node_work(graph, node.place, image)._replace(operator=left)
 
 
+def _as(part: Part, work: Work) -> Work:
+    """The work of an edge or the entry, by its operator once norms are folded, as narrow as the work is."""
+    return work._replace(operator=part.operator.narrowed(part[1:], work[1:3]))
+
+
 def _left_over(then: Operator) -> Operator | None:
-    if isinstance(then, Relu | Identity):
-        return None
+    """The operator of a node without what runtimes do within the convolutions before it; None for nothing."""
     steps = then.steps if isinstance(then, Chain) else (then,)
-    kept = tuple(step for step in steps if not isinstance(step, Relu | Identity))
+    kept = tuple(step for step in steps if not step.absorbed)
     return Chain(kept) if kept else None
 
 
@@ -71,7 +88,7 @@ class Prediction:
     weights: tuple[float, ...]
     """Of what :func:`features` gives."""
     spared_ms: float
-    """What an operation takes less in a network than timed alone, where every kernel is looked at and rounded up."""
+    """Overhead of timing an operation alone, where every kernel is looked at and rounded up."""
     errors: tuple[float, ...]
     """|predicted / measured - 1| of each measured graph, left out of the fit."""
     rank: float
@@ -83,8 +100,19 @@ class Prediction:
         return float(np.median(self.errors))
 
     def milliseconds(self, graph: Graph) -> float:
-        """What a sub-network is predicted to take."""
+        """Predicted latency of a sub-network."""
         return float(np.dot(self.weights, features(graph, self.simple, self.image, self.table, self.spared_ms)))
+
+    def edge_milliseconds(self, graph: Graph, edge: Edge) -> float:
+        """The least by which an edge makes a graph slower: its operation, and what it writes and stores."""
+        part = self.simple[edge.name]
+        if part.operator.free:
+            return 0.0
+        taken = self.table.milliseconds(_as(part, edge_work(graph, edge, self.image)))
+        found = edge_costs(graph, edge, self.image)
+        values, stored = found.activation_bytes / FLOAT_BYTES / 1e6, 0.0 if edge.shared else found.parameters / 1e6
+        terms = (0.0, max(0.0, taken - self.spared_ms), 1.0, 0.0, values, stored)
+        return float(np.dot(self.weights, terms))
 
     def __str__(self) -> str:
         return (
@@ -94,7 +122,7 @@ class Prediction:
 
 
 def features(graph: Graph, simple: Simple, image: Size, table: Table, spared_ms: float) -> tuple[float, ...]:
-    """What a prediction adds up.
+    """The terms of a prediction.
 
     1; ms of all operations, each less what is spared, if anything is left; their number; M values added or joined;
     M values written; M parameters, which are read from farther away in a whole network than in an operation that is
@@ -111,11 +139,17 @@ def features(graph: Graph, simple: Simple, image: Size, table: Table, spared_ms:
 def _joined(graph: Graph, node: Node, image: Size) -> int:
     """Values read to add or join what arrives at a node beyond the first."""
     arriving = len(graph.arriving(node.place)) + (node.place == graph.entry.place)
-    return max(0, arriving - 1) * node.channels * area(size_at(node.place.scale, image))
+    return max(0, arriving - 1) * node.channels * area(map_sizes(graph, image)[node.place])
 
 
 def sample_graphs(sampler: Sampler, weight: Callable[[Graph], float], count: int, seed: int = 0) -> list[Graph]:
-    """The whole graph, the smallest, and random sub-networks spread evenly over the range of a weight."""
+    """The whole graph, the smallest, and random sub-networks spread evenly over the range of a weight.
+
+    >>> from convfabric.weavers import weave
+    >>> sampler = Sampler.of(weave("fabric-tiny"), 0.5, (32, 32))
+    >>> len(sample_graphs(sampler, lambda graph: len(graph.edges), 8))
+    8
+    """
     dice = random.Random(seed)
     ends = [sampler.graph, sampler.smallest]
     different = {sampler.draw(dice) for _ in range(DRAWN_GRAPHS)}.difference(ends)
@@ -125,18 +159,30 @@ def sample_graphs(sampler: Sampler, weight: Callable[[Graph], float], count: int
 
 
 def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]:
-    """Each operation that some sub-network runs, at every width that the sampler knows, once."""
+    """Each operation that some sub-network runs, at every width that the sampler knows, once.
+
+    >>> from convfabric.graph.subnetworks import Sampler
+    >>> from convfabric.weavers import weave
+    >>> graph = weave("vgg", channels=4)
+    >>> len(every_operation(Sampler.of(graph, 1.0, (32, 32)), simplified(graph), (32, 32)))
+    8
+    """
     graph = sampler.graph
-    counts = {place: group.counts for group in sampler.widths for place in group.places}
+    counts = {
+        place: [group.at(i)[place] for i in range(len(group.counts))]
+        for group in sampler.widths
+        for place in group.places
+    }
     found = list(operations(graph, simple, image))
     for group in sampler.widths:
-        for count in group.counts:
-            found += operations(narrowed(graph, dict.fromkeys(group.places, count)), simple, image)
+        for count in map(group.at, range(len(group.counts))):
+            found += operations(narrowed(graph, count), simple, image)
     for edge in graph.edges:
-        work = edge_work(graph, edge, image)._replace(operator=simple[edge.name])
-        if not (edge.operator.keeps_channels or graph.node(edge.target).join == "concatenation"):
-            ends = product(counts.get(edge.source, ()), counts.get(edge.target, ()))
-            found += [work._replace(channels_in=before, channels_out=after) for before, after in ends]
+        work = edge_work(graph, edge, image)
+        if not (edge.operator.ties or graph.node(edge.target).join == "concatenation"):
+            pairs = product(counts.get(edge.source, work[1:2]), counts.get(edge.target, work[2:3]))
+            for before, after in pairs:
+                found.append(_as(simple[edge.name], work._replace(channels_in=before, channels_out=after)))
     return list(dict.fromkeys(found))
 
 
@@ -166,7 +212,10 @@ def predict_from(measured: Mapping[Graph, float], table: Table, simple: Simple, 
 
 
 def _fit(rows: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[int, tuple[float, ...]]:
-    """Which of what may be spared fits best, and the weights with it; rows are spared × graphs × features."""
+    """Fit once per overhead candidate; the best one's index and its non-negative weights.
+
+    ``rows``: (overheads, graphs, features).
+    """
     fits = [nnls(row / times[:, None], np.ones(len(times))) for row in rows]
     best = min(range(len(fits)), key=lambda i: fits[i][1])
     return best, tuple(float(weight) for weight in fits[best][0])

@@ -1,20 +1,18 @@
-"""What each distinct operation takes on this device, measured once and kept from run to run."""
+"""Time of each distinct operation on a target, measured once and kept from run to run."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from math import inf, log
 from pathlib import Path
 
-import onnxruntime
-import torch
-
-from convfabric.environment import machine
 from convfabric.errors import ArchiveError
 from convfabric.execution.compiler import kept_in
 from convfabric.fabric.archive import write_atomically
-from convfabric.latency.probing import PROBES
+from convfabric.latency.devices import device_of
+from convfabric.latency.target import Target
 from convfabric.operators import Operator, Size, Work
 
 SAVED_TOGETHER, TURNS = 50, 3
@@ -22,36 +20,22 @@ Kind = tuple[Operator, Size, Size]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """Under what operations are timed."""
-
-    runtime: str = "onnxruntime"
-    threads: int = 1
-    batch: int = 1
-
-    def __str__(self) -> str:
-        versions = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{machine()['processor']}, {self.runtime} {versions[self.runtime]}, {threads}, batch {self.batch}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Table:
-    """Milliseconds by operation, under conditions that do not change.
+    """Milliseconds by operation on one target.
 
     An operation is what an edge, a stem or a node does after norms were folded, its channels and sizes included.
     """
 
-    conditions: Conditions
+    target: Target
     file: Path | None = None
     known: dict[str, float] = field(default_factory=dict)
     near: dict[Kind, list[Work]] = field(default_factory=dict)
     """Operations that were asked for, by all but their channels."""
 
     @classmethod
-    def opened(cls, conditions: Conditions, folder: Path | None = None) -> "Table":
-        """The table of this device, as far as it was measured before; kept in a folder of the user's."""
-        said = str(conditions)
+    def opened(cls, target: Target, folder: Path | None = None) -> "Table":
+        """The table of a target, as far as it was measured before; kept in a folder of the user's."""
+        said = device_of(target).identity(target)
         file = (folder or kept_in()) / f"latency-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
         try:
             found = json.loads(file.read_text())
@@ -59,10 +43,10 @@ class Table:
             known = {key: value for key, value in times.items() if 0 <= value < inf}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             known = {}
-        return cls(conditions=conditions, file=file, known=known)
+        return cls(target=target, file=file, known=known)
 
     def milliseconds(self, work: Work) -> float:
-        """What an operation takes; where it was not measured with these channels, by the nearest that was.
+        """Time of an operation; where it was not measured with these channels, by the nearest that was.
 
         KeyError where none of the kind was measured.
         """
@@ -96,11 +80,11 @@ class Table:
         return self.file is not None and self.file.is_file()
 
     def _probed(self, work: Work) -> float:
-        return PROBES[self.conditions.runtime](work, self.conditions.threads, self.conditions.batch)
+        return device_of(self.target).time_operation(work, self.target)
 
     def _keep(self) -> None:
         if self.file:
-            facts = {"conditions": str(self.conditions), "milliseconds": self.known}
+            facts = {"conditions": device_of(self.target).identity(self.target), "milliseconds": self.known}
             try:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.file, json.dumps(facts, indent=0))
@@ -123,6 +107,7 @@ def _size(work: Work) -> float:
     return float(work.operator.macs(*work[1:]) + work.operator.values(*work[1:]))
 
 
+@lru_cache(maxsize=1 << 16)
 def key_of(work: Work) -> str:
     """One line that says what an operation is.
 

@@ -13,6 +13,9 @@ def drafted(module: nn.Module, example: Tensor) -> bytes:
 
     torch's tracing exporter writes it, which runs the same operations; files that leave the house are written by
     its successor, and compared with the network. Where a torch no longer has it, that one writes drafts as well.
+
+    >>> len(drafted(nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2))) > 100
+    True
     """
     file = io.BytesIO()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.inference_mode():

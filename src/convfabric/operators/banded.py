@@ -7,7 +7,7 @@ the two ends (Saxena & Verbeek 2016, section 3; the border rules are those of th
 from dataclasses import dataclass
 from typing import Literal
 
-from convfabric.operators.operator import Halo, Operator, Size, area, around
+from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around, doubled, halved
 
 Pair = tuple[int, int]
 """An output channel and an input channel."""
@@ -66,6 +66,8 @@ class BandedConv(Operator):
     (1774, 18144)
     """
 
+    linear = True
+
     kernel: int = 3
     """Pixels on a side, odd."""
     scales: Literal[-1, 0, 1] = 0
@@ -77,8 +79,8 @@ class BandedConv(Operator):
             raise ValueError(f"kernel={self.kernel}, scales={self.scales}: an odd kernel, and -1, 0 or 1.")
 
     @property
-    def step(self) -> int:
-        return self.scales
+    def stride(self) -> float:
+        return 2.0**self.scales
 
     @property
     def keeps_channels(self) -> bool:
@@ -88,6 +90,9 @@ class BandedConv(Operator):
     def halo(self) -> Halo:
         return around(self.kernel // 2, self.kernel // 2)
 
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return doubled(size, fitting) if self.scales < 0 else halved(size) if self.scales else size
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
         return self.kernel**2 * pairs(channels_in, channels_out) + self.bias * channels_out
 
@@ -96,3 +101,16 @@ class BandedConv(Operator):
 
     def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return channels_out * area(size_out)
+
+    @property
+    def axes(self) -> Axes:
+        return {"weight": ("pair", None, None), **({"bias": ("out",)} if self.bias else {})}
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        return channels_in, channels_out
+
+    def outputs(self, channels_in: int, channels_out: int) -> list[int]:
+        return [after for after, _ in sorted(pair for group in taps(channels_in, channels_out) for pair in group)]
+
+    def matrix_width(self, channels_in: int, channels_out: int) -> int:
+        return min(channels_in, channels_out)

@@ -1,10 +1,11 @@
 """Well-known blocks, by composition alone. None of them is a class."""
 
+from convfabric.operators.activations import Identity, Relu, Shuffle
 from convfabric.operators.composites import Chain, Concat, Sum, Width
 from convfabric.operators.convolutions import Conv, Depthwise, Kernel
 from convfabric.operators.norms import Norm
 from convfabric.operators.operator import Operator
-from convfabric.operators.parameterless import Identity, Nearest, Relu, Shuffle
+from convfabric.operators.resampling import Nearest
 
 
 def pointwise(stride: int = 1, bias: bool = False, groups: int = 1) -> Conv:
@@ -17,7 +18,11 @@ def pointwise(stride: int = 1, bias: bool = False, groups: int = 1) -> Conv:
 
 
 def normed(operator: Operator) -> tuple[Operator, ...]:
-    """An operator, a norm and a ReLU, as steps of a chain."""
+    """An operator, a norm and a ReLU, as steps of a chain.
+
+    >>> [type(step).__name__ for step in normed(pointwise())]
+    ['Conv', 'Norm', 'Relu']
+    """
     return operator, Norm(), Relu()
 
 
@@ -41,7 +46,11 @@ def basic_block(stride: int = 1) -> Chain:
 
 
 def preactivated_block(stride: int = 1) -> Chain:
-    """The branch beside a shortcut in ResNet v2: norm and ReLU before each 3×3 convolution (He et al. 2016)."""
+    """The branch beside a shortcut in ResNet v2: norm and ReLU before each 3×3 convolution (He et al. 2016).
+
+    >>> preactivated_block().parameters(16, 16)
+    4672
+    """
     return Chain((Norm(), Relu(), Conv(stride=stride, bias=False), Norm(), Relu(), Conv(bias=False)))
 
 
@@ -60,12 +69,20 @@ def bottleneck(stride: int = 1, narrowing: int = 4, groups: int = 1, stride_firs
 
 
 def projection(stride: int = 1) -> Chain:
-    """A shortcut between unequal channels: a 1×1 convolution and a norm."""
+    """A shortcut between unequal channels: a 1×1 convolution and a norm.
+
+    >>> projection().parameters(16, 32)
+    576
+    """
     return Chain((pointwise(stride), Norm()))
 
 
 def dense_block_layer(widening: int = 4) -> Chain:
-    """What makes a layer's new channels in DenseNet: norm, ReLU, 1×1 to some times as many, norm, ReLU, 3×3 (2017)."""
+    """A layer's new channels in DenseNet: norm, ReLU, 1×1 to some times as many, norm, ReLU, 3×3 (2017).
+
+    >>> dense_block_layer().parameters(24, 12)
+    6480
+    """
     steps = (Norm(), Relu(), pointwise(), Norm(), Relu(), Conv(bias=False))
     return Chain(steps, inner=Width(times=widening))
 
@@ -90,7 +107,11 @@ def inverted_residual(stride: int = 1, expansion: int = 6) -> Chain:
 
 
 def shuffled(groups: int, narrowing: int = 4) -> Chain:
-    """The branch beside a shortcut in ShuffleNet: grouped 1×1, shuffle, depthwise, grouped 1×1 (2018)."""
+    """The branch beside a shortcut in ShuffleNet: grouped 1×1, shuffle, depthwise, grouped 1×1 (2018).
+
+    >>> shuffled(2).parameters(16, 16)
+    148
+    """
     grouped = pointwise(groups=groups)
     steps = (*normed(grouped), Shuffle(groups=groups), Depthwise(bias=False), Norm(), grouped, Norm())
     return Chain(steps, inner=Width(over=narrowing))
@@ -144,7 +165,7 @@ def pointwise_up() -> Chain:
 def strided_stem(halvings: int) -> Chain:
     """3×3 convolutions that take images to the scale where a fabric starts, one stride 2 for each halving.
 
-    >>> strided_stem(2).step
+    >>> strided_stem(2).scales_moved
     2
     """
     if halvings == 0:

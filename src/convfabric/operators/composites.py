@@ -1,12 +1,14 @@
 """Ways to compose operators: one after another, side by side and summed, side by side and concatenated."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from math import gcd, isinf, lcm, prod
 from typing import Literal, NamedTuple
 
-from convfabric.operators.operator import Halo, Operator, Size, halved
+from convfabric.operators.channels import Channels, first
+from convfabric.operators.operator import Ends, Halo, Operator, Size
 
 
 class Part(NamedTuple):
@@ -20,13 +22,32 @@ class Part(NamedTuple):
 class Composite(Operator):
     """An operator made of others: its costs are the sums of theirs."""
 
+    field: str
+    """The name of the field, and of the layer's list of modules, that holds the operators inside."""
+
+    @property
+    @abstractmethod
+    def inside(self) -> tuple[Operator, ...]:
+        """The operators it is made of."""
+
     @abstractmethod
     def parts(self, channels_in: int, channels_out: int) -> list[Part]:
-        """The operators inside. Raises ValueError for channels that they cannot join."""
+        """The operators inside with their channels. Raises ValueError for channels that they cannot join."""
 
     @abstractmethod
     def sizes(self, size_in: Size, size_out: Size) -> list[tuple[Size, Size]]:
         """The size of the map before and after each operator inside."""
+
+    @abstractmethod
+    def staying(self, before: Channels, after: Channels) -> list[tuple[Channels, Channels]]:
+        """The channels that stay before and after each operator inside, from those at the ends.
+
+        Raises ValueError where channels that belong together would be torn apart.
+        """
+
+    def rebuilt(self, inside: Sequence[Operator]) -> Operator:
+        """The same composition of other operators."""
+        return replace(self, **{self.field: tuple(inside)})  # type: ignore[type-var]
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
         return sum(part.operator.parameters(*part[1:]) for part in self.parts(channels_in, channels_out))
@@ -39,32 +60,19 @@ class Composite(Operator):
         inside = zip(self.parts(channels_in, channels_out), self.sizes(size_in, size_out), strict=True)
         return sum(part.operator.values(*part[1:], *sizes) for part, sizes in inside)
 
+    def narrowed(self, whole: Ends, smaller: Ends) -> Operator:
+        """The same of narrower operators; ValueError where one of them cannot do with what is left."""
+        pairs = zip(self.parts(*whole), self.parts(*smaller), strict=True)
+        inside = [before.operator.narrowed(before[1:], after[1:]) for before, after in pairs]
+        return self if tuple(inside) == self.inside else self.rebuilt(inside)
 
-class Work(NamedTuple):
-    """A primitive operator at work: the channels it reads and writes, and the sizes of the two maps."""
+    @property
+    def keeps_zero(self) -> bool:  # type: ignore[override]
+        return all(operator.keeps_zero for operator in self.inside)
 
-    operator: Operator
-    channels_in: int
-    channels_out: int
-    size_in: Size
-    size_out: Size
-
-
-def primitives(work: Work) -> Iterator[Work]:
-    """What an operator comes down to, in the order of its parts.
-
-    >>> from convfabric.operators import Conv, Norm, Relu
-    >>> block = Chain((Conv(stride=2), Norm(), Relu(), Conv()))
-    >>> [type(part.operator).__name__ for part in primitives(Work(block, 8, 16, (4, 4), (2, 2)))]
-    ['Conv', 'Norm', 'Relu', 'Conv']
-    """
-    operator, channels_in, channels_out, size_in, size_out = work
-    if not isinstance(operator, Composite):
-        yield work
-        return
-    inside = zip(operator.parts(channels_in, channels_out), operator.sizes(size_in, size_out), strict=True)
-    for part, sizes in inside:
-        yield from primitives(Work(*part, *sizes))
+    @property
+    def across_channels(self) -> bool:  # type: ignore[override]
+        return any(operator.across_channels for operator in self.inside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +105,13 @@ class Chain(Composite):
 
     >>> from convfabric.operators import Conv, Relu
     >>> down_and_refine = Chain((Conv(stride=2), Relu(), Conv()))
-    >>> down_and_refine.step, down_and_refine.parameters(8, 16)
+    >>> down_and_refine.scales_moved, down_and_refine.parameters(8, 16)
     (1, 3488)
     >>> Chain((Conv(kernel=1, bias=False), Conv(bias=False)), inner=Width(over=2)).parameters(8, 16)
     1216
     """
+
+    field = "steps"
 
     steps: tuple[Operator, ...]
     """At least one."""
@@ -111,25 +121,54 @@ class Chain(Composite):
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("a chain of no operators: give at least one, or use Identity.")
-        rises = [i for i, operator in enumerate(self.steps) if operator.step < 0]
-        if rises and (len(rises) > 1 or any(operator.step for operator in self.steps[rises[0] + 1 :])):
+        rises = [i for i, operator in enumerate(self.steps) if operator.stride < 1]
+        if rises and (len(rises) > 1 or any(operator.stride != 1 for operator in self.steps[rises[0] + 1 :])):
             raise ValueError("a chain goes up one scale at most, and changes no scale after that.")
 
     @property
-    def step(self) -> int:
-        return sum(operator.step for operator in self.steps)
+    def inside(self) -> tuple[Operator, ...]:
+        return self.steps
+
+    @property
+    def stride(self) -> float:
+        return prod(operator.stride for operator in self.steps)
 
     @property
     def keeps_channels(self) -> bool:
         return all(operator.keeps_channels for operator in self.steps)
 
     @property
+    def ties(self) -> bool:
+        return all(operator.ties for operator in self.steps)
+
+    @property
+    def free(self) -> bool:  # type: ignore[override]
+        return all(operator.free for operator in self.steps)
+
+    @property
+    def transparent(self) -> bool:  # type: ignore[override]
+        return all(operator.transparent for operator in self.steps)
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        last = [operator for operator in self.steps if not operator.transparent]
+        return bool(last) and last[-1].linear
+
+    @property
     def halo(self) -> Halo:
-        scales = [0, *accumulate(operator.step for operator in self.steps)]
-        units = [2.0 ** (min(ends) - min(0, self.step)) for ends in pairwise(scales)]
+        strides = [*accumulate((operator.stride for operator in self.steps), lambda a, b: a * b, initial=1.0)]
+        finest = min(1.0, strides[-1])
+        units = [0.0 if isinf(min(ends)) else min(ends) / finest for ends in pairwise(strides)]
         halos = [operator.halo for operator in self.steps]
-        above, below, left, right = (sum(u * halo[i] for u, halo in zip(units, halos, strict=True)) for i in range(4))
+        above, below, left, right = (
+            sum(unit * halo[i] for unit, halo in zip(units, halos, strict=True) if unit) for i in range(4)
+        )
         return above, below, left, right
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        for operator in self.steps:
+            size = operator.size_after(size, fitting)
+        return size
 
     def parts(self, channels_in: int, channels_out: int) -> list[Part]:
         changing = [i for i, operator in enumerate(self.steps) if not operator.keeps_channels]
@@ -144,16 +183,55 @@ class Chain(Composite):
     def sizes(self, size_in: Size, size_out: Size) -> list[tuple[Size, Size]]:
         sizes = [size_in]
         for operator in self.steps:
-            size = size_out if operator.step < 0 else sizes[-1]
-            for _ in range(operator.step):
-                size = halved(size)
-            sizes.append(size)
+            sizes.append(operator.size_after(sizes[-1], size_out))
         return list(pairwise(sizes))
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        """Steps set the unit of the end that the channels around them follow.
+
+        Where a step ties channels of one end to those of the other, both are cut together or not at all.
+        """
+        parts, counts = self.parts(channels_in, channels_out), {"in": [channels_in], "out": [channels_out]}
+        changing = [i for i, part in enumerate(parts) if not part.operator.keeps_channels]
+        end: Literal["in", "out"] = "in"
+        for i, part in enumerate(parts):
+            units, before = part.operator.granularity(*part[1:]), end
+            if i in changing:
+                end = "out" if i == changing[-1] or not self.inner else self.inner.of
+            counts[before] += [part.channels_in // units[0]] * (units[0] > 1)
+            counts[end] += [part.channels_out // units[1]] * (units[1] > 1)
+            if part.operator.ties and before != end and not self.ties:
+                counts["in"].append(1)
+                counts["out"].append(1)
+        if self.ties:
+            counts = {key: [*counts["in"], *counts["out"]] for key in counts}
+        return channels_in // gcd(*counts["in"]), channels_out // gcd(*counts["out"])
+
+    def staying(self, before: Channels, after: Channels) -> list[tuple[Channels, Channels]]:
+        whole = self.parts(before.of, after.of)
+        smaller = self.parts(len(before.positions), len(after.positions))
+        changing = [i for i, part in enumerate(self.steps) if not part.keeps_channels]
+        found = []
+        for i, (part, less) in enumerate(zip(whole, smaller, strict=True)):
+            following = before
+            if i in changing:
+                last = i == changing[-1] or self.inner is None
+                following = after if last else first(less.channels_out, part.channels_out)
+            found.append((before, following))
+            before = following
+        return found
 
 
 def _check_alike(branches: tuple[Operator, ...]) -> None:
-    if len(branches) < 2 or len({branch.step for branch in branches}) > 1:
+    if len(branches) < 2 or len({branch.stride for branch in branches}) > 1:
         raise ValueError("at least two branches stand side by side, and all move the same number of scales.")
+
+
+def _size_after(branches: tuple[Operator, ...], size: Size, fitting: Size | None) -> Size:
+    sizes = {branch.size_after(size, fitting) for branch in branches}
+    if len(sizes) > 1:
+        raise ValueError(f"branches side by side make maps of {' and '.join(f'{h}×{w}' for h, w in sorted(sizes))}")
+    return sizes.pop()
 
 
 def _widest(branches: tuple[Operator, ...]) -> Halo:
@@ -170,19 +248,36 @@ class Sum(Composite):
     576
     """
 
+    field = "branches"
+
     branches: tuple[Operator, ...]
-    """At least two, all of the same step."""
+    """At least two, all of the same stride; where one keeps the channels, so do all of them together."""
 
     def __post_init__(self) -> None:
         _check_alike(self.branches)
 
     @property
-    def step(self) -> int:
-        return self.branches[0].step
+    def inside(self) -> tuple[Operator, ...]:
+        return self.branches
+
+    @property
+    def stride(self) -> float:
+        return self.branches[0].stride
 
     @property
     def keeps_channels(self) -> bool:
         return any(branch.keeps_channels for branch in self.branches)
+
+    @property
+    def ties(self) -> bool:
+        return any(branch.ties for branch in self.branches)
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return all(branch.linear for branch in self.branches)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return _size_after(self.branches, size, fitting)
 
     @property
     def halo(self) -> Halo:
@@ -193,6 +288,13 @@ class Sum(Composite):
 
     def sizes(self, size_in: Size, size_out: Size) -> list[tuple[Size, Size]]:
         return [(size_in, size_out)] * len(self.branches)
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        units = [branch.granularity(channels_in, channels_out) for branch in self.branches]
+        return lcm(*(before for before, _ in units)), lcm(*(after for _, after in units))
+
+    def staying(self, before: Channels, after: Channels) -> list[tuple[Channels, Channels]]:
+        return [(before, after)] * len(self.branches)
 
 
 @dataclass(frozen=True)
@@ -205,8 +307,10 @@ class Concat(Composite):
     192
     """
 
+    field = "branches"
+
     branches: tuple[Operator, ...]
-    """At least two, all of the same step, none of which keeps the channels."""
+    """At least two, all of the same stride, none of which keeps the channels."""
     shares: tuple[int, ...]
     """Of the channels, one for each branch: (2, 3, 3) gives eight channels as 2, 3 and 3."""
 
@@ -218,12 +322,23 @@ class Concat(Composite):
             raise ValueError("a branch that keeps its channels cannot make a share of them.")
 
     @property
-    def step(self) -> int:
-        return self.branches[0].step
+    def inside(self) -> tuple[Operator, ...]:
+        return self.branches
+
+    @property
+    def stride(self) -> float:
+        return self.branches[0].stride
 
     @property
     def keeps_channels(self) -> bool:
         return False
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return all(branch.linear for branch in self.branches)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return _size_after(self.branches, size, fitting)
 
     @property
     def halo(self) -> Halo:
@@ -238,3 +353,21 @@ class Concat(Composite):
 
     def sizes(self, size_in: Size, size_out: Size) -> list[tuple[Size, Size]]:
         return [(size_in, size_out)] * len(self.branches)
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        units = [part.operator.granularity(*part[1:])[0] for part in self.parts(channels_in, channels_out)]
+        return lcm(*units), channels_out
+
+    def narrowed(self, whole: Ends, smaller: Ends) -> Operator:
+        """As a composite's; of the channels that are shared out none can go, as each would come from one branch."""
+        if whole[1] != smaller[1]:
+            raise ValueError(
+                f"channels of Concat, shared out as {self.shares}, belong together: {smaller[1]} of {whole[1]} "
+                "would stay"
+            )
+        return super().narrowed(whole, smaller)
+
+    def staying(self, before: Channels, after: Channels) -> list[tuple[Channels, Channels]]:
+        if not after.complete:
+            raise ValueError(f"channels of Concat, shared out as {self.shares}, belong together")
+        return [(before, first(part[2], part[2])) for part in self.parts(before.of, after.of)]

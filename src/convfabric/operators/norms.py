@@ -1,16 +1,18 @@
-"""Operators that rescale each channel by itself."""
+"""Operators that rescale channels: by themselves, or by what all channels of a pixel are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from convfabric.operators.operator import Halo, Operator, Size, area, around
+from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around
 
 
 class Channelwise(Operator):
-    """What operators answer alike that have a few values for each channel, and nothing to multiply by."""
+    """Common answers of operators that have a few values for each channel, and nothing to multiply by."""
 
     @property
-    def step(self) -> int:
-        return 0
+    def stride(self) -> float:
+        return 1
 
     @property
     def keeps_channels(self) -> bool:
@@ -19,6 +21,9 @@ class Channelwise(Operator):
     @property
     def halo(self) -> Halo:
         return around(0, 0)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return size
 
     def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return 0
@@ -35,17 +40,79 @@ class Norm(Channelwise):
     16
     """
 
+    linear = normalises = True
+
+    eps: float = 1e-5
+    """Added to the variance."""
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
         return 2 * channels_out
 
+    @property
+    def axes(self) -> Axes:
+        each: Axes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), ("out",))
+        return {**each, "num_batches_tracked": ()}
+
+    def affine(self, weights: Mapping[str, Any]) -> tuple[Any, Any]:
+        """γ/√(σ²+ε) and β - μγ/√(σ²+ε) (Ioffe & Szegedy 2015, section 3.1)."""
+        factor = weights["weight"] / (weights["running_var"] + self.eps).sqrt()
+        return factor, weights["bias"] - weights["running_mean"] * factor
+
 
 @dataclass(frozen=True, kw_only=True)
-class PRelu(Channelwise):
-    """max(0, x) + slope · min(0, x) with a trained slope for each channel (He et al. 2015).
+class LayerNorm(Channelwise):
+    """Each pixel's channels brought to mean 0 and variance 1, with trained scale and shift (Ba et al. 2016).
 
-    >>> PRelu().parameters(8, 8)
-    8
+    >>> LayerNorm().parameters(8, 8)
+    16
     """
 
+    linear = across_channels = True
+
+    eps: float = 1e-6
+    """Added to the variance."""
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        return channels_out
+        return 2 * channels_out
+
+    @property
+    def axes(self) -> Axes:
+        return {"weight": ("out",), "bias": ("out",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalResponseNorm(Channelwise):
+    """x / (k + α/n · Σ x²)^β, the sum over n neighbouring channels (AlexNet, Krizhevsky et al. 2012).
+
+    >>> LocalResponseNorm().granularity(8, 8)
+    (8, 8)
+    """
+
+    across_channels = keeps_zero = True
+
+    size: int = 5
+    """n, channels; those that do not exist are zero."""
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not self.k > 0:
+            raise ValueError(f"size={self.size}, k={self.k}: at least 1, and above 0.")
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return 0
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        return channels_in, channels_out
+
+
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"eps={eps}: a number from 0.")

@@ -20,22 +20,15 @@ from convfabric.errors import SettingError
 from convfabric.fabric.archive import load_fabric, write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.pipeline.steps import Listener, cutter_of, network_step, reopened, surveyed
+from convfabric.pipeline.fit import network_step
+from convfabric.pipeline.inputs import reopened
+from convfabric.pipeline.steps import cutter_of, surveyed
+from convfabric.progress import Listener
 from convfabric.report.curve_page import Dot, Point, curve_page
-from convfabric.report.pages import figure_name, said_macs, said_share
-from convfabric.runs.folder import (
-    CONFIG,
-    CURVE_PAGE,
-    CURVE_TABLE,
-    Facts,
-    begin,
-    changes,
-    is_exported,
-    note,
-    noted,
-    recut,
-)
+from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
+from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, recut
 from convfabric.runs.job import Job, read_config, settings_of
+from convfabric.runs.record import CutRecord, read_record, update_record
 
 KINDS = ("latency_ms", "macs", "params")
 DOT_COLUMNS = ["name", "latency_ms", "score"]
@@ -65,7 +58,7 @@ class Member:
 
 def _is_of(folder: Path, run: Path) -> bool:
     """Whether what is in a folder was cut from the fabric that a run now has, not from one before."""
-    return bool(noted(folder).get("fabric") == noted(run)["fabric"])
+    return read_record(folder).fabric == read_record(run).fabric
 
 
 def curve(
@@ -77,7 +70,7 @@ def curve(
     force: bool = False,
     listener: Listener | None = None,
     **settings: Any,
-) -> list[Facts]:
+) -> list[dict[str, str]]:
     """A network for each amount of ``latency_ms``, ``macs`` or ``params``, cut from the trained fabric of a run.
 
     Amounts are numbers or shares such as "25%", or one of them. Networks that an earlier call with the same settings
@@ -106,9 +99,11 @@ def curve(
 
 
 def taken(folder: Path) -> tuple[float, list[float]]:
-    """What the network in a folder takes, and was allowed to."""
-    record = noted(folder)
-    return record["network"]["macs"], sorted(record["budget"].values())
+    """MACs of the network in a folder, and its ceilings."""
+    record = read_record(folder).done("cut", "network")
+    assert record.cut is not None
+    assert record.network is not None
+    return record.network.macs, sorted(record.cut.ceilings.values())
 
 
 def _check_others(members: Sequence[Member], force: bool) -> None:
@@ -142,51 +137,54 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
         same = member.begun and not member.done
         begin(member.folder, member.job, force=not same, resume=same)
-        note(member.folder, data=noted(run)["data"], fabric=noted(run)["fabric"])
-        network_step(member.folder, member.job, data, listener, resume=same, cutter=cutter, run=run)
+        of_run = read_record(run)
+        update_record(member.folder, data=of_run.data, fabric=of_run.fabric, plan=of_run.plan)
+        network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
 
 
 def row_of(folder: Path) -> dict[str, str]:
-    """What a table says of the network in a folder: what it was to take, takes, and answers at each stage."""
-    record = noted(folder)
-    network, latency = record["network"], record["exported"]["latency"]
+    """The table's row of the network in a folder: what it was to take, takes, and scores at each stage."""
+    data, _, cut, network, tuning, exported = parts_of(read_record(folder))
+    latency = exported.latency
     return {
-        "budget": _said_budget(record),
-        figure_name(record): said_share(network["score"]),
-        "measured ms": f"{latency['median_ms']:.3f}",
-        "quartiles apart": f"{latency['spread_ms']:.3f}",
-        "threads": str(latency["threads"]),
-        "predicted ms": f"{network['predicted_ms']:.3f}",
-        "M MACs": f"{network['macs'] / 1e6:.2f}",
-        "k parameters": f"{network['parameters'] / 1e3:.1f}",
-        "edges": str(network["edges"]),
-        "just cut": said_share(network["as_cut"]),
-        "refreshed": said_share(network["refreshed"]),
+        "budget": _said_budget(cut),
+        figure_name(data): said_share(network.score),
+        "measured ms": f"{latency.median_ms:.3f}",
+        "interquartile range ms": f"{latency.interquartile_range_ms:.3f}",
+        "threads": str(latency.threads),
+        "predicted ms": f"{cut.predicted_ms:.3f}",
+        "M MACs": f"{network.macs / 1e6:.2f}",
+        "k parameters": f"{network.parameters / 1e3:.1f}",
+        "edges": str(network.edges),
+        "after pruning": said_share(tuning.after_pruning),
+        "after recalibration": said_share(tuning.after_recalibration),
     }
 
 
-def _said_budget(record: Facts) -> str:
-    """What was asked for, and of a share first what it came to.
+def _said_budget(cut: CutRecord) -> str:
+    """The budget requested, and of a share first what it came to.
 
-    >>> _said_budget({"asked": "50% of the fabric's ms", "budget": {"latency_ms": 0.25}})
+    >>> numbers = {"predicted_ms": 0.2, "prediction_error": 0.1, "worth": {}}
+    >>> _said_budget(CutRecord(requested="50% of the fabric's ms", ceilings={"latency_ms": 0.25}, **numbers))
     "0.25 ms (50% of the fabric's)"
     """
-    asked: str = record["asked"]
-    return f"{Budget(**record['budget'])} ({asked.split()[0]} of the fabric's)" if "%" in asked else asked
+    if "%" not in cut.requested:
+        return cut.requested
+    return f"{Budget(**cut.ceilings)} ({cut.requested.split()[0]} of the fabric's)"
 
 
 def _point(folder: Path) -> Point:
-    record, graph = noted(folder), load_fabric(folder)[0].graph
-    network = record["network"]
-    score = network["score"]
+    graph = load_fabric(folder)[0].graph
+    _, _, cut, network, tuning, exported = parts_of(read_record(folder))
+    pruned, recalibrated = said_share(tuning.after_pruning), said_share(tuning.after_recalibration)
     return Point(
-        name=_said_budget(record),
-        milliseconds=record["exported"]["latency"]["median_ms"],
-        score=score["accuracy"] if score["miou"] is None else score["miou"],
-        measured=record["exported"]["said"],
+        name=_said_budget(cut),
+        milliseconds=exported.latency.median_ms,
+        score=network.score.headline,
+        measured=str(exported.latency),
         about=(
-            f"{said_macs(network['macs'])}, {network['parameters'] / 1e3:.0f} k parameters, {network['edges']} edges; "
-            f"just cut {said_share(network['as_cut'])}, refreshed {said_share(network['refreshed'])}"
+            f"{said_macs(network.macs)}, {network.parameters / 1e3:.0f} k parameters, {network.edges} edges; "
+            f"after pruning {pruned}, after batch-norm recalibration {recalibrated}"
         ),
         edges=tuple(sorted(graph.edge_names)),
         channels={str(node.place): node.channels for node in graph.nodes},
@@ -194,7 +192,15 @@ def _point(folder: Path) -> Point:
 
 
 def read_dots(file: Path) -> list[Dot]:
-    """Networks of other kinds in a CSV file; SettingError names the line that cannot be read."""
+    r"""Networks of other kinds in a CSV file; SettingError names the line that cannot be read.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = (Path(folder.name) / "dots.csv").write_text("name,latency_ms,score\nother,0.5,0.9\n")
+    >>> read_dots(Path(folder.name) / "dots.csv")
+    [Dot(name='other', milliseconds=0.5, score=0.9)]
+    >>> folder.cleanup()
+    """
     if not file.is_file():
         raise SettingError(f"{file}: no such file.")
     try:
@@ -229,10 +235,12 @@ def _write(
     table.writeheader()
     table.writerows(rows)
     write_atomically(run / CURVE_TABLE, text.getvalue())
-    record = noted(run)
-    fabric = f"the fabric itself: {said_share(record['fabric']['score'])}, {said_macs(record['fabric']['macs'])}"
+    record = read_record(run).done("data", "fabric")
+    assert record.data is not None
+    assert record.fabric is not None
+    fabric = f"the fabric itself: {said_share(record.fabric.score)}, {said_macs(record.fabric.macs)}"
     said = [fabric, *(f"{point.name}: {point.measured}" for point in points)]
     conditions = [*said, *(f"{name}: {value}" for name, value in (machine() | versions()).items())]
     heading = [list(rows[0]), *(list(row.values()) for row in rows)]
-    content = curve_page(record["data"]["name"], figure_name(record), whole, points, dots, heading, conditions)
+    content = curve_page(record.data.name, figure_name(record.data), whole, points, dots, heading, conditions)
     write_atomically(run / CURVE_PAGE, content)

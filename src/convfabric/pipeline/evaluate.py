@@ -13,10 +13,13 @@ from convfabric.data.layouts import SPLIT_NAMES
 from convfabric.data.opening import open_data
 from convfabric.data.reading import fitted_array, read_picture
 from convfabric.errors import DataError
-from convfabric.evaluation.early_exit import answer_early, anytime_facts
+from convfabric.evaluation.early_exit import answer_early, exits_of
+from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
 from convfabric.fabric.archive import Passport, load_fabric
-from convfabric.runs.folder import check_data_there, job_of, noted
+from convfabric.graph.json_format import written
+from convfabric.runs.folder import check_data_there, job_of
+from convfabric.runs.record import read_record
 
 DEFAULT_SPLITS = ("test", "all", "val", "train")
 """The first that is there is scored where none is named."""
@@ -24,19 +27,26 @@ DEFAULT_SPLITS = ("test", "all", "val", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a network answers on one split."""
+    """Scores of a network on one split."""
 
     split: str
     score: Score
-    anytime: dict[str, Any] | None
-    """Of several exits the score and cost of each, see :func:`convfabric.evaluation.early_exit.anytime_facts`; needs a val split."""
-    own: bool
+    exits: Exits | None
+    """Of networks with several exits, scores and costs of each; needs a val split."""
+    same_images: bool
     """Whether the data are those of the run, wherever they lie."""
 
     @property
     def trained_on(self) -> bool | None:
         """Whether images that the network was trained on are among them; of other data it is not known."""
-        return self.split in ("train", "all") if self.own else None
+        return self.split in ("train", "all") if self.same_images else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return {**written(self.score), "split": self.split, "exits": written(self.exits)} | {
+            "same_images": self.same_images,
+            "trained_on": self.trained_on,
+        }
 
 
 def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
@@ -50,21 +60,22 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     network, papers = load_fabric(run)
     if source is None:
         check_data_there(run, job_of(run), "name a folder of other images")
-    data, own = _opened(run, source or job_of(run).data, papers, whole=split == "all")
-    if source is None and not own:
+    data, same = _opened(run, source or job_of(run).data, papers, whole=split == "all")
+    if source is None and not same:
         raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
     name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
     if name not in data.splits:
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
-    anytime = anytime_facts(network, data, name) if several else None
-    return Evaluation(split=name, score=found, anytime=anytime, own=own)
+    exits = exits_of(network, data, name) if several else None
+    return Evaluation(split=name, score=found, exits=exits, same_images=same)
 
 
 def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[ImageSet, bool]:
     """The data that a source names, and whether they are the run's: then split as for it, unless all are wanted."""
-    preprocessing, before = papers.preprocessing, noted(run)["data"]
+    preprocessing, before = papers.preprocessing, read_record(run).done("data").data
+    assert before is not None
     options = replace(
         job_of(run).options,
         size=preprocessing.size,
@@ -73,11 +84,11 @@ def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[I
         read_as="grey" if preprocessing.channels == 1 else "colour",
     )
     data = open_data(source, options, draw=False)
-    if data.digest == before["digest"] or sum(map(len, data.splits.values())) != sum(before["images"].values()):
-        return data, data.digest == before["digest"]
+    if data.digest == before.digest or sum(map(len, data.splits.values())) != sum(before.images.values()):
+        return data, data.digest == before.digest
     drawn = open_data(source, options)
-    own = drawn.digest == before["digest"]
-    return (drawn if own and not whole else data), own
+    same = drawn.digest == before.digest
+    return (drawn if same and not whole else data), same
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
@@ -107,8 +118,8 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
     """
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
-    anytime = noted(run).get("anytime") or {}
-    limits = anytime.get("recommended", {}).get("limits")
+    exits = read_record(run).exits
+    limits = exits.recommended.limits if exits and exits.recommended else None
     if preprocessing.channels not in (1, 3):
         raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
 

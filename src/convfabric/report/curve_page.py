@@ -21,7 +21,7 @@ class Point:
     """One network of the curve."""
 
     name: str
-    """What was asked for, such as 2 ms."""
+    """The budget requested, such as 2 ms."""
     milliseconds: float
     """Measured."""
     measured: str
@@ -75,7 +75,12 @@ def curve_page(
 
 
 def chart(points: Sequence[Point], dots: Sequence[Dot], figure: str) -> str:
-    """Score against milliseconds on a logarithmic axis: ours joined, others as dots with their names, as SVG."""
+    """Score against milliseconds on a logarithmic axis: ours joined, others as dots with their names, as SVG.
+
+    >>> dots = [Dot(name=name, milliseconds=ms, score=0.9) for name, ms in (("one", 0.5), ("other", 1.0))]
+    >>> chart([], dots, "test accuracy").count("<circle")
+    2
+    """
     every: list[Point | Dot] = [*points, *dots]
     times, scores = [one.milliseconds for one in every], [100 * one.score for one in every]
     low, high = log10(min(times)) - 0.08, log10(max(times)) + 0.08

@@ -30,5 +30,9 @@ def gallery(sections: Iterable[Section]) -> str:
 
 
 def figures(pictures: Sequence[Picture]) -> str:
-    """Pictures side by side, each with its caption."""
+    """Pictures side by side, each with its caption.
+
+    >>> figures([Picture(png_base64="", caption="a", width=4)]).count("<figure>")
+    1
+    """
     return "".join(map(figure, pictures))

@@ -1,11 +1,20 @@
 """The page of a run: one HTML file that opens offline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-Facts = Mapping[str, Any]
+from convfabric.evaluation.exit_thresholds import Exits
+from convfabric.evaluation.scoring import Score
+from convfabric.runs.record import (
+    CutRecord,
+    DataRecord,
+    ExportRecord,
+    NetworkRecord,
+    RunRecord,
+    TuningRecord,
+)
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#22303a;max-width:1080px;margin:2em auto;padding:0 1em}
@@ -30,30 +39,44 @@ class Picture:
 
 
 def page(
-    record: Facts,
+    record: RunRecord,
     drawing: str,
     curves: str,
     pictures: Sequence[Picture],
     conditions: Sequence[str],
     exits: str = "",
 ) -> str:
-    """The whole page, from the record of a run and what was drawn of it."""
-    data = record["data"]
+    """The whole page, from the record of a finished run and what was drawn of it."""
+    data, fabric, cut, network, tuning, exported = parts_of(record)
     sections = (
         _headline(record),
-        _section("Answers", _answers(record)),
-        _exits(record, exits),
-        _section("Costs", _costs(record)),
+        _section("Scores", _scores(data, fabric, network, tuning)),
+        _exits(record.exits, exits),
+        _section("Costs", _costs(data, fabric, cut, network, exported)),
         _section("The fabric, and what is left of it", drawing + _DRAWING_NOTE),
         _section("Training", curves),
-        _section(_pictures_title(record, len(pictures)), _class_table(record) + "".join(map(figure, pictures))),
-        _section("Conditions", _list([*data["notes"], *conditions])),
+        _section(
+            _pictures_title(data, network, len(pictures)),
+            _class_table(data, fabric, network) + "".join(map(figure, pictures)),
+        ),
+        _section("Conditions", _list([*data.notes, *conditions])),
     )
-    title = escape(f"{data['name']}: convfabric")
+    title = escape(f"{data.name}: convfabric")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>{"".join(sections)}</html>\n'
     )
+
+
+Parts = tuple[DataRecord, NetworkRecord, CutRecord, NetworkRecord, TuningRecord, ExportRecord]
+
+
+def parts_of(record: RunRecord) -> Parts:
+    """Data, fabric, cut, network, tuning and exported files of a finished run; ArchiveError where one is missing."""
+    record.done("data", "fabric", "cut", "network", "tuning", "exported")
+    parts: Any = (record.data, record.fabric, record.cut, record.network, record.tuning, record.exported)
+    found: Parts = parts
+    return found
 
 
 _DRAWING_NOTE = (
@@ -81,42 +104,55 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def figure_name(record: Facts) -> str:
-    """What a network of this run is judged by, with its split."""
-    kind = "accuracy" if record["data"]["task"] == "classification" else "mIoU"
-    return f"{record['data']['verdict']} {kind}"
+def figure_name(data: DataRecord) -> str:
+    """The name of the score that networks of a run are compared by, with its split.
+
+    >>> facts = {"classes": (), "images": {}, "size": (8, 8), "channels": 1, "digest": "", "notes": ()}
+    >>> figure_name(DataRecord(name="a", task="classification", scored_split="val", **facts))
+    'val accuracy'
+    """
+    kind = "accuracy" if data.task == "classification" else "mIoU"
+    return f"{data.scored_split} {kind}"
 
 
-def said_share(score: Facts) -> str:
-    """The judging figure of a score, in percent.
+def said_share(score: Score) -> str:
+    """The headline of a score, in percent.
 
-    >>> said_share({"accuracy": 0.9812, "miou": None})
+    >>> said_share(Score(images=8, loss=0.5, accuracy=0.9812, miou=None, class_iou=()))
     '98.12 %'
     """
-    return f"{100 * (score['accuracy'] if score['miou'] is None else score['miou']):.2f} %"
+    return f"{100 * score.headline:.2f} %"
 
 
-def _headline(record: Facts) -> str:
-    network, fabric = record["network"], record["fabric"]
-    share = network["macs"] / fabric["macs"]
+def said_tuning(tuning: TuningRecord) -> str:
+    """Whether fine-tuned weights were kept, in words.
+
+    >>> score = Score(images=8, loss=0.5, accuracy=0.98, miou=None, class_iou=())
+    >>> said_tuning(TuningRecord(after_pruning=score, after_recalibration=score, fine_tuned=True))
+    'fine-tuned'
+    """
+    return "fine-tuned" if tuning.fine_tuned else "not fine-tuned"
+
+
+def _headline(record: RunRecord) -> str:
+    data, fabric, cut, network, _, exported = parts_of(record)
     lines = [
-        f"{figure_name(record)} {said_share(network['score'])} at {said_macs(network['macs'])}, "
-        f"{share:.0%} of the fabric's; {record['exported']['latency']['median_ms']:.3f} ms.",
-        f"Budget: {record['asked']}.",
+        f"{figure_name(data)} {said_share(network.score)} at {said_macs(network.macs)}, "
+        f"{network.macs / fabric.macs:.0%} of the fabric's; {exported.latency.median_ms:.3f} ms.",
+        f"Budget: {cut.requested}.",
     ]
-    return f"<h1>{escape(record['data']['name'])}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<h1>{escape(data.name)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def _answers(record: Facts) -> str:
-    network = record["network"]
+def _scores(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord, tuning: TuningRecord) -> str:
     stages = (
-        ("fabric", record["fabric"]["score"]),
-        ("just cut", network["as_cut"]),
-        ("statistics refreshed", network["refreshed"]),
-        ("fine-tuned" if network.get("finetuned", True) else "not fine-tuned", network["score"]),
+        ("fabric", fabric.score),
+        ("after pruning", tuning.after_pruning),
+        ("after batch-norm recalibration", tuning.after_recalibration),
+        (said_tuning(tuning), network.score),
     )
-    rows = [[name, said_share(score), f"{score['loss']:.4f}", str(score["images"])] for name, score in stages]
-    return table(["network", figure_name(record), "loss (nats)", "images"], rows)
+    rows = [[name, said_share(score), f"{score.loss:.4f}", str(score.images)] for name, score in stages]
+    return table(["network", figure_name(data), "loss (nats)", "images"], rows)
 
 
 def said_macs(macs: int) -> str:
@@ -128,53 +164,54 @@ def said_macs(macs: int) -> str:
     return f"{macs / 1e6:.2f} M MACs"
 
 
-def exit_rows(anytime: Facts) -> list[list[str]]:
+def exit_rows(exits: Exits) -> list[list[str]]:
     """Of each exit, and of stopping where the recommended thresholds say: name, score, cost, share that leaves there.
 
-    >>> exit_rows({"exits": [{"name": "exit1", "accuracy": 0.5, "macs": 2_000_000}]})
-    [['exit1', '50.00 % accuracy', '2.00 M MACs', '']]
+    >>> from convfabric.evaluation.exit_thresholds import Exit
+    >>> exit_rows(Exits(split="test", each=(Exit(name="exit1", score=0.5, macs=2_000_000),)))
+    [['exit1', '50.00 %', '2.00 M MACs', '']]
     """
-    name = "accuracy" if "accuracy" in anytime["exits"][0] else "miou"
-    said, best = "mIoU" if name == "miou" else name, anytime.get("recommended")
-    shares = [f"{share:.0%}" for share in best["shares"]] if best else [""] * len(anytime["exits"])
+    best = exits.recommended
+    shares = [f"{share:.0%}" for share in best.shares] if best else [""] * len(exits.each)
     rows = [
-        [row["name"], f"{100 * row[name]:.2f} % {said}", said_macs(row["macs"]), share]
-        for row, share in zip(anytime["exits"], shares, strict=True)
+        [exit_.name, f"{100 * exit_.score:.2f} %", said_macs(exit_.macs), share]
+        for exit_, share in zip(exits.each, shares, strict=True)
     ]
     if best:
-        rows.append(["early", f"{100 * best['accuracy']:.2f} % {said}", f"{said_macs(best['macs'])}, mean", "100%"])
+        rows.append(["early", f"{100 * best.accuracy:.2f} %", f"{best.macs / 1e6:.2f} M MACs, mean", "100%"])
     return rows
 
 
-def _exits(record: Facts, drawn: str) -> str:
-    if not record.get("anytime"):
+def _exits(exits: Exits | None, drawn: str) -> str:
+    if exits is None:
         return ""
     note = (
         '<p class="note">Costs are of an image that leaves there, all work before it included. Early: an image leaves '
         "at the first exit confident enough; thresholds were chosen on val.</p>"
     )
-    head = ["exit", f"{record['anytime']['split']} score", "cost", "leave early"]
-    return _section("Exits", table(head, exit_rows(record["anytime"])) + note + drawn)
+    kind = "accuracy" if exits.recommended else "mIoU"
+    head = ["exit", f"{exits.split} {kind}", "cost", "leave early"]
+    return _section("Exits", table(head, exit_rows(exits)) + note + drawn)
 
 
-def _costs(record: Facts) -> str:
-    fabric, network = record["fabric"], record["network"]
+def _costs(
+    data: DataRecord, fabric: NetworkRecord, cut: CutRecord, network: NetworkRecord, exported: ExportRecord
+) -> str:
     rows = [
-        _row("edges", fabric["edges"], network["edges"], 1, ""),
-        _row("MACs per image", fabric["macs"], network["macs"], 1e6, "M"),
-        _row("parameters", fabric["parameters"], network["parameters"], 1e3, "k"),
-        _row("responses written per image", fabric["activation_bytes"], network["activation_bytes"], 1e3, "kB"),
-        _row("memory at once", fabric["peak_bytes"], network["peak_bytes"], 1e6, "MB"),
+        _row("edges", fabric.edges, network.edges, 1, ""),
+        _row("MACs per image", fabric.macs, network.macs, 1e6, "M"),
+        _row("parameters", fabric.parameters, network.parameters, 1e3, "k"),
+        _row("activations per image", fabric.activation_bytes, network.activation_bytes, 1e3, "kB"),
+        _row("peak memory", fabric.peak_bytes, network.peak_bytes, 1e6, "MB"),
     ]
-    exported = record["exported"]
-    said = [
-        f"model.onnx: {exported['onnx_bytes'] / 1e3:.0f} kB; logits differ from the network's by at most "
-        f"{exported['largest_difference']:.1e}.",
-        f"Predicted {network['predicted_ms']:.3f} ms (predictions were {network['prediction_error']:.0%} off, median "
-        f"over the networks measured), measured {exported['said']}.",
-        f"Images are {record['data']['channels']}×{record['data']['size'][0]}×{record['data']['size'][1]} (C×H×W).",
+    lines = [
+        f"model.onnx: {exported.onnx_bytes / 1e3:.0f} kB; logits differ from the network's by at most "
+        f"{exported.largest_difference:.1e}.",
+        f"Predicted latency {cut.predicted_ms:.3f} ms (predictions were {cut.prediction_error:.0%} off, median "
+        f"over the networks measured), measured {exported.latency}.",
+        f"Images are {data.channels}×{data.size[0]}×{data.size[1]} (C×H×W).",
     ]
-    return table(["", "fabric", "network", "share"], rows) + _list(said)
+    return table(["", "fabric", "network", "share"], rows) + _list(lines)
 
 
 def _row(name: str, before: float, after: float, scale: float, unit: str) -> list[str]:
@@ -182,29 +219,31 @@ def _row(name: str, before: float, after: float, scale: float, unit: str) -> lis
     return [name, *(f"{value / scale:.{digits}f} {unit}".strip() for value in (before, after)), f"{after / before:.0%}"]
 
 
-def _class_table(record: Facts) -> str:
-    found = record["network"]["score"]["class_iou"]
-    if not found:
+def _class_table(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord) -> str:
+    if not network.score.class_iou:
         return ""
-    before = record["fabric"]["score"]["class_iou"]
     rows = [
-        [name, *("not there" if v is None else f"{100 * v:.1f} %" for v in (a, b))]
-        for name, a, b in zip(record["data"]["classes"], before, found, strict=True)
+        [name, *("not there" if v is None else f"{100 * v:.1f} %" for v in (before, after))]
+        for name, before, after in zip(data.classes, fabric.score.class_iou, network.score.class_iou, strict=True)
     ]
     return table(["class", "IoU, fabric", "IoU, network"], rows)
 
 
-def _pictures_title(record: Facts, shown: int) -> str:
-    if record["data"]["task"] == "segmentation":
+def _pictures_title(data: DataRecord, network: NetworkRecord, shown: int) -> str:
+    if data.task == "segmentation":
         return "Image, truth, prediction"
-    score = record["network"]["score"]
-    errors = round(score["images"] * (1 - score["accuracy"]))
+    score = network.score
+    errors = round(score.images * (1 - score.accuracy))
     listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors"
-    return f"{listed} on {record['data']['verdict']}: prediction (truth)"
+    return f"{listed} on {data.scored_split}: prediction (truth)"
 
 
 def figure(picture: Picture) -> str:
-    """A picture and its caption as HTML."""
+    """A picture and its caption as HTML.
+
+    >>> "<b>" in figure(Picture(png_base64="", caption="<b>", width=4))
+    False
+    """
     return (
         f'<figure><img width="{picture.width}" alt="{escape(picture.caption)}" '
         f'src="data:image/png;base64,{picture.png_base64}"><figcaption>{escape(picture.caption)}</figcaption></figure>'

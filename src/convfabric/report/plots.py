@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from convfabric.evaluation.exit_thresholds import Exits
+
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Losses and the validation figure against epochs, the stages side by side; rows as in metrics.csv."""
+    """Losses and the validation figure against epochs, the stages side by side; rows as in metrics.csv.
+
+    >>> row = {"stage": "fabric", "train_loss": 2.0, "val_loss": 2.1, "val_accuracy": 0.3, "val_miou": ""}
+    >>> curves([row, row])[:4]
+    '<svg'
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -15,7 +22,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     FigureCanvasSVG(figure)
     losses, figures = figure.subplots(1, 2)
     epochs = range(1, len(rows) + 1)
-    losses.plot(epochs, [row["train_loss"] for row in rows], label="train, with teacher where there is one")
+    losses.plot(epochs, [row["train_loss"] for row in rows], label="train")
     losses.plot(epochs, [row["val_loss"] for row in rows], label="val")
     losses.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
     losses.legend(frameon=False)
@@ -28,7 +35,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     return _drawn(figure)
 
 
-def exit_curve(anytime: Mapping[str, Any]) -> str:
+def exit_curve(exits: Exits) -> str:
     """Accuracy against multiply-accumulates: of each exit, and of batches that stop early within a budget."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -36,12 +43,12 @@ def exit_curve(anytime: Mapping[str, Any]) -> str:
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
-    stops = sorted(anytime["budgeted"], key=lambda stop: stop["macs"])
-    points = [(row["macs"] / 1e6, 100 * row["accuracy"]) for row in stops]
+    stops = sorted(exits.budgeted, key=lambda stop: stop.macs)
+    points = [(stop.macs / 1e6, 100 * stop.accuracy) for stop in stops]
     axes.plot(*zip(*points, strict=True), label="stopping by confidence", color="#5fa8d3")
-    points = [(row["macs"] / 1e6, 100 * row["accuracy"]) for row in anytime["exits"]]
+    points = [(exit_.macs / 1e6, 100 * exit_.score) for exit_ in exits.each]
     axes.plot(*zip(*points, strict=True), "o--", label="always the same exit", color="#1b4965")
-    axes.set(xlabel="M MACs per image, mean", ylabel=f"{anytime['split']} accuracy (%)")
+    axes.set(xlabel="M MACs per image, mean", ylabel=f"{exits.split} accuracy (%)")
     axes.legend(frameon=False)
     return _drawn(figure)
 

@@ -39,7 +39,12 @@ def understood(fabric: Fabric, data: ImageSet) -> Iterator[Section]:
 
 
 def shown_places(fabric: Fabric) -> list[Place]:
-    """A few places with pixels left, evenly over the network."""
+    """A few places with pixels left, evenly over the network.
+
+    >>> from convfabric.weavers import weave
+    >>> len(shown_places(Fabric(weave("resnet-20"))))
+    4
+    """
     order = [place for place in fabric.graph.order if place.scale < POINT]
     count = min(SHOWN_PLACES, len(order))
     return [order[(i + 1) * len(order) // count - 1] for i in range(count)]

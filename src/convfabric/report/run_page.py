@@ -19,23 +19,24 @@ from convfabric.report.drawing import draw
 from convfabric.report.pages import Picture, page
 from convfabric.report.pictures import as_colours, as_picture
 from convfabric.report.plots import curves, exit_curve
+from convfabric.runs.record import RunRecord
 
 MOST_ERRORS, MOST_MASKS = 2000, 12
 BATCH = 64
 
 
 def write_report(
-    folder: Path, record: Mapping[str, Any], whole: Graph, network: Fabric, papers: Passport, data: ImageSet
+    folder: Path, record: RunRecord, whole: Graph, network: Fabric, papers: Passport, data: ImageSet
 ) -> Path:
-    """``report.html`` in a run folder."""
+    """``report.html`` in a run folder, from its record and what the network answers."""
     taken = _errors(network, data) if data.task == "classification" else _masks(network, data)
-    with (folder / "metrics.csv").open(newline="") as lines:
-        rows = [_numbers(row) for row in csv.DictReader(lines)]
-    facts = {"training ran in": record["fabric"].get("plan", "unknown"), **machine(), **versions()}
-    conditions = [f"{name}: {value}" for name, value in facts.items()]
-    drawing = draw(whole, papers.graph, record["worth"])
-    exits = exit_curve(record["anytime"]) if (record.get("anytime") or {}).get("budgeted") else ""
-    content = page(record, drawing, curves(rows), list(taken), conditions, exits)
+    with (folder / "metrics.csv").open(newline="") as table:
+        rows = [_numbers(row) for row in csv.DictReader(table)]
+    conditions = {"training ran in": record.plan, **machine(), **versions()}
+    lines = [f"{name}: {value}" for name, value in conditions.items()]
+    drawing = draw(whole, papers.graph, record.cut.worth if record.cut else {})
+    exits = exit_curve(record.exits) if record.exits and record.exits.budgeted else ""
+    content = page(record, drawing, curves(rows), list(taken), lines, exits)
     write_atomically(folder / "report.html", content)
     write_atomically(folder / "network.svg", drawing)
     return folder / "report.html"
@@ -51,7 +52,7 @@ def _errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
 
 
 def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    split = data.splits[data.verdict]
+    split = data.splits[data.scored_split]
     pixels = split.batches(in_order(len(split), BATCH))
     for (images, _), (logits, targets) in zip(pixels, answers(network, data, split, BATCH), strict=True):
         guesses = logits.argmax(1)
@@ -62,7 +63,7 @@ def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
 
 def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
     """Images evenly taken from the judging split, each beside its truth and its prediction."""
-    split = data.splits[data.verdict]
+    split = data.splits[data.scored_split]
     stride = max(1, len(split) // MOST_MASKS)
     palette = _palette(len(data.classes))
     pixels = split.batches(in_order(len(split), 1))

@@ -4,31 +4,30 @@
 
     RUN/config.yaml  environment.json  metrics.csv  record.json  report.html
     RUN/fabric/      graph.json  model.safetensors            the trained fabric
-    RUN/cut/         graph.json  model.safetensors            the network just cut from it
+    RUN/cut/         graph.json  model.safetensors            the network after pruning
     RUN/             graph.json  model.safetensors            the same, fine-tuned
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
     RUN/             exit-1.onnx  exit-2.onnx  ...            the same, parted behind each exit if there are several
-    RUN/             curve.csv  curve.html                    networks of several budgets, see convfabric.pipeline.budget_curve
+    RUN/             curve.csv  curve.html                    networks of several budgets: pipeline.budget_curve
 """
 
-import json
 import os
 from dataclasses import fields
-from math import inf
 from pathlib import Path
 from typing import Any
 
-from convfabric.fabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
 from convfabric.choice import Budget
 from convfabric.data.named import NAMES
 from convfabric.data.options import DataOptions
 from convfabric.environment import is_first_process
 from convfabric.errors import ArchiveError, DataError, SettingError
+from convfabric.fabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
 from convfabric.runs.job import Job, job_from, read_config, settings_of, written_config
+from convfabric.runs.record import RECORD, read_record
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import find_preset
 
-CONFIG, RECORD = "config.yaml", "record.json"
+CONFIG = "config.yaml"
 FINETUNE_STATE = "finetune.state.safetensors"
 CURVE_TABLE, CURVE_PAGE = "curve.csv", "curve.html"
 EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
@@ -44,7 +43,8 @@ OF_TUNING = {"epochs": "finetune", "lr": "finetune_lr"}
 """For settings of the training, which say what share of them fine-tuning has."""
 ALWAYS_SET = {"data", "network", "worth", "finetune"}
 """Settings that the configuration of every run holds."""
-Facts = dict[str, Any]
+Settings = dict[str, Any]
+"""Flat settings, by name."""
 
 
 def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) -> None:
@@ -71,7 +71,9 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
         if not folder.is_dir():
             raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
         if not force:
-            raise ArchiveError(f"{folder}: holds something already. --resume goes on with it, --force replaces a run.")
+            raise ArchiveError(
+                f"{folder}: already contains a run; use --resume to continue it or --force to replace it."
+            )
         if not ((folder / CONFIG).is_file() and set(read_config(folder / CONFIG)) >= ALWAYS_SET):
             raise ArchiveError(
                 f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run; --force replaces runs only."
@@ -93,7 +95,7 @@ def _check_unchanged(folder: Path, job: Job) -> None:
     raise SettingError(said + ".")
 
 
-def changes(before: Facts, now: Facts) -> tuple[list[str], str]:
+def changes(before: Settings, now: Settings) -> tuple[list[str], str]:
     """Names of the settings that differ, and what is said of them.
 
     >>> changes({"macs": "25%", "epochs": 3}, {"lr": 0.1, "epochs": 3})
@@ -104,11 +106,11 @@ def changes(before: Facts, now: Facts) -> tuple[list[str], str]:
     return changed, f"{then}, now {since}"
 
 
-def _said(name: str, settings: Facts) -> str:
+def _said(name: str, settings: Settings) -> str:
     return f"{name}={settings[name]}" if settings.get(name) is not None else f"no {name}"
 
 
-def recut(folder: Path, settings: Facts) -> Job:
+def recut(folder: Path, settings: Settings) -> Job:
     """The job of a run with other settings for what is cut from its trained fabric.
 
     Raises SettingError where they would have made another fabric.
@@ -164,7 +166,7 @@ def remove_exported(folder: Path) -> None:
 
 
 def remove_network(folder: Path) -> None:
-    """Removes the network of a run as it was cut, fine-tuned and exported, and leaves the fabric."""
+    """Removes the network of a run, pruned, fine-tuned and exported, and leaves the fabric."""
     remove_exported(folder)
     for name in (f"cut/{GRAPH_FILE}", FINETUNE_STATE, *NETWORK):
         (folder / name).unlink(missing_ok=True)
@@ -177,21 +179,12 @@ def job_of(folder: Path) -> Job:
     return job_from(read_config(folder / CONFIG))
 
 
-def note(folder: Path, **facts: Any) -> None:
-    """Adds facts to the record of a run."""
-    write_atomically(folder / RECORD, json.dumps(noted(folder) | facts, indent=1))
+def check_exported(folder: Path) -> None:
+    """Raises ArchiveError where the network of a run has no files yet."""
+    if read_record(folder).exported is None:
+        raise ArchiveError(f"{folder}: not exported yet; convfabric export {folder} does it.")
 
 
 def is_exported(folder: Path) -> bool:
     """Whether a network is there as a file, measured to be within its milliseconds."""
-    record = noted(folder)
-    if not (record.get("exported") and (folder / EXPORTED[0]).is_file()):
-        return False
-    return bool(record["exported"]["latency"]["median_ms"] <= record.get("budget", {}).get("latency_ms", inf))
-
-
-def noted(folder: Path) -> Facts:
-    """The record of a run so far."""
-    file = folder / RECORD
-    record: Facts = json.loads(file.read_text()) if file.is_file() else {}
-    return record
+    return (folder / EXPORTED[0]).is_file() and bool(read_record(folder).budget_met)

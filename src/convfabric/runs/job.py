@@ -12,16 +12,17 @@ from convfabric.choice import Budget, budget_from
 from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Task
-from convfabric.operators import Size
 from convfabric.graph.rewrites import find_prior
-from convfabric.training.recipe import Recipe
+from convfabric.latency.target import Target
+from convfabric.operators import Size
 from convfabric.setting_values import accepted_value, parsed_size
-from convfabric.weavers import DEFAULT, FAMILIES, find_preset, weave
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import DEFAULT, FAMILIES, Source, find_preset, weave
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """What happens to the fabric between training and export."""
+    """Settings of the stages between training and export."""
 
     network: str = DEFAULT
     """A preset's or a family's name."""
@@ -69,6 +70,16 @@ class Job:
     budget: Budget = Budget()
     procedure: Procedure = Procedure()
 
+    @property
+    def target(self) -> Target:
+        """The target of the budget's milliseconds."""
+        return Target(threads=self.procedure.threads)
+
+    @property
+    def source(self) -> Source:
+        """Where the fabric's graph comes from."""
+        return Source(network=self.procedure.network, numbers=self.numbers)
+
     def tuning(self, images: int, task: Task) -> Recipe:
         """The recipe of fine-tuning, for so many training images."""
         recipe, procedure = self.recipe.fitted(images, task), self.procedure
@@ -83,7 +94,7 @@ class Job:
 
 
 PURPOSE = ("task", "classes", "image_channels")
-"""What a network is for, where no data say it."""
+"""Settings of a network's purpose, where no data say it."""
 SECTIONS: Mapping[str, type] = {"options": DataOptions, "recipe": Recipe, "budget": Budget, "procedure": Procedure}
 
 
@@ -128,7 +139,7 @@ def job_from(settings: Mapping[str, Any]) -> Job:
 
 
 def _meant(unknown: str, network: str) -> str:
-    """What may be meant by an unknown setting: the one spelt nearly so, networks that have it, or else all there are.
+    """Suggestion for an unknown setting: the one spelt nearly so, networks that have it, or else all there are.
 
     >>> _meant("epoch", "unet"), _meant("growth", "unet")
     ('Did you mean epochs?', 'Networks that have it: msdnet, densenet.')
@@ -142,7 +153,7 @@ def _meant(unknown: str, network: str) -> str:
 
 
 def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is usual in the training of a network, where nothing is said that it would not go with."""
+    """Usual training settings of a network, where nothing is set that they would not go with."""
     usual = dict(find_preset(network).training)
     if settings.get("gates", "none") != "none":
         return {}
@@ -234,7 +245,11 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def written_config(job: Job) -> str:
-    """The job as YAML, one line a setting."""
+    """The job as YAML, one line a setting.
+
+    >>> written_config(job_from({"data": "digits"})).splitlines()[0]
+    'data: digits'
+    """
     return yaml.safe_dump(settings_of(job), sort_keys=False, allow_unicode=True)
 
 

@@ -1,4 +1,4 @@
-"""What a training run will take, said before its first step."""
+"""Time and memory of a training run, estimated before its first step."""
 
 import copy
 import time
@@ -8,6 +8,7 @@ from itertools import chain, islice
 from convfabric.data.imageset import ImageSet
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import FLOAT_BYTES, costs
+from convfabric.progress import said_time
 from convfabric.training.loop import Run
 from convfabric.training.recipe import Recipe
 
@@ -28,15 +29,6 @@ class Estimate:
         epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
         takes = said_time(60 * self.minutes)
         return f"about {takes} and {self.memory_mb:.0f} MB: {epochs}, batch {self.batch}, {self.plan}"
-
-
-def said_time(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> said_time(41.2), said_time(150), said_time(1)
-    ('41 seconds', '2.5 minutes', '1 second')
-    """
-    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
 
 
 def estimate(

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from convfabric.errors import NoRouteError, SettingError
 from convfabric.fabric.module import Gates as GatesByEdge
-from convfabric.graph import Edge, Graph
+from convfabric.graph import POINT, Edge, Graph
 from convfabric.graph.costs import edge_costs
 from convfabric.graph.parallel_steps import parallel_steps
-from convfabric.graph.subnetworks import free
-from convfabric.operators import Chain, Norm, Size
+from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 
 OPEN_AT_FIRST = 3.0
@@ -66,7 +65,7 @@ class Gates(nn.Module):
         self.fixed = self.whole - sum(self.costs.values())
 
     def _price(self, name: str, each: dict[str, float]) -> float:
-        """What a gated edge costs, with its part of the edges before it that follow it."""
+        """Cost of a gated edge, with its part of the edges before it that follow it."""
         [edge] = [edge for edge in self.graph.edges if edge.name == name]
         beside = sum(other.source == edge.source for other in self.graph.edges if other.name in self.column)
         follow = [before for before in self.graph.arriving(edge.source) if before.name not in self.column]
@@ -84,7 +83,7 @@ class Gates(nn.Module):
         return Draw(values, -each.sum(1))
 
     def by_edge(self, draw: Draw) -> GatesByEdge:
-        """What the fabric multiplies the results of edges by."""
+        """Factors of the results of edges, by name."""
         return {name: draw.values_BE[:, i, None, None, None] for name, i in self.column.items()}
 
     def cost(self, values_BE: Tensor) -> Tensor:
@@ -153,7 +152,7 @@ class Gates(nn.Module):
             return self.graph
 
     def loss(self, draw: Draw, losses_B: Tensor, way: float) -> Tensor:
-        """What the gates add to the mean of the images' losses: the price of the cost, of doubt, and REINFORCE.
+        """The gates' part of the loss: the price of the cost, of doubt, and REINFORCE.
 
         The baseline of an image is the mean reward of the others, so that the gradient has no bias; REINFORCE adds
         to gradients, not to the loss. ``way`` is the share of the training that is over: in its second half gates are
@@ -180,6 +179,10 @@ def reinforced(log_probability_B: Tensor, rewards_B: Tensor) -> Tensor:
     """A scalar whose gradient is that of minus the expected reward (Williams 1992), without bias.
 
     Each reward is taken less the mean of the others' (a batch of one: less nothing).
+
+    >>> log_probability = torch.tensor([-1.0, -2.0], requires_grad=True)
+    >>> reinforced(log_probability, torch.tensor([1.0, 0.0])).item()
+    -0.5
     """
     count = len(rewards_B)
     others = (rewards_B.sum() - rewards_B) / (count - 1) if count > 1 else torch.zeros_like(rewards_B)
@@ -187,9 +190,10 @@ def reinforced(log_probability_B: Tensor, rewards_B: Tensor) -> Tensor:
 
 
 def _can_be_gated(graph: Graph, edge: Edge) -> bool:
+    """Whether a closed gate leaves the node behind the edge the response that a missing edge would."""
     node = graph.node(edge.target)
-    steps = node.then.steps if isinstance(node.then, Chain) else (node.then,)
-    return node.join == "sum" and not free(edge) and not any(isinstance(step, Norm) for step in steps)
+    pooled = edge.target.scale >= POINT and edge.target not in graph.reads
+    return node.join == "sum" and node.then.keeps_zero and not edge.operator.free and not pooled
 
 
 @lru_cache(maxsize=4096)

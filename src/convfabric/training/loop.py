@@ -6,9 +6,8 @@ import io
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.json_format import graph_to_json
+from convfabric.progress import Moment, Row, Watch, unwatched
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.gates import Gates
 from convfabric.training.interrupts import Interrupts
@@ -36,29 +36,6 @@ from convfabric.training.recipe import Recipe
 SAVE_EVERY_SECONDS = 30.0
 GATES = "gates.json"
 """Of a run with gates: for every edge the probability that it stays."""
-Row = dict[str, Any]
-"""One line of metrics.csv."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """What a watcher is told after every step."""
-
-    stage: str
-    epoch: int
-    """The present one, from 1."""
-    epochs: int
-    step: int
-    """Steps taken."""
-    steps: int
-    loss: float
-    images_per_second: float
-    seconds_left: float
-    row: Row | None
-    """The line of metrics.csv, after the last step of an epoch."""
-
-
-Watch = Callable[[Moment], None]
 
 
 def train(
@@ -72,7 +49,7 @@ def train(
     teacher: Fabric | None = None,
     earlier: Sequence[Row] = (),
     device: str = "auto",
-    watch: Watch = lambda moment: None,
+    watch: Watch = unwatched,
 ) -> list[Row]:
     """Train a fabric in place on the train split, and return one row of metrics for each epoch.
 
@@ -82,6 +59,12 @@ def train(
     Raises TrainingError at a loss, or gradients, that are not finite, keeping the last good state; KeyboardInterrupt
     after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
     among the processes.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("nin", channels=4, size=(8, 8), image_channels=1))
+    >>> [row["epoch"] for row in train(fabric, open_data("digits"), Recipe(epochs=1), device="cpu")]
+    [1]
     """
     run = Run(fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device)
     if resume:
@@ -92,7 +75,12 @@ def train(
 
 
 def plan_of(recipe: Recipe, fabric: Fabric) -> Plan:
-    """How a recipe trains a fabric on the device where it is."""
+    """How a recipe trains a fabric on the device where it is.
+
+    >>> from convfabric.weavers import weave
+    >>> print(plan_of(Recipe(execution="readable", precision="float32"), Fabric(weave("nin", channels=4))))
+    float32, channels-last
+    """
     kind = next(fabric.parameters()).device.type
     return plan_for(fabric.graph, kind, training=True, precision=recipe.precision, execution=recipe.execution)
 
@@ -175,7 +163,7 @@ class Run:
             write_atomically(self.folder / GATES, json.dumps(self.lesson.own.probabilities(), indent=0))
 
     def batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """What this process takes of each batch of an epoch, from the step within it."""
+        """The part of each batch of an epoch that this process takes, from the step within it."""
         count = len(self.data.splits["train"])
         order = torch.randperm(count, generator=self._dice(epoch, 0, 0)).tolist()
         batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(within, self.steps_an_epoch)]
@@ -227,7 +215,7 @@ class Run:
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:
-        """What dropout draws depends on the step alone; the generators of others are left as they were."""
+        """Dropout's draws depend on the step alone; other generators are left as they were."""
         device = self.accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
             torch.manual_seed(self._dice(self.progress.step, self.accelerator.process_index, part).initial_seed())
@@ -287,7 +275,15 @@ class Run:
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """The rows as a CSV file, written whole or not at all."""
+    r"""The rows as a CSV file, written whole or not at all.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write_rows(Path(folder.name) / "metrics.csv", [{"epoch": 1, "val_loss": 0.5}])
+    >>> (Path(folder.name) / "metrics.csv").read_text()
+    'epoch,val_loss\n1,0.5\n'
+    >>> folder.cleanup()
+    """
     if rows:
         text = io.StringIO()
         table = csv.DictWriter(text, rows[0], lineterminator="\n")

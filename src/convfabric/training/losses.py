@@ -1,4 +1,4 @@
-"""What training makes small.
+"""Losses.
 
 Legend of the suffixes: B images, K classes; segmentation has a height and a width behind them.
 """
@@ -21,7 +21,11 @@ def summed_loss(
     taught: Tensor | None = None,
     kernels: bool = False,
 ) -> Tensor:
-    """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4)."""
+    """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4).
+
+    >>> summed_loss([torch.zeros(2, 4)] * 2, torch.tensor([0, 3]), Recipe(), void=-100)
+    tensor(2.7726)
+    """
     losses = [loss(logits.float(), targets, recipe, void, taught, kernels) for logits in exits]
     total = losses[0]
     for other in losses[1:]:
@@ -42,6 +46,9 @@ def loss(
     Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, and where
     none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`.
     ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
+
+    >>> loss(torch.zeros(2, 4), torch.tensor([0, 3]), Recipe(), void=-100)
+    tensor(1.3863)
     """
     if kernels and pixels.runs(logits):
         numbers = recipe.label_smoothing, recipe.distil, recipe.temperature

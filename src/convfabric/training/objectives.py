@@ -1,4 +1,4 @@
-"""What one step teaches: the whole fabric, the whole and parts of it, or the whole behind gates."""
+"""Objectives of a training step: the whole fabric, the whole and parts of it, or the whole behind gates."""
 
 import random
 from collections.abc import Callable
@@ -36,9 +36,9 @@ class Lesson(Protocol):
     """How a batch becomes a loss."""
 
     model: nn.Module
-    """What is called, and wrapped where several processes train."""
+    """The module that is called, and wrapped where several processes train."""
     own: nn.Module
-    """What is trained beside the fabric; has no parameters where nothing is."""
+    """The module that is trained beside the fabric; without parameters where nothing is."""
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
         """The loss of a batch; ``model`` is the lesson's, wrapped or not, ``taught`` a teacher's logits."""

@@ -48,7 +48,7 @@ class Recipe:
     gates: Literal["none", "bernoulli", "hard-concrete"] = "none"
     """Whether edges have gates that learn to close (Veniat & Denoyer 2018; Louizos et al. 2018)."""
     gate_cost: Literal["macs", "params", "steps"] = "macs"
-    """What gates save: multiply-accumulates, trained values, or steps of several machines."""
+    """Cost that gates save: multiply-accumulates, parameters, or steps of several machines."""
     gate_target: float = 0.5
     """Share of the whole fabric's cost that gates bring it down to."""
     gate_weight: float = 10.0

@@ -1,1 +1,1 @@
-"""What a trained network responds to: covariance between layers, strongest patches, the deconvolution view."""
+"""Views of a trained network: covariance between layers, strongest patches, deconvolution."""

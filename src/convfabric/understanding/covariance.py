@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.data.imageset import ImageSet, in_order
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import Fabric, evaluating
 from convfabric.graph import Place
 
 SMALLEST = 1e-6
@@ -42,10 +42,9 @@ def inter_layer_covariance(
 def _samples(fabric: Fabric, data: ImageSet, first: Place, second: Place, split: str, images: int) -> Iterator[Tensor]:
     """Both responses at every pixel, (C of both, P), float64, batch by batch."""
     part, batch = data.splits[split], 64 if data.task == "classification" else 4
-    fabric.eval()
     device = next(fabric.parameters()).device
     for pixels, _ in part.batches(in_order(min(images, len(part)), batch)):
-        with torch.inference_mode():
+        with evaluating(fabric), torch.inference_mode():
             found = fabric.forward_features(data.preprocessing.normalised(pixels.to(device)), (first, second))
         maps = [found[str(place)] for place in (first, second)]
         size = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from convfabric.data.imageset import ImageSet, in_order
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import Fabric, evaluating
 from convfabric.graph import Place
 from convfabric.graph.receptive_fields import receptive_fields
 
@@ -37,12 +37,11 @@ def strongest_patches(
 ) -> list[list[Patch]]:
     """For each channel of a place its strongest responses, one an image, the strongest first."""
     part, batch = data.splits[split], 64 if data.task == "classification" else 4
-    fabric.eval()
     best: list[Tensor] = []
     where: list[Tensor] = []
     device = next(fabric.parameters()).device
     for pixels, _ in part.batches(in_order(min(images, len(part)), batch)):
-        with torch.inference_mode():
+        with evaluating(fabric), torch.inference_mode():
             found = fabric.forward_features(data.preprocessing.normalised(pixels.to(device)), (place,))[str(place)]
         width = found.shape[-1]
         largest = found.flatten(2).max(2)
@@ -80,14 +79,13 @@ def _patch(fabric: Fabric, data: ImageSet, place: Place, image: int, row: int, c
 
 
 def deconvolved(fabric: Fabric, image_CHW: Tensor, place: Place, channel: int, patch: Patch) -> Tensor:
-    """What in a normalised image made a channel respond at one pixel, float32 (C, H, W) like the image.
+    """The part of a normalised image that made a channel respond at one pixel, float32 (C, H, W) like the image.
 
     The response is led back through the network by transposed convolutions, pools to where their largest value came
     from, and rectified wherever a ReLU stands (Zeiler & Fergus 2014).
     """
     image = image_CHW[None].clone().requires_grad_()
-    fabric.eval()
-    with _RectifiedBackward(), torch.enable_grad():
+    with evaluating(fabric), _RectifiedBackward(), torch.enable_grad():
         response = fabric.forward_features(image, (place,))[str(place)]
     (found,) = torch.autograd.grad(response[0, channel, patch.row, patch.column], image)
     return found[0].detach()

@@ -3,6 +3,7 @@
 from convfabric.weavers.builder import Draft, Purpose
 from convfabric.weavers.families import FAMILIES, Family, weave_numbers
 from convfabric.weavers.presets import DEFAULT, PRESETS, Preset, find_preset, weave
+from convfabric.weavers.source import Source
 from convfabric.weavers.trellis import Trellis, weave_trellis
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Family",
     "Preset",
     "Purpose",
+    "Source",
     "Trellis",
     "find_preset",
     "weave",

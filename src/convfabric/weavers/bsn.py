@@ -81,8 +81,8 @@ def weave_budgeted_trellis(numbers: BudgetedTrellis, purpose: Purpose, name: str
     edges = tuple(replace(edge, operator=_normed(edge.operator)) for edge in graph.edges)
     nodes = tuple(replace(node, then=Relu()) for node in graph.nodes)
     entry = replace(graph.entry, operator=Chain((Conv(), Norm())))
-    return check(replace(graph, nodes=nodes, edges=edges, entry=entry))
+    return check(replace(graph, nodes=nodes, edges=edges, entry=entry), purpose.size)
 
 
 def _normed(operator: Operator) -> Chain:
-    return Chain((Nearest(), Conv(), Norm())) if operator.step < 0 else Chain((operator, Norm()))
+    return Chain((Nearest(), Conv(), Norm())) if operator.stride < 1 else Chain((operator, Norm()))

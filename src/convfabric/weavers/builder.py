@@ -1,4 +1,4 @@
-"""What a network is for, and a graph being drawn up: the two things that every weaver uses."""
+"""The purpose of a network, and a graph being drawn up: the two things that every weaver uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from convfabric.graph.laws import check
 from convfabric.operators import Identity, LeakyRelu, Operator, PRelu, Relu, Size
 
 PLAIN = Identity()
-"""What a node does that does nothing after joining."""
+"""Operator of a node that does nothing after joining."""
 Activation = Literal["relu", "leaky", "prelu"]
 ACTIVATIONS: Mapping[Activation, Operator] = MappingProxyType({"relu": Relu(), "leaky": LeakyRelu(), "prelu": PRelu()})
-"""What follows a norm where a network lets one choose."""
+"""Activations behind norms that a network lets one choose."""
 Arrival = tuple[Place, Operator]
 """Where a response comes from, and what is done to it on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Purpose:
-    """What goes into a network, and what comes out."""
+    """Inputs and outputs of a network."""
 
     task: Task = "classification"
     classes: int = 10
@@ -85,4 +85,4 @@ class Draft:
             raise GraphError(f"{self.name}: {'nothing answers' if self.entry else 'images enter nowhere'}.")
         nodes, edges, heads = tuple(self.nodes), tuple(self.edges), tuple(self.heads)
         graph = Graph(name=self.name, nodes=nodes, edges=edges, entry=self.entry, heads=heads)
-        return check(graph.restrict(graph.edge_names) if dead_ends else graph)
+        return check(graph.restrict(graph.edge_names) if dead_ends else graph, self.purpose.size)

@@ -18,6 +18,7 @@ from convfabric.weavers.msdnet import Msdnet, weave_msdnet
 from convfabric.weavers.nin import Nin, weave_nin
 from convfabric.weavers.resnet import Resnet, weave_resnet
 from convfabric.weavers.segnet import Segnet, weave_segnet
+from convfabric.weavers.squeeze_excite import SqueezeExcite, weave_squeeze_excite
 from convfabric.weavers.trellis import Trellis, weave_trellis
 from convfabric.weavers.unet import Unet, weave_unet
 from convfabric.weavers.vgg import Vgg, weave_vgg
@@ -31,25 +32,73 @@ class Family:
     numbers: type
     """A frozen record with a default for every number."""
     weave: Callable[[Any, Purpose, str], Graph]
+    specimen: Mapping[str, Any]
+    """Numbers of a small one, which every contract is tried on."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "trellis": Family("every scale in every layer: the fabric of NIPS 2016", Trellis, weave_trellis),
-        "gridnet": Family("streams of several sizes, columns down, then up", Gridnet, weave_gridnet),
-        "msdnet": Family("dense at several scales, a classifier after each block", Msdnet, weave_msdnet),
-        "unet": Family("down, up, and side by side at each scale", Unet, weave_unet),
-        "fcn": Family("a VGG over the whole image, scores raised and added", Fcn, weave_fcn),
-        "segnet": Family("a VGG and its mirror image", Segnet, weave_segnet),
-        "linknet": Family("a ResNet down, narrow blocks up, added", Linknet, weave_linknet),
-        "enet": Family("early halving, dilated blocks, a small decoder", Enet, weave_enet),
-        "vgg": Family("3×3 convolutions, half the size, double the width", Vgg, weave_vgg),
-        "nin": Family("5×5 and 3×3 convolutions, each followed by 1×1", Nin, weave_nin),
-        "googlenet": Family("1×1, 3×3, 5×5 and a pool side by side", Googlenet, weave_googlenet),
-        "resnet": Family("shortcuts beside blocks, each its own edge", Resnet, weave_resnet),
-        "densenet": Family("every layer reads all before it", Densenet, weave_densenet),
-        "resnet-fabric": Family("residual blocks along and across three stages", ResnetFabric, weave_resnet_fabric),
-        "b-cnf": Family("the trellis with each edge normalised by itself", BudgetedTrellis, weave_budgeted_trellis),
+        "trellis": Family(
+            "every scale in every layer: the fabric of NIPS 2016",
+            Trellis,
+            weave_trellis,
+            {"channels": 4, "scales": 3, "layers": 3},
+        ),
+        "gridnet": Family(
+            "streams of several sizes, columns down, then up",
+            Gridnet,
+            weave_gridnet,
+            {"channels": 3, "streams": 3, "down": 2, "up": 2},
+        ),
+        "msdnet": Family(
+            "dense at several scales, a classifier after each block",
+            Msdnet,
+            weave_msdnet,
+            {"exits": 3, "base": 2, "step": 1, "channels": 4, "growth": 4, "hidden": 6},
+        ),
+        "unet": Family("down, up, and side by side at each scale", Unet, weave_unet, {"channels": 3, "scales": 3}),
+        "fcn": Family(
+            "a VGG over the whole image, scores raised and added",
+            Fcn,
+            weave_fcn,
+            {"channels": 3, "depth": 11, "hidden": 8},
+        ),
+        "segnet": Family("a VGG and its mirror image", Segnet, weave_segnet, {"channels": 3, "depth": 11}),
+        "linknet": Family(
+            "a ResNet down, narrow blocks up, added", Linknet, weave_linknet, {"channels": 4, "blocks": (1, 1, 1)}
+        ),
+        "enet": Family(
+            "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 2, "repeats": 1}
+        ),
+        "vgg": Family("3×3 convolutions, half the size, double the width", Vgg, weave_vgg, {"channels": 3}),
+        "nin": Family("5×5 and 3×3 convolutions, each followed by 1×1", Nin, weave_nin, {"channels": 6}),
+        "googlenet": Family(
+            "1×1, 3×3, 5×5 and a pool side by side", Googlenet, weave_googlenet, {"over": 16, "exits": True}
+        ),
+        "resnet": Family(
+            "shortcuts beside blocks, each its own edge", Resnet, weave_resnet, {"channels": 4, "blocks": (2, 2)}
+        ),
+        "se-resnet": Family(
+            "a ResNet whose channels are multiplied by what all pixels say",
+            SqueezeExcite,
+            weave_squeeze_excite,
+            {"channels": 4, "blocks": (2, 1)},
+        ),
+        "densenet": Family(
+            "every layer reads all before it", Densenet, weave_densenet, {"growth": 3, "blocks": (2, 2)}
+        ),
+        "resnet-fabric": Family(
+            "residual blocks along and across three stages",
+            ResnetFabric,
+            weave_resnet_fabric,
+            {"channels": 3, "blocks": 2},
+        ),
+        "b-cnf": Family(
+            "the trellis with each edge normalised by itself",
+            BudgetedTrellis,
+            weave_budgeted_trellis,
+            {"channels": 4, "scales": 3, "layers": 3},
+        ),
     }
 )
 

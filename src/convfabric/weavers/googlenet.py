@@ -32,7 +32,7 @@ class Googlenet:
     """The numbers of a GoogLeNet."""
 
     over: int = 1
-    """What every number of channels is divided by."""
+    """Divisor of every number of channels."""
     exits: bool = False
     """Whether two further heads read modules 4a and 4d; each is one linear map from the mean."""
 

@@ -96,7 +96,7 @@ def _grown(draft: Draft, numbers: Msdnet, held: dict[int, Place], scale: int, la
 
 
 def _factors(numbers: Msdnet) -> dict[int, int]:
-    """What growth is multiplied by, by scale."""
+    """Factor of growth at each scale."""
     return dict(enumerate(numbers.factors, 0 if numbers.stem == "small" else 2))
 
 

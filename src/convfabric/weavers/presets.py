@@ -180,7 +180,10 @@ def most_scales(size: Size) -> int:
 
 
 def check_scales(trellis: Trellis, size: Size) -> None:
-    """Raises SettingError where a trellis has more scales than images of a size carry."""
+    """Raises SettingError where a trellis has more scales than images of a size carry.
+
+    >>> check_scales(Trellis(scales=3), (8, 8))
+    """
     if trellis.finest + trellis.scales > most_scales(size):
         raise SettingError(
             f"scales={trellis.scales} from scale {trellis.finest} would shrink {size[0]}×{size[1]} images below one "
@@ -189,7 +192,11 @@ def check_scales(trellis: Trellis, size: Size) -> None:
 
 
 def check_fits(graph: Graph, size: Size) -> Graph:
-    """The graph itself; SettingError where its coarsest maps would be smaller than one pixel."""
+    """The graph itself; SettingError where its coarsest maps would be smaller than one pixel.
+
+    >>> check_fits(weave("unet", scales=3), (8, 8)).name
+    'unet'
+    """
     deepest = max(node.place.scale for node in graph.nodes if node.place.scale < POINT)
     if deepest >= most_scales(size):
         raise SettingError(

@@ -65,7 +65,13 @@ def weave_resnet(numbers: Resnet, purpose: Purpose, name: str = "resnet") -> Gra
 
 
 def stages(draft: Draft, numbers: Resnet, place: Place, then: Operator) -> list[Place]:
-    """The blocks of a residual network in a draft; the place of the last one of each stage."""
+    """The blocks of a residual network in a draft; the place of the last one of each stage.
+
+    >>> draft = Draft("one", Purpose())
+    >>> start = draft.enter(Place(0, 0), Conv(), 4)
+    >>> [str(place) for place in stages(draft, Resnet(blocks=(1, 2), channels=4), start, Relu())]
+    ['L1S0', 'L3S1']
+    """
     start, last = place.scale, []
     for stage, count in enumerate(numbers.blocks):
         channels = (numbers.channels << stage) * (4 if numbers.block.startswith("bottleneck") else 1)

@@ -43,8 +43,8 @@ class Trellis:
     reach: int = 1
     """Above 1, each node also reads its own scale so many layers before."""
     activation: Activation = "relu"
-    """What each node does after its norm. leaky: a tenth of what is below zero is kept. prelu: each channel learns how
-    much of it; slower under ONNX Runtime."""
+    """Activation of each node, after its norm. leaky: a tenth of what is below zero is kept. prelu: each channel
+    learns how much of it; slower under ONNX Runtime."""
     shared: bool = False
     """Whether the edges of a layer that move alike share their weights, which then see every scale."""
 
@@ -95,7 +95,7 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
         ),
         heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
-    return check(graph)
+    return check(graph, purpose.size)
 
 
 def _first_layer(rows: range) -> Iterator[tuple[Place, Place]]:

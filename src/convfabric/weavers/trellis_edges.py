@@ -1,4 +1,4 @@
-"""What the edges of a trellis carry: the operators of its kinds, one scale down, along, or up."""
+"""Operators on the edges of a trellis, by its kind: one scale down, along, or up."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -19,12 +19,20 @@ Kind = Literal["plain", "banded", "block", "residual"]
 
 
 def stem(kind: Kind, finest: int) -> Operator:
-    """From the images to the first row."""
+    """From the images to the first row.
+
+    >>> stem("plain", 0).stride, stem("plain", 2).stride
+    (1, 4)
+    """
     return strided_stem(finest) if kind in ("block", "residual") or finest else Conv()
 
 
 def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator[Edge]:
-    """What joins two nodes: one edge; of residual kind along a scale three, with a node inside the branch."""
+    """The edges between two nodes: one; of residual kind along a scale three, with a node inside the branch.
+
+    >>> [edge.name for edge in edges_of("residual", Place(0, 0), Place(1, 0), shared=False)]
+    ['L0S0_L1S0', 'L0S0_L1S0B1', 'L1S0B1_L1S0']
+    """
     far, step = target.layer - source.layer, target.scale - source.scale
     if kind == "residual" and step == 0:
         inside = Place(target.layer, target.scale, lane=far)

@@ -54,7 +54,12 @@ def weave_vgg(numbers: Vgg, purpose: Purpose, name: str = "vgg") -> Graph:
 
 
 def encoder(draft: Draft, depth: int, channels: int, then: Operator) -> list[Place]:
-    """The convolutions of a VGG in a draft; the place of the last one at each scale."""
+    """The convolutions of a VGG in a draft; the place of the last one at each scale.
+
+    >>> draft = Draft("one", Purpose())
+    >>> [str(place) for place in encoder(draft, 11, 4, Relu())]
+    ['L0S0', 'L1S1', 'L3S2', 'L5S3', 'L7S4']
+    """
     last: list[Place] = []
     for scale, count in enumerate(STAGES[depth]):
         width = channels << min(scale, 3)
@@ -74,8 +79,8 @@ def _hidden(draft: Draft, numbers: Vgg, purpose: Purpose, last: Place, then: Ope
     for _ in range(last.scale + 1):
         size = halved(size)
     if numbers.top == "full":
-        first = Chain((Pool(), FullyConnected(size=size, scales=POINT - last.scale - 1)))
+        first = Chain((Pool(), FullyConnected(size=size)))
     else:
-        first = Chain((GlobalPool(kind="max", scales=POINT - last.scale), Conv(kernel=1)))
+        first = Chain((GlobalPool(kind="max"), Conv(kernel=1)))
     place = draft.put(Place(last.layer + 1, POINT), numbers.hidden, (last, first), then=then)
     return draft.put(Place(last.layer + 2, POINT), numbers.hidden, (place, Conv(kernel=1)), then=then)

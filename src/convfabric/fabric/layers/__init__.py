@@ -1,6 +1,17 @@
 """The torch module for each operator; importing this room registers them all."""
 
-from convfabric.fabric.layers import banded, composites, convolutions, parameterless
-from convfabric.fabric.layers.dispatch import added, layer
+from convfabric.fabric.layers import activations, banded, composites, convolutions, norms, pools, resampling
+from convfabric.fabric.layers.dispatch import added, layer, multiplied
 
-__all__ = ["added", "banded", "composites", "convolutions", "layer", "parameterless"]
+__all__ = [
+    "activations",
+    "added",
+    "banded",
+    "composites",
+    "convolutions",
+    "layer",
+    "multiplied",
+    "norms",
+    "pools",
+    "resampling",
+]

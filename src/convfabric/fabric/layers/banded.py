@@ -26,7 +26,7 @@ class _BandedLayer(nn.Module):
         groups = taps(channels_in, channels_out)
         existing = sorted(pair for group in groups for pair in group)
         number = {pair: i for i, pair in enumerate(existing)}
-        self.rises, self.stride = operator.step < 0, 2 if operator.step else 1
+        self.rises, self.stride = operator.stride < 1, 2 if operator.stride > 1 else 1
         self.channels, self.padding = (channels_out, channels_in), operator.kernel // 2
         self.groups = [_Tap(group, channels_out) for group in groups]
         fan_out = max(1, operator.kernel**2 * len(existing) // channels_in)

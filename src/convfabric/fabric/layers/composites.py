@@ -15,12 +15,12 @@ class _ChainLayer(nn.Module):
     def __init__(self, operator: Chain, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.steps = nn.ModuleList(layer(*part) for part in operator.parts(channels_in, channels_out))
-        self.moves = [part.step for part in operator.steps]
+        self.rises = [part.stride < 1 for part in operator.steps]
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        for module, step in zip(self.steps, self.moves, strict=True):
+        for module, rises in zip(self.steps, self.rises, strict=True):
             here: Size = (x_BCHW.shape[-2], x_BCHW.shape[-1])
-            x_BCHW = module(x_BCHW, size if step < 0 else here)
+            x_BCHW = module(x_BCHW, size if rises else here)
         return x_BCHW
 
 

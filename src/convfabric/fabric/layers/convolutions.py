@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.fabric.layers.dispatch import check_size, constants, cropped, kernels, layer
-from convfabric.operators import Conv, Depthwise, FullyConnected, LocallyConnected, Size, UpConv, sides
+from convfabric.fabric.layers.dispatch import constants, cropped, kernels, layer
+from convfabric.operators import Conv, Depthwise, FullyConnected, LocallyConnected, Size, UpConv, padding_of, sides
+from convfabric.operators.convolutions import read_whole
 
 
 class _ConvLayer(nn.Module):
@@ -15,15 +16,17 @@ class _ConvLayer(nn.Module):
         super().__init__()
         operator.parameters(channels_in, channels_out)
         self.stride, self.dilation, self.groups = operator.stride, operator.dilation, operator.groups
-        wide = [operator.dilation * (side - 1) for side in sides(operator.kernel)]
-        self.padding, self.odd = [w // 2 for w in wide], [w % 2 for w in wide]
+        above, below, left, right = padding_of(operator.kernel, operator.dilation, operator.padding)
+        self.padding = [min(above, below), min(left, right)]
+        more = left - self.padding[1], right - self.padding[1], above - self.padding[0], below - self.padding[0]
+        self.more = more if any(more) else None
         fan_out = max(1, operator.taps * channels_out // operator.groups)
         self.weight = kernels(channels_out, channels_in // operator.groups, *sides(operator.kernel), fan_out=fan_out)
         self.bias = constants(channels_out, operator.bias)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        if any(self.odd):
-            x_BCHW = F.pad(x_BCHW, (0, self.odd[1], 0, self.odd[0]))
+        if self.more:
+            x_BCHW = F.pad(x_BCHW, self.more)
         if self.dilation > 1 and self.training and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # In bfloat16 gradients of dilated kernels come out wrong or not finite: torch 2.14, AVX-512, channels-last.
             with torch.autocast("cpu", enabled=False):
@@ -66,7 +69,7 @@ class _LocallyConnectedLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out, *operator.size)) if operator.bias else None
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        check_size(x_BCHW, self.size)
+        read_whole((x_BCHW.shape[-2], x_BCHW.shape[-1]), self.size)
         patches_BKP = F.unfold(x_BCHW, self.kernel, padding=self.kernel // 2)
         weight_OKP = self.weight.flatten(4).flatten(1, 3)
         out = torch.einsum("bkp,okp->bop", patches_BKP, weight_OKP).reshape(-1, len(weight_OKP), *self.size)
@@ -83,7 +86,7 @@ class _FullyConnectedLayer(nn.Module):
         self.bias = constants(channels_out, operator.bias)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        check_size(x_BCHW, self.size)
+        read_whole((x_BCHW.shape[-2], x_BCHW.shape[-1]), self.size)
         return F.linear(x_BCHW.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
@@ -100,6 +103,7 @@ def _(operator: Depthwise, channels_in: int, channels_out: int) -> nn.Module:
         dilation=operator.dilation,
         groups=channels_in,
         bias=operator.bias,
+        padding=operator.padding,
     )
     return _ConvLayer(conv, channels_in, channels_out)
 

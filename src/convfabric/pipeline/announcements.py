@@ -1,27 +1,22 @@
-"""What is said and noted of data and networks."""
+"""Lines that announce a job before and while it runs."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convfabric.graph.costs import costs, peak_bytes
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import NoRouteError
-from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.runs.job import Job
-from convfabric.runs.folder import Facts
+from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
-from convfabric.evaluation.scoring import Score, score
+from convfabric.progress import Say
+from convfabric.runs.job import Job
 from convfabric.training.loop import GATES
-
-Say = Callable[[str], None]
 
 
 def said_stages(job: Job) -> str:
-    """What a fit goes through, before it begins.
+    """The stages of a fit, announced before it begins.
 
     >>> from convfabric.runs.job import job_from
     >>> said_stages(job_from({"data": "photos", "macs": "25%", "finetune": 0.5}))
@@ -36,7 +31,14 @@ def said_stages(job: Job) -> str:
 
 
 def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
-    """What sub-networks in training cost, as a multiple of training the whole alone."""
+    """Cost of training with sub-networks, as a multiple of training the whole alone.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.runs.job import job_from
+    >>> from convfabric.weavers import weave
+    >>> said_parts(weave("resnet-20"), job_from({"data": "digits", "network": "resnet-20"}), open_data("digits"))
+    ''
+    """
     image, recipe = data.preprocessing.size, job.recipe
     if not recipe.subnetworks:
         return ""
@@ -45,7 +47,7 @@ def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
 
 
 def said_gates(run: Path, graph: Graph, job: Job, data: ImageSet) -> str:
-    """What the gates of a run came to, beside what they were to."""
+    """Open edges and costs that gates ended at, beside their target."""
     image, recipe = data.preprocessing.size, job.recipe
     likely = json.loads((run / GATES).read_text())
     kept = [name for name, value in likely.items() if value > 0.5]
@@ -59,7 +61,14 @@ def said_gates(run: Path, graph: Graph, job: Job, data: ImageSet) -> str:
 
 
 def say_data(data: ImageSet, say: Say) -> None:
-    """What was found, inferred and converted, in a few lines."""
+    """Size, classes and notes of data, in a few lines.
+
+    >>> from convfabric.data.opening import open_data
+    >>> say_data(open_data("digits"), print)
+    digits: classification, 1,259 train, 269 val, 269 test images, 1×8×8 (C×H×W)
+    10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+    test and val drawn with seed 0
+    """
     height, width = data.preprocessing.size
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     names = ", ".join(data.classes[:12]) + (", ..." if len(data.classes) > 12 else "")
@@ -67,21 +76,6 @@ def say_data(data: ImageSet, say: Say) -> None:
     say(f"{len(data.classes)} classes: {names}")
     for line in data.notes:
         say(line)
-
-
-def data_facts(data: ImageSet) -> Facts:
-    """What a report says of the data."""
-    return {
-        "name": data.name,
-        "task": data.task,
-        "classes": list(data.classes),
-        "images": {name: len(split) for name, split in data.splits.items()},
-        "size": list(data.preprocessing.size),
-        "channels": data.preprocessing.channels,
-        "digest": data.digest,
-        "notes": list(data.notes),
-        "verdict": data.verdict,
-    }
 
 
 def said_fact(fact: Any) -> str:
@@ -93,16 +87,3 @@ def said_fact(fact: Any) -> str:
     counts = fact.items() if isinstance(fact, Mapping) else ()
     listed = [f"{count} {name}" for name, count in counts] or (fact if isinstance(fact, list) else [fact])
     return ", ".join(map(str, listed))
-
-
-def network_facts(network: Fabric, data: ImageSet) -> Facts:
-    """Edges, costs and scores of a network."""
-    image = data.preprocessing.size
-    found: Score = score(network, data, data.verdict)
-    return {
-        "edges": len(network.graph.edges),
-        **asdict(costs(network.graph, image)),
-        "peak_bytes": peak_bytes(network.graph, image),
-        "score": asdict(found),
-        "val_score": asdict(score(network, data, "val")),
-    }

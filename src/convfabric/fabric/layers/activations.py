@@ -1,26 +1,32 @@
-"""Modules of the operators without kernels."""
+"""Modules of activations, dropout, shuffling and maxout."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.fabric.layers.dispatch import cropped, framed, layer
+from convfabric.fabric.layers.dispatch import layer
 from convfabric.operators import (
-    Bilinear,
     Dropout,
-    GlobalPool,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
     Identity,
     LeakyRelu,
     Maxout,
-    Nearest,
-    Norm,
-    Pool,
+    Operator,
     PRelu,
     Relu,
+    Relu6,
     Shuffle,
+    Sigmoid,
+    Silu,
     Size,
+    Tanh,
     TotalDropout,
-    ZeroInsertion,
 )
 
 
@@ -43,6 +49,17 @@ class _LeakyReluLayer(nn.Module):
         return F.leaky_relu(x_BCHW, self.slope)
 
 
+class _FunctionLayer(nn.Module):
+    """A function of each value."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return self.function(x_BCHW)
+
+
 class _PReluLayer(nn.Module):
     """A trained slope below zero, a quarter at first."""
 
@@ -52,14 +69,6 @@ class _PReluLayer(nn.Module):
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         return F.prelu(x_BCHW, self.weight)
-
-
-class _NormLayer(nn.BatchNorm2d):
-    """Batch normalisation."""
-
-    def forward(self, x_BCHW: Tensor, size: Size | None = None) -> Tensor:
-        normalised: Tensor = super().forward(x_BCHW)
-        return normalised
 
 
 class _DropoutLayer(nn.Module):
@@ -110,61 +119,27 @@ class _MaxoutLayer(nn.Module):
         return x_BCHW.reshape(batch, channels // self.pieces, self.pieces, height, width).amax(2)
 
 
-class _PoolLayer(nn.Module):
-    """The largest, the mean or the sum of the pixels around that lie on the map."""
-
-    def __init__(self, operator: Pool) -> None:
-        super().__init__()
-        self.operator = operator
-
-    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        kernel, stride, halo = self.operator.kernel, self.operator.stride, self.operator.halo
-        if self.operator.kind == "max":
-            if kernel % 2:
-                return F.max_pool2d(x_BCHW, kernel, stride, padding=kernel // 2)
-            return F.max_pool2d(framed(x_BCHW, halo, float("-inf")), kernel, stride)
-        if self.operator.kind == "average" and kernel % 2:
-            return F.avg_pool2d(x_BCHW, kernel, stride, padding=kernel // 2, count_include_pad=False)
-        summed = F.avg_pool2d(framed(x_BCHW, halo), kernel, stride) * kernel**2
-        if self.operator.kind == "sum":
-            return summed
-        inside = F.avg_pool2d(framed(torch.ones_like(x_BCHW[:1, :1]), halo), kernel, stride) * kernel**2
-        return summed / inside
+FUNCTIONS: Mapping[type[Operator], Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        Relu6: F.relu6,
+        Sigmoid: torch.sigmoid,
+        HardSigmoid: F.hardsigmoid,
+        Silu: F.silu,
+        HardSwish: F.hardswish,
+        Tanh: torch.tanh,
+    }
+)
+"""Activations without numbers, by operator."""
 
 
-class _GlobalPoolLayer(nn.Module):
-    """The largest, the mean or the sum of all pixels."""
-
-    def __init__(self, operator: GlobalPool) -> None:
-        super().__init__()
-        self.kind = operator.kind
-
-    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        if self.kind == "max":
-            return x_BCHW.amax((2, 3), keepdim=True)
-        return x_BCHW.mean((2, 3), keepdim=True) if self.kind == "average" else x_BCHW.sum((2, 3), keepdim=True)
-
-
-class _NearestLayer(nn.Module):
-    """Each pixel repeated 2×2, cropped to the size."""
-
-    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        return cropped(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"), size)
-
-
-class _BilinearLayer(nn.Module):
-    """Linear interpolation between pixel centres, cropped to the size."""
-
-    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        return cropped(F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False), size)
-
-
-class _ZeroInsertionLayer(nn.Module):
-    """Each pixel at the top left of a 2×2 cell of zeros, cropped to the size."""
-
-    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        cells_BCH2W2 = F.pad(x_BCHW[..., :, None, :, None], (0, 1, 0, 0, 0, 1))
-        return cropped(cells_BCH2W2.flatten(4, 5).flatten(2, 3), size)
+@layer.register(Relu6)
+@layer.register(Sigmoid)
+@layer.register(HardSigmoid)
+@layer.register(Silu)
+@layer.register(HardSwish)
+@layer.register(Tanh)
+def _(operator: Operator, channels_in: int, channels_out: int) -> nn.Module:
+    return _FunctionLayer(FUNCTIONS[type(operator)])
 
 
 @layer.register
@@ -188,11 +163,6 @@ def _(operator: PRelu, channels_in: int, channels_out: int) -> nn.Module:
 
 
 @layer.register
-def _(operator: Norm, channels_in: int, channels_out: int) -> nn.Module:
-    return _NormLayer(channels_out)
-
-
-@layer.register
 def _(operator: Dropout, channels_in: int, channels_out: int) -> nn.Module:
     return _DropoutLayer(operator.p)
 
@@ -213,25 +183,5 @@ def _(operator: Maxout, channels_in: int, channels_out: int) -> nn.Module:
 
 
 @layer.register
-def _(operator: Pool, channels_in: int, channels_out: int) -> nn.Module:
-    return _PoolLayer(operator)
-
-
-@layer.register
-def _(operator: GlobalPool, channels_in: int, channels_out: int) -> nn.Module:
-    return _GlobalPoolLayer(operator)
-
-
-@layer.register
-def _(operator: Nearest, channels_in: int, channels_out: int) -> nn.Module:
-    return _NearestLayer()
-
-
-@layer.register
-def _(operator: Bilinear, channels_in: int, channels_out: int) -> nn.Module:
-    return _BilinearLayer()
-
-
-@layer.register
-def _(operator: ZeroInsertion, channels_in: int, channels_out: int) -> nn.Module:
-    return _ZeroInsertionLayer()
+def _(operator: Gelu, channels_in: int, channels_out: int) -> nn.Module:
+    return _FunctionLayer(partial(F.gelu, approximate="tanh" if operator.tanh else "none"))

@@ -1,0 +1,105 @@
+"""The kinds of file that a network is exported to: one row each, with how it is written, run and accepted."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from convfabric.errors import ExportError
+from convfabric.exporting.program import carried_facts, quiet
+from convfabric.fabric.archive import Passport
+
+TOLERANCE = 1e-4
+"""Largest difference of logits that is let pass, as a share of the largest logit above 1."""
+Pixels = NDArray[np.float32]
+"""(batch, channels, height, width), 0 to 255."""
+Logits = NDArray[np.float32]
+"""(batch, classes), or with a height and a width behind them."""
+Answer = Callable[[Pixels], Logits]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file."""
+
+    name: str
+    suffix: str
+    """Of the file, which is called model."""
+    write: Callable[[ExportedProgram, Passport, Path], None]
+    run: Callable[[Path], Answer]
+    """From a file to what answers by it."""
+    accept: Callable[[str, Logits, Logits], float]
+    """From a file's name, the logits wanted and those found to their largest difference; raises ExportError."""
+
+    @property
+    def file(self) -> str:
+        """The name of the file in a run folder."""
+        return f"model{self.suffix}"
+
+
+def write_onnx(exported: ExportedProgram, papers: Passport, file: Path) -> None:
+    """The program as an ONNX file that carries its classes and preprocessing as metadata."""
+    with quiet():
+        made = torch.onnx.export(exported, (), dynamo=True, input_names=["images"], output_names=["logits"])
+    assert made is not None
+    made.model.metadata_props["convfabric"] = json.dumps(carried_facts(papers))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made.save(str(file), external_data=False)
+
+
+def run_onnx(file: Path) -> Answer:
+    """A function that answers by an ONNX file, under ONNX Runtime on the processor."""
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda pixels: np.asarray(session.run(None, {"images": pixels})[0])
+
+
+def write_torch_export(exported: ExportedProgram, papers: Passport, file: Path) -> None:
+    """The program as torch saves it."""
+    with quiet():
+        torch.export.save(exported, file)
+
+
+def run_torch_export(file: Path) -> Answer:
+    """A function that answers by a saved program, under torch."""
+    with quiet():
+        again: Any = torch.export.load(file).module()
+    return lambda pixels: np.asarray(again(torch.from_numpy(pixels)).detach().numpy())
+
+
+def accept_close(name: str, wanted: Logits, found: Logits) -> float:
+    """The largest difference of logits.
+
+    Raises ExportError where it is above the tolerance, or where a first choice differs by more than rounding.
+
+    >>> accept_close("model.onnx", np.float32([[1.0, 3.0]]), np.float32([[1.0, 3.00002]])) < 1e-4
+    True
+    """
+    apart, largest = float(np.abs(wanted - found).max()), max(1.0, float(np.abs(wanted).max()))
+    if not apart <= TOLERANCE * largest:
+        raise ExportError(
+            f"{name} answers unlike the network: logits are up to {apart:.2e} apart, {TOLERANCE * largest:.0e} is let "
+            "pass. The file was not kept."
+        )
+    first, other = wanted.argmax(1)[:, None], found.argmax(1)[:, None]
+    margin = np.take_along_axis(wanted, first, 1) - np.take_along_axis(wanted, other, 1)
+    rounding = 2 * TOLERANCE * np.maximum(1.0, np.abs(wanted).max(1, keepdims=True))
+    if bool((margin > rounding).any()):
+        raise ExportError(
+            f"{name} answers unlike the network: {int((margin > rounding).sum())} first choices differ, by up to "
+            f"{float(margin.max()):.2e}. The file was not kept."
+        )
+    return apart
+
+
+FORMATS = (
+    Format(name="ONNX", suffix=".onnx", write=write_onnx, run=run_onnx, accept=accept_close),
+    Format(name="torch.export", suffix=".pt2", write=write_torch_export, run=run_torch_export, accept=accept_close),
+)
+"""Every kind that a run is exported to."""

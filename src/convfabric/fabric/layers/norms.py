@@ -1,0 +1,61 @@
+"""Modules that rescale channels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.fabric.layers.dispatch import layer
+from convfabric.operators import (
+    LayerNorm,
+    LocalResponseNorm,
+    Norm,
+    Size,
+)
+
+
+class _NormLayer(nn.BatchNorm2d):
+    """Batch normalisation."""
+
+    def forward(self, x_BCHW: Tensor, size: Size | None = None) -> Tensor:
+        normalised: Tensor = super().forward(x_BCHW)
+        return normalised
+
+
+class _LayerNormLayer(nn.Module):
+    """Each pixel's channels brought to mean 0 and variance 1."""
+
+    def __init__(self, operator: LayerNorm, channels: int) -> None:
+        super().__init__()
+        self.eps = operator.eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        last_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        return F.layer_norm(last_BHWC, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class _LocalResponseNormLayer(nn.Module):
+    """Each value divided by what its neighbours among the channels amount to."""
+
+    def __init__(self, operator: LocalResponseNorm) -> None:
+        super().__init__()
+        self.numbers = operator.size, operator.alpha, operator.beta, operator.k
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return F.local_response_norm(x_BCHW, *self.numbers)
+
+
+@layer.register
+def _(operator: Norm, channels_in: int, channels_out: int) -> nn.Module:
+    return _NormLayer(channels_out, eps=operator.eps)
+
+
+@layer.register
+def _(operator: LayerNorm, channels_in: int, channels_out: int) -> nn.Module:
+    return _LayerNormLayer(operator, channels_out)
+
+
+@layer.register
+def _(operator: LocalResponseNorm, channels_in: int, channels_out: int) -> nn.Module:
+    return _LocalResponseNormLayer(operator)

@@ -1,0 +1,49 @@
+"""Modules that double a map."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.fabric.layers.dispatch import cropped, layer
+from convfabric.operators import (
+    Bilinear,
+    Nearest,
+    Size,
+    ZeroInsertion,
+)
+
+
+class _NearestLayer(nn.Module):
+    """Each pixel repeated 2×2, cropped to the size."""
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return cropped(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"), size)
+
+
+class _BilinearLayer(nn.Module):
+    """Linear interpolation between pixel centres, cropped to the size."""
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return cropped(F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False), size)
+
+
+class _ZeroInsertionLayer(nn.Module):
+    """Each pixel at the top left of a 2×2 cell of zeros, cropped to the size."""
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        cells_BCH2W2 = F.pad(x_BCHW[..., :, None, :, None], (0, 1, 0, 0, 0, 1))
+        return cropped(cells_BCH2W2.flatten(4, 5).flatten(2, 3), size)
+
+
+@layer.register
+def _(operator: Nearest, channels_in: int, channels_out: int) -> nn.Module:
+    return _NearestLayer()
+
+
+@layer.register
+def _(operator: Bilinear, channels_in: int, channels_out: int) -> nn.Module:
+    return _BilinearLayer()
+
+
+@layer.register
+def _(operator: ZeroInsertion, channels_in: int, channels_out: int) -> nn.Module:
+    return _ZeroInsertionLayer()

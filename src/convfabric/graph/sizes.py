@@ -1,0 +1,83 @@
+"""Height and width of every map of a graph, from what its operators say."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from convfabric.errors import GraphError
+from convfabric.graph.parts import POINT, Place
+from convfabric.graph.structure import Graph
+from convfabric.operators import Operator, Size, halved
+
+
+def map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
+    """The size of the map at each place, for images of a height and width in pixels.
+
+    What doubles a map is cropped to the first map at its scale where that is a row or a column less, so that the way
+    up meets the way down. Sides may be symbolic, as under torch.export; of plain numbers answers are remembered.
+    Raises GraphError where maps of different sizes meet, or an operator cannot read a map.
+
+    >>> from convfabric.weavers import weave
+    >>> sizes = map_sizes(weave("fabric-tiny", size=(9, 8)), (9, 8))
+    >>> sizes[Place(0, 0)], sizes[Place(0, 1)], sizes[Place(1, 2)]
+    ((9, 8), (5, 4), (3, 2))
+    """
+    if not all(type(side) is int for side in image):
+        return _map_sizes(graph, image)
+    key = (map_sizes, image)
+    if key not in graph.memory:
+        graph.memory[key] = _map_sizes(graph, image)
+    known: Mapping[Place, Size] = graph.memory[key]
+    return known
+
+
+def _map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
+    sizes: dict[Place, Size] = {}
+    first: dict[int, Size] = {0: image}
+    for place in graph.order:
+        fitting = _at_scale(first, place.scale)
+        arriving = [
+            (edge.name, _after(edge.name, edge.operator, sizes[edge.source], fitting)) for edge in graph.arriving(place)
+        ]
+        if place == graph.entry.place:
+            arriving.append(("the stem", _after("the stem", graph.entry.operator, image, fitting)))
+        # Nothing arrives only where a graph that is being weighed has lost edges: then its scale says the size.
+        sizes[place] = _agreed(graph, place, arriving) if arriving else fitting
+        first.setdefault(place.scale, sizes[place])
+    return sizes
+
+
+def _at_scale(first: Mapping[int, Size], scale: int) -> Size:
+    """The size of the first map at a scale; where there was none, half of the next finer one, rounded up."""
+    if scale >= POINT:
+        return 1, 1
+    size = first[0]
+    for finer in range(scale):
+        size = first.get(finer + 1) or halved(size)
+    return size
+
+
+@lru_cache(maxsize=1 << 16)
+def _size_after(operator: Operator, size: Size, fitting: Size) -> Size:
+    return operator.size_after(size, fitting)
+
+
+def _after(name: str, operator: Operator, size: Size, fitting: Size) -> Size:
+    try:
+        plain = type(size[0]) is type(size[1]) is type(fitting[0]) is type(fitting[1]) is int
+        return _size_after(operator, size, fitting) if plain else operator.size_after(size, fitting)
+    except ValueError as fault:
+        raise GraphError(f"while sizing {name}: {fault}.") from None
+
+
+def _agreed(graph: Graph, place: Place, arriving: Iterable[tuple[str, Size]]) -> Size:
+    """The one size of all that arrives; in a product maps of one pixel beside others have theirs."""
+    (name, size), *others = arriving
+    multiplies = graph.node(place).join == "product"
+    for other, found in others:
+        if multiplies and size == (1, 1):
+            name, size = other, found
+        if found != size and not (multiplies and found == (1, 1)):
+            raise GraphError(
+                f"{place}: {name} makes a map of {size[0]}×{size[1]}, {other} one of {found[0]}×{found[1]}."
+            )
+    return size

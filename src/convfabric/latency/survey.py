@@ -1,0 +1,98 @@
+"""Latency survey of a graph and its sub-networks on a target: a few measured, the others predicted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from convfabric.choice import Budget, Measure, Summed, ceiling, fits, measures, said_amount
+from convfabric.errors import BudgetError
+from convfabric.fabric.archive import Passport
+from convfabric.graph import Graph
+from convfabric.graph.subnetworks import Sampler
+from convfabric.latency.devices import device_of
+from convfabric.latency.measurement import Latency
+from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
+from convfabric.latency.table import Table
+from convfabric.latency.target import Target
+from convfabric.operators import Size
+from convfabric.progress import Say, time_left
+
+LARGEST_SHARE = 100
+SAMPLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Latency of a graph and its sub-networks on a target."""
+
+    sampler: Sampler
+    measured: Callable[[Graph], Latency]
+    prediction: Prediction
+
+    def resolved(self, budget: Budget) -> Budget:
+        """The budget with every share turned into a number; raises what :func:`in_reach` does."""
+        return in_reach(budget, self.sampler, self.prediction.image, lambda graph: self.measured(graph).median_ms)
+
+    def limits(self, budget: Budget) -> list[tuple[Summed, float]]:
+        """The measures under a ceiling of a resolved budget that edges add to, and their ceilings."""
+        how = measures(self.prediction.image)
+        how["latency_ms"] = Summed(self.prediction.milliseconds, self.prediction.edge_milliseconds, exact=False)
+        pairs = [(how[name], ceiling(budget, name)) for name in budget.ceilings]
+        return [(measure, most) for measure, most in pairs if isinstance(measure, Summed)]
+
+    def fits(self, graph: Graph, budget: Budget) -> bool:
+        """Whether a graph is predicted to be under every ceiling of a resolved budget."""
+        how = measures(self.prediction.image, self.prediction.milliseconds)
+        return fits(graph, budget, {name: how[name] for name in budget.ceilings})
+
+
+def in_reach(budget: Budget, sampler: Sampler, image: Size, latency_ms: Measure | None = None) -> Budget:
+    """The budget with every share turned into a number.
+
+    Raises BudgetError, naming what the smallest sub-network takes, where that is above a ceiling.
+
+    >>> from convfabric.weavers import weave
+    >>> in_reach(Budget(edges="50%"), Sampler.of(weave("fabric-tiny"), 1.0, (32, 32)), (32, 32)).edges
+    20.5
+    """
+    how = measures(image, latency_ms)
+    asked = {name: how[name] for name in budget.ceilings}
+    budget = budget.resolved({name: measure_of(sampler.graph) for name, measure_of in asked.items()})
+    for name, measure_of in asked.items():
+        _check_smallest(sampler.smallest, name, ceiling(budget, name), measure_of(sampler.smallest))
+    return budget
+
+
+def _check_smallest(smallest: Graph, name: str, most: float, takes: float) -> None:
+    if takes > most:
+        measured = ", measured" if name == "latency_ms" else ""
+        share = f" A share is written {most:g}%." if name in ("macs", "params") and most <= LARGEST_SHARE else ""
+        edges = f"{len(smallest.edges)} edge{'s' * (len(smallest.edges) != 1)}"
+        raise BudgetError(
+            f"no sub-network fits {said_amount(name, most)}: the smallest, {edges} from "
+            f"{smallest.entry.place} to {smallest.head.reads[0]}, takes {said_amount(name, takes)}{measured}. "
+            f"Smaller numbers of the network cost less (convfabric list names them), or another network.{share}"
+        )
+
+
+def survey(papers: Passport, target: Target, narrowest: float, say: Say, budgets: Sequence[Budget] = ()) -> Survey:
+    """A graph and a few sub-networks measured on a target; trained weights are not needed.
+
+    Raises BudgetError where nothing in the graph meets one of the budgets, before anything is timed where that can be
+    counted.
+    """
+    graph, image = papers.graph, papers.preprocessing.size
+    sampler = Sampler.of(graph, narrowest, image)
+    measure_now = device_of(target).times_networks(papers, target, SAMPLE_SECONDS)
+    for budget in budgets:
+        in_reach(replace(budget, latency_ms=None), sampler, image)
+    table = Table.opened(target)
+    say(f"measuring up to {MEASURED_GRAPHS} sub-networks as this machine runs now, and operations not known yet")
+    watch = time_left("measurements", say)
+    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).fastest_block_ms, watch=watch)
+    measured = cache(measure_now)
+    say(f"whole fabric: {measured(graph)}; {prediction}")
+    found = Survey(sampler=sampler, measured=measured, prediction=prediction)
+    for budget in budgets:
+        found.resolved(budget)
+    return found

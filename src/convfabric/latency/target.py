@@ -1,0 +1,31 @@
+"""The target of milliseconds. A plain record that imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from convfabric.errors import SettingError
+
+Precision = Literal["float32"]
+"""Number formats that networks are timed in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device, what runs networks on it, and how; times of one target are never used for another.
+
+    >>> Target(threads=2)
+    Target(device='local', runtime='onnxruntime', precision='float32', threads=2, batch=1)
+    """
+
+    device: str = "local"
+    """A row of :data:`convfabric.latency.devices.DEVICES`."""
+    runtime: str = "onnxruntime"
+    """A row of :data:`convfabric.latency.runtimes.RUNTIMES`."""
+    precision: Precision = "float32"
+    threads: int = 1
+    batch: int = 1
+    """Images at once."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.batch < 1:
+            raise SettingError(f"threads={self.threads}, batch={self.batch}: give at least 1.")

@@ -1,0 +1,214 @@
+"""Operators that change each value by itself, or deal channels out: activations, dropout, shuffling, maxout."""
+
+from dataclasses import dataclass
+
+from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around
+
+
+class Pixelwise(Operator):
+    """Common answers of operators that change each pixel by itself, without a copy."""
+
+    keeps_zero = True
+
+    @property
+    def stride(self) -> float:
+        return 1
+
+    @property
+    def keeps_channels(self) -> bool:
+        return True
+
+    @property
+    def halo(self) -> Halo:
+        return around(0, 0)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return size
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return 0
+
+    def macs(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return 0
+
+    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(Pixelwise):
+    """The response as it is.
+
+    >>> Identity().values(8, 8, (4, 4), (4, 4)), Identity().free
+    (0, True)
+    """
+
+    free = transparent = absorbed = True
+    negative_slope = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relu(Pixelwise):
+    """max(0, x)."""
+
+    rectifies = absorbed = True
+    negative_slope = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relu6(Pixelwise):
+    """min(6, max(0, x)) (Krizhevsky 2010)."""
+
+    rectifies = absorbed = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakyRelu(Pixelwise):
+    """max(0, x) + slope · min(0, x) (Maas et al. 2013)."""
+
+    slope: float = 0.1
+    """From 0, a ReLU, to below 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slope < 1:
+            raise ValueError(f"slope={self.slope}: from 0 to below 1.")
+
+    @property
+    def negative_slope(self) -> float:  # type: ignore[override]
+        return self.slope
+
+
+@dataclass(frozen=True, kw_only=True)
+class PRelu(Pixelwise):
+    """max(0, x) + slope · min(0, x) with a trained slope for each channel (He et al. 2015).
+
+    >>> PRelu().parameters(8, 8)
+    8
+    """
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return channels_out
+
+    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return channels_out * area(size_out)
+
+    @property
+    def axes(self) -> Axes:
+        return {"weight": ("out",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid(Pixelwise):
+    """1 / (1 + exp(-x))."""
+
+    keeps_zero = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardSigmoid(Pixelwise):
+    """min(1, max(0, x / 6 + 1 / 2)) (MobileNetV3, Howard et al. 2019)."""
+
+    keeps_zero = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silu(Pixelwise):
+    """x · sigmoid(x), also called Swish (Elfwing et al. 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardSwish(Pixelwise):
+    """x · hard-sigmoid(x) (MobileNetV3, Howard et al. 2019)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gelu(Pixelwise):
+    """x · Φ(x), Φ the normal distribution function (Hendrycks & Gimpel 2016)."""
+
+    tanh: bool = False
+    """Whether Φ is approximated by a tanh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tanh(Pixelwise):
+    """The hyperbolic tangent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Pixelwise):
+    """In training each value is set to zero with a probability, the others enlarged (Srivastava et al. 2014)."""
+
+    transparent = True
+
+    p: float = 0.5
+    """Probability of zero, below 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p < 1:
+            raise ValueError(f"p={self.p}: a probability from 0 to below 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalDropout(Pixelwise):
+    """In training the whole response of a batch is set to zero with a probability, never enlarged.
+
+    One draw for each pass (GridNet, Fourure et al. 2017).
+    """
+
+    transparent = True
+
+    p: float = 0.1
+    """Probability of zero, below 1."""
+
+    def __post_init__(self) -> None:
+        Dropout(p=self.p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle(Pixelwise):
+    """Channels dealt out anew, so that each of the next groups has some of every group (ShuffleNet, 2018).
+
+    >>> Shuffle(groups=3).parameters(6, 6), Shuffle(groups=3).granularity(6, 6)
+    (0, (6, 6))
+    """
+
+    groups: int
+    """Divides the channels."""
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        if self.groups < 1 or channels_in % self.groups:
+            raise ValueError(f"groups={self.groups} does not divide {channels_in} channels")
+        return 0
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        return channels_in, channels_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maxout(Pixelwise):
+    """The largest of so many neighbouring channels (Goodfellow et al. 2013): the only one here that makes fewer.
+
+    >>> Maxout(pieces=2).values(8, 4, (2, 2), (2, 2)), Maxout(pieces=2).granularity(8, 4)
+    (16, (2, 1))
+    """
+
+    pieces: int = 2
+
+    @property
+    def keeps_channels(self) -> bool:
+        return False
+
+    @property
+    def ties(self) -> bool:
+        return True
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        if channels_in != self.pieces * channels_out:
+            raise ValueError(f"maxout of {self.pieces} makes {channels_in} channels {channels_in / self.pieces:g}")
+        return 0
+
+    def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
+        return channels_out * area(size_out)
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        return self.pieces, 1

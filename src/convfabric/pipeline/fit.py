@@ -1,0 +1,124 @@
+"""The main job: train, cut, fine-tune, export and report, as a readable list of steps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convfabric.cutting.cutter import HEADROOM, Cutter
+from convfabric.data.imageset import ImageSet
+from convfabric.data.opening import open_data
+from convfabric.environment import process_count
+from convfabric.errors import BudgetError, SettingError
+from convfabric.fabric.archive import GRAPH_FILE
+from convfabric.fabric.module import Fabric
+from convfabric.pipeline.announcements import said_stages, say_data
+from convfabric.pipeline.inputs import opened, woven
+from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
+from convfabric.progress import Listener
+from convfabric.runs.folder import begin, check_may_begin
+from convfabric.runs.job import Job, default_folder, job_from
+from convfabric.runs.record import RunRecord, read_record
+
+MOST_SMALLER = 2
+"""Times that a smaller network is cut where the exported file turns out slower than its budget."""
+
+
+def fit(
+    data: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> RunRecord:
+    """The whole job from Python: ``fit("photos/", latency_ms=5)``; returns the record of the run.
+
+    ``data`` is what :func:`convfabric.data.opening.open_data` takes, map-style data sets by split included;
+    ``settings`` are those of ``config.yaml``. The run folder is ``out``, by default runs/ and the name of the data.
+    Raises ConvfabricError of every kind; BudgetError where no network meets the budget.
+    """
+    named = data if isinstance(data, str | Path) else "datasets"
+    job = job_from({"data": str(named), **settings})
+    images = None if isinstance(data, str | Path) else open_data(data, job.options)
+    folder = default_folder(named) if out is None else Path(out)
+    return run_job(job, folder, force=force, resume=resume, listener=listener, data=images)
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    data: ImageSet | None = None,
+) -> RunRecord:
+    """Train, cut, fine-tune, export and report; returns the record of the run.
+
+    Raises what the steps raise: nothing is returned that does not meet its budget.
+    """
+    if process_count() > 1:
+        raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
+    listener = listener or Listener()
+    check_may_begin(folder, job, force=force, resume=resume)
+    if resume and not folder.exists():
+        listener.say(f"{folder}: nothing to go on with, so a new run begins")
+    data = data or opened(job)
+    _announce(job, data, listener)
+    found = None
+    if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
+        listener.say(said_stages(job))
+        found = surveyed(woven(job, data), job, data, listener)
+    begin(folder, job, force=force, resume=resume)
+    fabric = train_step(folder, job, data, listener, resume=resume)
+    cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
+    network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
+    report_step(folder, data, fabric.graph, network)
+    return read_record(folder)
+
+
+def _announce(job: Job, data: ImageSet, listener: Listener) -> None:
+    say_data(data, listener.say)
+    if not job.budget.ceilings:
+        stays = "every edge stays and is fine-tuned; operations are timed for networks that are cut later"
+        listener.say(f"no budget was given (see --latency-ms, --macs, --params, --memory-mb): {stays}")
+
+
+def network_step(
+    folder: Path,
+    job: Job,
+    data: ImageSet,
+    fabric: Fabric,
+    listener: Listener,
+    *,
+    resume: bool = False,
+    cutter: Cutter | None = None,
+    run: Path | None = None,
+) -> Fabric:
+    """The network of a budget, exported: where the file turns out slower than that, a smaller one, twice at most.
+
+    Raises BudgetError where that is still too slow.
+    """
+    share = 1.0
+    for smaller in range(MOST_SMALLER + 1):
+        first = resume and smaller == 0
+        network = extract_step(folder, job, data, fabric, listener, resume=first, cutter=cutter, share=share, run=run)
+        listener.say("writing model.onnx and model.pt2, and checking them on validation images")
+        try:
+            export_step(folder, job, data, network)
+            return network
+        except BudgetError as over:
+            if smaller == MOST_SMALLER:
+                raise
+            listener.say(f"{over} Taking a smaller network.")
+            share *= _overshoot(read_record(folder))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _overshoot(record: RunRecord) -> float:
+    """By how much the ceiling of milliseconds has to come down, from how far the file was above it."""
+    assert record.cut is not None
+    assert record.exported is not None
+    ratio = record.cut.ceilings["latency_ms"] / record.exported.latency.median_ms
+    return HEADROOM * min(0.97, ratio)

@@ -1,0 +1,1 @@
+"""One run: its job, its folder, its record."""

@@ -1,0 +1,211 @@
+"""The record of a run: typed, checked on reading; reports and ``--json`` take everything from it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convfabric.data.imageset import ImageSet
+from convfabric.errors import ArchiveError
+from convfabric.evaluation.exit_thresholds import Exits
+from convfabric.evaluation.scoring import Score, score
+from convfabric.fabric.archive import write_atomically
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs, peak_bytes
+from convfabric.graph.json_format import read, written
+from convfabric.latency.measurement import Latency
+from convfabric.runs.old_records import modernised
+
+RECORD = "record.json"
+FORMAT = 1
+"""Raised whenever a field changes meaning. Records without a number are of before, and read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data of a run."""
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    images: Mapping[str, int]
+    """Of each split."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    channels: int
+    digest: str
+    """Of what was read: the same for the same images, wherever they lie."""
+    notes: tuple[str, ...]
+    """Notes on what was inferred, drawn and converted."""
+    scored_split: str
+    """The split that scores are of: test, or val where there is no test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecord:
+    """A trained network: its costs for one image, and its scores."""
+
+    edges: int
+    parameters: int
+    macs: int
+    """Multiply-accumulates."""
+    activation_bytes: int
+    """Of every float32 response."""
+    peak_bytes: int
+    """Of parameters and the responses alive at once."""
+    score: Score
+    """On the scored split."""
+    val_score: Score
+    """On validation images."""
+    seconds: float
+    """That its training took, this time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutRecord:
+    """The cut: the budget, the prediction, and the worth of edges."""
+
+    requested: str
+    """The budget as it was asked for."""
+    ceilings: Mapping[str, float]
+    """The same in numbers: latency_ms, macs, params, memory_mb, edges."""
+    predicted_ms: float
+    """Predicted latency."""
+    prediction_error: float
+    """Median of |predicted / measured - 1| over networks that were measured."""
+    worth: Mapping[str, float]
+    """Of each edge of the fabric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecord:
+    """How the network that was cut came to its final weights."""
+
+    after_pruning: Score
+    """With the weights and statistics of the fabric."""
+    after_recalibration: Score
+    """With the statistics of batch norms taken anew."""
+    fine_tuned: bool
+    """Whether fine-tuned weights were kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """The exported files."""
+
+    latency: Latency
+    largest_difference: float
+    """Between logits of a file and of the network, over the images compared."""
+    onnx_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The record of a run so far; parts that have not happened yet are None."""
+
+    data: DataRecord | None = None
+    fabric: NetworkRecord | None = None
+    plan: str = "unknown"
+    """How the fabric was trained: number format, layout, kernels."""
+    cut: CutRecord | None = None
+    network: NetworkRecord | None = None
+    tuning: TuningRecord | None = None
+    exported: ExportRecord | None = None
+    exits: Exits | None = None
+    """Of networks with several exits, scores and costs of each."""
+
+    @property
+    def budget_met(self) -> bool | None:
+        """Whether the exported file is within the milliseconds allowed; None where there is none yet."""
+        if self.exported is None or self.cut is None:
+            return None
+        most = self.cut.ceilings.get("latency_ms")
+        return most is None or self.exported.latency.median_ms <= most
+
+    def done(self, *names: str) -> "RunRecord":
+        """The record itself; ArchiveError where one of these parts is not there yet."""
+        if missing := [name for name in names if getattr(self, name) is None]:
+            raise ArchiveError(f"this run has no {missing[0]} yet: convfabric fit goes on with --resume.")
+        return self
+
+    def as_json(self, folder: Path) -> dict[str, Any]:
+        """Plain values for ``--json``, with whether the budget was met and where the files are."""
+        names = {"onnx": "model.onnx", "report": "report.html", "predictor": "predict.py", "record": RECORD}
+        paths = {name: str(folder / file) for name, file in names.items() if (folder / file).is_file()}
+        return {
+            "format": FORMAT,
+            **written(self),
+            "budget_met": self.budget_met,
+            "paths": {"run": str(folder), **paths},
+        }
+
+
+def data_record(data: ImageSet) -> DataRecord:
+    """The record of a data set.
+
+    >>> from convfabric.data.opening import open_data
+    >>> data_record(open_data("digits")).images
+    {'train': 1259, 'val': 269, 'test': 269}
+    """
+    return DataRecord(
+        name=data.name,
+        task=data.task,
+        classes=data.classes,
+        images={name: len(split) for name, split in data.splits.items()},
+        size=data.preprocessing.size,
+        channels=data.preprocessing.channels,
+        digest=data.digest,
+        notes=data.notes,
+        scored_split=data.scored_split,
+    )
+
+
+def network_record(network: Fabric, data: ImageSet, seconds: float) -> NetworkRecord:
+    """Edges, costs and scores of a network whose training took so many seconds."""
+    image = data.preprocessing.size
+    return NetworkRecord(
+        edges=len(network.graph.edges),
+        **asdict(costs(network.graph, image)),
+        peak_bytes=peak_bytes(network.graph, image),
+        score=score(network, data, data.scored_split),
+        val_score=score(network, data, "val"),
+        seconds=seconds,
+    )
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of a run so far, empty where there is none; ArchiveError names the field that does not fit.
+
+    >>> read_record(Path("nowhere")).network is None
+    True
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return RunRecord()
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise ArchiveError(f"{file}: not JSON ({fault}).") from None
+    if not isinstance(document, dict):
+        raise ArchiveError(f"{file}: found {document!r}, expected the fields of a run's record.")
+    if "format" not in document:
+        document = modernised(document, str(file))
+    elif document.pop("format") != FORMAT:
+        raise ArchiveError(f"{file}: this version reads records of format {FORMAT}.")
+    record: RunRecord = read(RunRecord, document, str(file))
+    return record
+
+
+def update_record(folder: Path, **parts: Any) -> RunRecord:
+    """The record of a run with some parts replaced, written whole or not at all.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> update_record(Path(folder.name), plan="float32").plan, read_record(Path(folder.name)).plan
+    ('float32', 'float32')
+    >>> folder.cleanup()
+    """
+    record = replace(read_record(folder), **parts)
+    write_atomically(folder / RECORD, json.dumps({"format": FORMAT, **written(record)}, indent=1))
+    return record

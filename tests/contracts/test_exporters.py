@@ -1,0 +1,48 @@
+"""What every kind of exported file keeps to. A new one is covered by its row in FORMATS."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.test_families import fabric_of, noise, papers_of, small
+from convfabric.errors import ExportError
+from convfabric.exporting.exporter import export
+from convfabric.exporting.formats import FORMATS, Format, accept_close
+from convfabric.graph import Task
+
+every_format = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+
+
+@every_format
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_the_file_answers_like_the_network_which_stays_as_it_was(kind: Format, task: Task, tmp_path: Path) -> None:
+    fabric, data = fabric_of(small("resnet", task)).train(), noise(task)
+    papers = papers_of(fabric.graph)
+    assert export(fabric, papers, data, tmp_path, formats=[kind]) < 1e-3
+    assert [file.name for file in tmp_path.iterdir()] == [kind.file]
+    assert fabric.training
+    pixels, _ = next(data.splits["val"].batches([[0, 1, 2]]))
+    with torch.inference_mode():
+        wanted = fabric.eval()(data.preprocessing.normalised(pixels)).numpy()
+    kind.accept(kind.file, wanted, kind.run(tmp_path / kind.file)(pixels.float().numpy()))
+
+
+@every_format
+def test_a_file_that_answers_otherwise_is_refused_by_name_and_none_is_kept(kind: Format, tmp_path: Path) -> None:
+    fabric = fabric_of(small("nin", "classification"))
+    skewed = replace(kind, run=lambda file: lambda pixels: kind.run(file)(pixels) + 0.01)
+    (tmp_path / kind.file).write_text("the one before")
+    with pytest.raises(ExportError, match=rf"on images of val, {kind.file} answers unlike the network: logits are up"):
+        export(fabric, papers_of(fabric.graph), noise("classification"), tmp_path, formats=[skewed])
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(kind.file, "the one before")]
+
+
+def test_a_first_choice_that_differs_by_more_than_rounding_is_refused() -> None:
+    wanted = np.float32([[900.0, 0.0], [0.0010, 0.0]])
+    turned = np.float32([[900.0, 0.0], [-0.0010, 0.0]])
+    with pytest.raises(ExportError, match=r"1 first choices differ, by up to 1\.00e-03"):
+        accept_close("model.onnx", wanted, turned)
+    assert accept_close("model.onnx", wanted, np.float32([[900.0, 0.0], [0.0009, 0.0]])) < 1e-3
