@@ -96,8 +96,8 @@ def gates_of(graph: Graph, data: ImageSet, recipe: Recipe, work: Path) -> Gates:
     """The gates of a finished run, from its state."""
     run = Run(Fabric(graph), data, recipe, folder=work, device="cpu")
     run.resume()
-    assert isinstance(run.lesson.own, Gates)
-    return run.lesson.own
+    assert isinstance(run.objective.own, Gates)
+    return run.objective.own
 
 
 def _row(network: Fabric, data: ImageSet, recipe: Recipe, gates: Gates | None) -> Row:

@@ -17,7 +17,7 @@ from convfabric.execution.allocation import keep_memory
 from convfabric.execution.plans import Execution, plan_for
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.training.objectives import Turn, lesson_of
+from convfabric.training.objectives import Turn, objective_of
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record
@@ -64,7 +64,7 @@ def step(graph: Graph, execution: Execution, subnetworks: int, taught: bool) -> 
     fabric = Fabric(graph).to(memory_format=torch.channels_last)
     recipe = Recipe(subnetworks=subnetworks, execution=execution)
     plan = plan_for(graph, training=True, execution=execution, precision="float32")
-    lesson = lesson_of(fabric.train(), recipe, plan, IGNORE, SIZE)
+    objective = objective_of(fabric.train(), recipe, plan, IGNORE, SIZE)
     optimiser = torch.optim.SGD(fabric.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     images = torch.randn(BATCH, 3, *SIZE).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, CLASSES + 1, (BATCH, *SIZE))
@@ -72,7 +72,7 @@ def step(graph: Graph, execution: Execution, subnetworks: int, taught: bool) -> 
 
     def go() -> None:
         optimiser.zero_grad()
-        torch.autograd.backward(lesson.loss(lesson.model, images, targets, teacher, Turn(random.Random(0), 0.0)))
+        torch.autograd.backward(objective.loss(objective.model, images, targets, teacher, Turn(random.Random(0), 0.0)))
         optimiser.step()
 
     return go

@@ -180,8 +180,8 @@ def test_gates_close_until_the_cost_is_near_its_target_and_the_run_goes_on_after
             rows = train(fabric, data, recipe, folder=folder, resume=True, device="cpu")
         run = Run(Fabric(graph), data, recipe, folder=folder, device="cpu")
         run.resume()
-        assert isinstance(run.lesson.own, Gates)
-        ends.append(run.lesson.own)
+        assert isinstance(run.objective.own, Gates)
+        ends.append(run.objective.own)
     assert torch.equal(ends[0].logits_E, ends[1].logits_E)
     found = ends[0].chosen()
     assert costs(found, IMAGE).macs < 0.75 * costs(graph, IMAGE).macs

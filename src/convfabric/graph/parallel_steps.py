@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from convfabric.graph.structure import Graph
 
-Task = str
+Piece = str
 """The name of an edge, of a place where responses are added, of the entry or of a head."""
 
 
@@ -20,28 +20,28 @@ def parallel_steps(graph: Graph, workers: int) -> int:
     >>> parallel_steps(chain, 1), parallel_steps(chain, 8)
     (4, 4)
     """
-    needs = {task: set(before) for task, before in _tasks(graph)}
-    costly = {task for task in needs if not _passes(graph, task)}
+    needs = {piece: set(before) for piece, before in _pieces(graph)}
+    costly = {piece for piece in needs if not _passes(graph, piece)}
     waiting, steps = list(needs), 0
-    done: set[Task] = set()
+    done: set[Piece] = set()
     while waiting:
         _finish_free(waiting, done, needs, costly)
-        started = [task for task in waiting if task in costly and needs[task] <= done][:workers]
+        started = [piece for piece in waiting if piece in costly and needs[piece] <= done][:workers]
         done |= set(started)
-        waiting = [task for task in waiting if task not in done]
+        waiting = [piece for piece in waiting if piece not in done]
         steps += bool(started)
     return steps
 
 
-def _finish_free(waiting: list[Task], done: set[Task], needs: dict[Task, set[Task]], costly: set[Task]) -> None:
+def _finish_free(waiting: list[Piece], done: set[Piece], needs: dict[Piece, set[Piece]], costly: set[Piece]) -> None:
     """Everything that takes no step and whose sources are there; in topological order once is enough."""
-    for task in waiting:
-        if task not in costly and needs[task] <= done:
-            done.add(task)
+    for piece in waiting:
+        if piece not in costly and needs[piece] <= done:
+            done.add(piece)
 
 
-def _tasks(graph: Graph) -> Iterator[tuple[Task, list[Task]]]:
-    """Every task with those that it waits for, in topological order."""
+def _pieces(graph: Graph) -> Iterator[tuple[Piece, list[Piece]]]:
+    """Every piece with those that it waits for, in topological order."""
     yield "entry", []
     for place in graph.order:
         arriving = graph.arriving(place)
@@ -52,11 +52,11 @@ def _tasks(graph: Graph) -> Iterator[tuple[Task, list[Task]]]:
         yield head.name, [str(place) for place in head.reads]
 
 
-def _passes(graph: Graph, task: Task) -> bool:
-    """Whether a task takes no step: an identity, or a node where a single response arrives."""
+def _passes(graph: Graph, piece: Piece) -> bool:
+    """Whether a piece takes no step: an identity, or a node where a single response arrives."""
     single = {
         str(node.place)
         for node in graph.nodes
         if len(graph.arriving(node.place)) + (node.place == graph.entry.place) == 1
     }
-    return task in single or task in graph.free_edges
+    return piece in single or piece in graph.free_edges

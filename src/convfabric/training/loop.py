@@ -30,7 +30,7 @@ from convfabric.progress import Moment, Row, Watch, unwatched
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.gates import Gates
 from convfabric.training.interrupts import Interrupts
-from convfabric.training.objectives import Turn, lesson_of
+from convfabric.training.objectives import Turn, objective_of
 from convfabric.training.recipe import Recipe
 
 SAVE_EVERY_SECONDS = 30.0
@@ -117,10 +117,10 @@ class Run:
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
-        self.lesson = lesson_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size)
-        self.lesson.own.to(self.accelerator.device)
-        self.model = self.lesson.model
-        self.optimiser = _optimiser(self.fabric, self.lesson.own, recipe)
+        self.objective = objective_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size)
+        self.objective.own.to(self.accelerator.device)
+        self.model = self.objective.model
+        self.optimiser = _optimiser(self.fabric, self.objective.own, recipe)
         self.progress = Progress()
         self.identity = {
             "recipe": repr(recipe),
@@ -137,7 +137,7 @@ class Run:
     def resume(self) -> None:
         """Goes back to the state that was kept, if one was; SettingError where it is of another run."""
         if self.state_file and self.state_file.is_file():
-            trained = {"fabric": self.fabric, "lesson": self.lesson.own}
+            trained = {"fabric": self.fabric, "lesson": self.objective.own}
             self.progress = load_state(self.state_file, trained, self.optimiser, self.identity)
 
     def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
@@ -159,8 +159,8 @@ class Run:
                 if stopping:
                     raise KeyboardInterrupt
         self.fabric.eval()
-        if self.folder and self.accelerator.is_main_process and isinstance(self.lesson.own, Gates):
-            write_atomically(self.folder / GATES, json.dumps(self.lesson.own.probabilities(), indent=0))
+        if self.folder and self.accelerator.is_main_process and isinstance(self.objective.own, Gates):
+            write_atomically(self.folder / GATES, json.dumps(self.objective.own.probabilities(), indent=0))
 
     def batches(self, epoch: int, within: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """The part of each batch of an epoch that this process takes, from the step within it."""
@@ -210,8 +210,8 @@ class Run:
         dice = random.Random(self._dice(self.progress.step, part, -1).initial_seed())
         with self._autocast():
             with torch.inference_mode():
-                taught = self.teacher(images)[-1].float() if self.teacher else None
-            return self.lesson.loss(model, images, targets, taught, Turn(dice, self.progress.step / self.steps))
+                teacher = self.teacher(images)[-1].float() if self.teacher else None
+            return self.objective.loss(model, images, targets, teacher, Turn(dice, self.progress.step / self.steps))
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:
@@ -238,8 +238,8 @@ class Run:
         return value
 
     def _end_epoch(self) -> Row:
-        judged = self.lesson.judged()
-        found = score(self.fabric if judged == self.fabric.graph else _Part(self.fabric, judged), self.data, "val")
+        scored = self.objective.scored_graph()
+        found = score(self.fabric if scored == self.fabric.graph else _Part(self.fabric, scored), self.data, "val")
         epoch = self.progress.step // self.steps_an_epoch
         row = {
             "stage": self.stage,
@@ -256,7 +256,7 @@ class Run:
 
     def _save(self) -> None:
         if self.state_file and self.folder and self.accelerator.is_main_process:
-            trained = {"fabric": self.fabric, "lesson": self.lesson.own}
+            trained = {"fabric": self.fabric, "lesson": self.objective.own}
             save_state(self.state_file, trained, self.optimiser, self.progress, self.identity)
             write_rows(self.folder / "metrics.csv", [*self.earlier, *self.progress.rows])
 

@@ -18,7 +18,7 @@ def summed_loss(
     targets: Tensor,
     recipe: Recipe,
     void: int,
-    taught: Tensor | None = None,
+    teacher: Tensor | None = None,
     kernels: bool = False,
 ) -> Tensor:
     """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4).
@@ -26,7 +26,7 @@ def summed_loss(
     >>> summed_loss([torch.zeros(2, 4)] * 2, torch.tensor([0, 3]), Recipe(), void=-100)
     tensor(2.7726)
     """
-    losses = [loss(logits.float(), targets, recipe, void, taught, kernels) for logits in exits]
+    losses = [loss(logits.float(), targets, recipe, void, teacher, kernels) for logits in exits]
     total = losses[0]
     for other in losses[1:]:
         total = total + other
@@ -38,7 +38,7 @@ def loss(
     targets: Tensor,
     recipe: Recipe,
     void: int,
-    taught: Tensor | None = None,
+    teacher: Tensor | None = None,
     kernels: bool = False,
 ) -> Tensor:
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
@@ -52,18 +52,18 @@ def loss(
     """
     if kernels and pixels.runs(logits):
         numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
-        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, taught, void, *numbers)
+        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, teacher, void, *numbers)
         return found[0]
     counts = targets != void
     smoothing, counted = recipe.label_smoothing, counts.sum().clamp(min=1)
     labelled = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=smoothing, reduction="sum")
-    if taught is None:
+    if teacher is None:
         return labelled / counted
-    taking_after = (_divergence(logits, taught, recipe.temperature) * counts).sum()
+    taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum()
     return ((1 - recipe.distil) * labelled + recipe.distil * taking_after) / counted
 
 
-def _divergence(logits: Tensor, taught: Tensor, heat: float) -> Tensor:
+def _divergence(logits: Tensor, teacher: Tensor, heat: float) -> Tensor:
     """heat² · KL(teacher ‖ student) of each image or pixel (Hinton et al. 2015, section 2)."""
-    student, teacher = F.log_softmax(logits / heat, 1), F.log_softmax(taught / heat, 1)
+    student, teacher = F.log_softmax(logits / heat, 1), F.log_softmax(teacher / heat, 1)
     return heat**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(1)

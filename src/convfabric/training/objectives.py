@@ -32,7 +32,7 @@ class Turn:
     """Share of the training that is over."""
 
 
-class Lesson(Protocol):
+class Objective(Protocol):
     """How a batch becomes a loss."""
 
     model: nn.Module
@@ -40,17 +40,17 @@ class Lesson(Protocol):
     own: nn.Module
     """The module that is trained beside the fabric; without parameters where nothing is."""
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
-        """The loss of a batch; ``model`` is the lesson's, wrapped or not, ``taught`` a teacher's logits."""
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, teacher: Tensor | None, turn: Turn) -> Tensor:
+        """The loss of a batch; ``model`` is the objective's, wrapped or not, ``teacher`` those of a teacher."""
         ...
 
-    def judged(self) -> Graph:
+    def scored_graph(self) -> Graph:
         """The part of the graph that is scored after an epoch."""
         ...
 
 
-def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size) -> Lesson:
-    """The lesson that a recipe asks for; targets of the value ``void`` do not count."""
+def objective_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size) -> Objective:
+    """The objective that a recipe asks for; targets of the value ``void`` do not count."""
     whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels)
     if recipe.gates != "none":
         return _Gated(fabric, recipe, whole, total, void, image)
@@ -60,7 +60,7 @@ def lesson_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size
 
 
 Total = Callable[..., Tensor]
-"""The loss of exits, targets, a recipe, and what was ``taught``."""
+"""The loss of exits, targets, a recipe, and a teacher's logits."""
 
 
 class _Whole:
@@ -70,10 +70,10 @@ class _Whole:
         self.fabric, self.recipe, self.model, self.total = fabric, recipe, whole, total
         self.own: nn.Module = nn.Module()
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
-        return self.total(model(images), targets, self.recipe, taught=taught)
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, teacher: Tensor | None, turn: Turn) -> Tensor:
+        return self.total(model(images), targets, self.recipe, teacher=teacher)
 
-    def judged(self) -> Graph:
+    def scored_graph(self) -> Graph:
         return self.fabric.graph
 
 
@@ -91,17 +91,17 @@ class _WithParts:
         self.narrowest = self.sampler.part(fabric.graph.edge_names, [0] * len(self.sampler.widths))
         self.of_parts = recipe.changed(temperature=1.0)
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, teacher: Tensor | None, turn: Turn) -> Tensor:
         narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
         drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
         whole, *parts = model(images, [*narrow, *drawn])
-        loss = self.total(whole, targets, self.recipe, taught=taught)
+        loss = self.total(whole, targets, self.recipe, teacher=teacher)
         answered = whole[-1].detach().float()
         for exits in parts:
-            loss = loss + self.total(exits, targets, self.of_parts, taught=answered) / len(parts)
+            loss = loss + self.total(exits, targets, self.of_parts, teacher=answered) / len(parts)
         return loss
 
-    def judged(self) -> Graph:
+    def scored_graph(self) -> Graph:
         return self.fabric.graph
 
 
@@ -136,10 +136,10 @@ class _Gated:
         assert isinstance(self.own, Gates)
         return self.own
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, taught: Tensor | None, turn: Turn) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor, teacher: Tensor | None, turn: Turn) -> Tensor:
         exits, of_gates = model(images, targets, self.void, turn.way)
-        loss: Tensor = self.total(exits, targets, self.recipe, taught=taught) + of_gates
+        loss: Tensor = self.total(exits, targets, self.recipe, teacher=teacher) + of_gates
         return loss
 
-    def judged(self) -> Graph:
+    def scored_graph(self) -> Graph:
         return self.gates.chosen()
