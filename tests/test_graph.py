@@ -1,3 +1,7 @@
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -117,3 +121,12 @@ def test_every_place_stands_after_all_that_feed_it() -> None:
         graph, _ = random_trellis(seed)
         position = {place: i for i, place in enumerate(graph.order)}
         assert all(position[edge.source] < position[edge.target] for edge in graph.edges)
+
+
+def test_a_graph_from_another_process_is_the_same_key() -> None:
+    code = "import pickle, sys; from convfabric import weave; graph = weave('vgg'); hash(graph); graph.ties; "
+    code += "sys.stdout.buffer.write(pickle.dumps(graph))"
+    told = {**os.environ, "PYTHONHASHSEED": "1"}
+    graph = pickle.loads(subprocess.run([sys.executable, "-c", code], env=told, check=True, capture_output=True).stdout)
+    assert {weave("vgg"): "found"}[graph] == "found"
+    assert {edge.operator for edge in graph.edges} == {edge.operator for edge in weave("vgg").edges}

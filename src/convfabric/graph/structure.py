@@ -5,7 +5,7 @@ same type, made by :meth:`Graph.restrict` (fewer edges) or :meth:`Graph.narrow` 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -60,6 +60,10 @@ class Graph:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the fields, not what follows from them."""
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.init} | {"memory": {}}
 
     @cached_property
     def _hash(self) -> int:

@@ -41,6 +41,10 @@ class Operator(ABC):
         found: int = known["_hash"]
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not the hash, which another process would not find the same."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
     free: bool = False
     """Whether it takes no multiply-accumulates, no weights and no time."""
     linear: bool = False
