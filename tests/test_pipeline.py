@@ -395,11 +395,3 @@ def test_a_fit_that_is_refused_begins_no_run(tmp_path: Path) -> None:
         ["fit", "digits", "--network", "nin", "--macs", "5%", "--out", folder], code=3
     )
     assert not folder.exists()
-
-
-def test_a_run_that_is_resumed_with_another_network_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "r"
-    folder.mkdir()
-    (folder / "config.yaml").write_text("data: digits\nnetwork: densenet\ngrowth: 4\n")
-    said = refusal(["fit", "digits", "--network", "resnet", "--out", folder, "--resume"])
-    assert "begun with network=densenet, now network=resnet" in said

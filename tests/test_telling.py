@@ -27,3 +27,11 @@ answer(True, {"macs": 3}, [])
 def test_what_no_graph_can_be_woven_with_is_refused_before_images_are_read(setting: str, tmp_path: Path) -> None:
     (class_folders(tmp_path / "d") / "train" / "red" / "0.png").write_bytes(b"")
     assert f"{setting}: " in refusal(["fit", tmp_path / "d", "--out", tmp_path / "r", "--set", setting])
+
+
+def test_a_run_that_is_resumed_with_another_network_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("data: digits\nnetwork: densenet\ngrowth: 4\n")
+    said = refusal(["fit", "digits", "--network", "resnet", "--out", folder, "--resume"])
+    assert "begun with network=densenet, now network=resnet" in said
