@@ -13,12 +13,12 @@ from convfabric.execution.subnetworks import answered
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
-from convfabric.graph.laws import check
+from convfabric.graph.laws import broken_laws, check
 from convfabric.graph.subnetworks import Sampler, Widths, ladder
-from convfabric.operators import Identity
+from convfabric.operators import Conv, Identity, LocalResponseNorm, Operator, Shuffle
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
-from convfabric.weavers import weave
+from convfabric.weavers import Draft, Purpose, weave
 from graphs import random_trellis
 
 IMAGE = (16, 16)
@@ -138,6 +138,18 @@ def test_a_run_with_sub_networks_goes_on_as_if_it_had_not_stopped(digits: ImageS
             train(fabric, digits, recipe, folder=folder, resume=True, device="cpu")
         ends.append(torch.cat([p.detach().flatten() for p in fabric.parameters()]))
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("then", [Shuffle(groups=2), LocalResponseNorm()], ids=str)
+def test_where_no_route_can_stand_alone_the_smallest_has_them_all(then: Operator) -> None:
+    draft = Draft("two", Purpose(size=(16, 16)))
+    start = draft.enter(Place(0, 0), Conv(), 8)
+    sides = [draft.put(Place(1, 0, lane), 8, (start, Conv(kernel=2 * lane + 1))) for lane in (0, 1)]
+    draft.answer(draft.concat(Place(2, 0), *sides, then=then))
+    graph = draft.finished()
+    sampler = Sampler.of(graph, 0.25, (16, 16))
+    assert sampler.smallest.edge_names == graph.edge_names
+    assert broken_laws(sampler.draw(random.Random(0))) == []
 
 
 def test_drawing_ends_where_nothing_that_is_drawn_can_be_joined() -> None:

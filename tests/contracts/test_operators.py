@@ -1,6 +1,7 @@
 """What every operator of the catalogue keeps to. A new one is covered by its row there."""
 
 import math
+from dataclasses import fields, replace
 from pathlib import Path
 
 import onnxruntime
@@ -21,7 +22,7 @@ from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.prediction import every_operation, operations, simplified
-from convfabric.operators import Conv, FullyConnected, LocallyConnected, Operator, Size, Work, halved, primitives
+from convfabric.operators import Conv, FullyConnected, LocallyConnected, Operator, Pool, Size, Work, halved, primitives
 from convfabric.operators.catalogue import CATALOGUE
 from convfabric.weavers import Draft, Purpose
 
@@ -255,3 +256,20 @@ def test_every_operator_answers_alike_in_onnx_and_at_any_batch(tmp_path: Path) -
         torch.testing.assert_close(
             torch.from_numpy(one), other, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@every_operator
+def test_a_field_of_another_kind_is_refused_by_name(operator: Operator) -> None:
+    for part in fields(operator):  # type: ignore[arg-type]
+        for wrong in (object(), "mean", [3, 3], math.nan):
+            with pytest.raises(ValueError, match=part.name):
+                replace(operator, **{part.name: wrong})  # type: ignore[type-var]
+
+
+def test_a_field_of_another_kind_is_said_with_its_kind() -> None:
+    with pytest.raises(ValueError, match="Pool: kind='mean' is none of max, average, sum"):
+        Pool(kind="mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Conv: kernel=\[3, 3\] is not int or tuple\[int, int\]"):
+        Conv(kernel=[3, 3])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"padding=\(-1, 0, 0, 0\): four numbers from 0"):
+        Pool(kernel=3, padding=(-1, 0, 0, 0))

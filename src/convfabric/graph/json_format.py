@@ -22,6 +22,8 @@ DROPPED = {"GlobalPool": "scales", "FullyConnected": "scales"}
 
 @cache
 def _operator_kinds() -> dict[str, type[Operator]]:
+    import convfabric.operators.catalogue  # noqa: F401 - so that every operator is known
+
     kinds: dict[str, type[Operator]] = {}
     fresh: list[type[Operator]] = list(Operator.__subclasses__())
     while fresh:
@@ -96,10 +98,14 @@ def _fitting(kinds: tuple[Any, ...], value: Any) -> Any:
 
 
 def _operator_kind(value: Any, where: str) -> tuple[type[Operator], Any]:
+    if isinstance(value, dict) and value.get("operator") not in _operator_kinds():
+        _operator_kinds.cache_clear()
     if not isinstance(value, dict) or value.get("operator") not in _operator_kinds():
         known = ", ".join(sorted(_operator_kinds()))
         found = value.get("operator") if isinstance(value, dict) else value
-        raise ArchiveError(f"{where}: found operator {found!r}, known are {known}.")
+        raise ArchiveError(
+            f"{where}: found operator {found!r}, known are {known}. Import the module of your own ones first."
+        )
     return _operator_kinds()[value["operator"]], {k: v for k, v in value.items() if k != "operator"}
 
 
@@ -113,12 +119,19 @@ def _read_record(kind: Any, value: Any, where: str) -> Any:
         raise ArchiveError(
             f"{where}: unknown key {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(names))}."
         )
+    needed = () if kind is Place else dataclasses.fields(kind)
+    if missing := [part.name for part in needed if _required(part) and part.name not in value]:
+        raise ArchiveError(f"{where}: {', '.join(missing)} missing; {kind.__name__} has {', '.join(sorted(names))}.")
     try:
         return kind(**{name: read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     except (TypeError, ValueError) as fault:
         if isinstance(fault, ArchiveError):
             raise
         raise ArchiveError(f"{where}: {fault}") from None
+
+
+def _required(part: "dataclasses.Field[Any]") -> bool:
+    return part.init and part.default is part.default_factory is dataclasses.MISSING
 
 
 def to_text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from convfabric.errors import GraphError
 from convfabric.graph.parts import POINT, Edge, Place
 from convfabric.graph.structure import Graph
 
@@ -23,12 +24,17 @@ def count_routes(graph: Graph) -> int:
 def cheapest_route(graph: Graph, edge_cost: Callable[[Edge], float]) -> Graph:
     """The route of least total cost, as a restricted graph; ties go to the edge that stands first.
 
+    The graph itself where that route cannot stand alone, as behind a concatenation that is normalised as a whole.
+
     >>> from convfabric.weavers import Trellis, weave_trellis
     >>> graph = weave_trellis(Trellis(layers=3, scales=2, channels=4))
     >>> sorted(edge.name for edge in cheapest_route(graph, lambda edge: 1.0).edges)
     ['L0S0_L1S0', 'L1S0_L2S1']
     """
-    return cheapest_routes(graph, edge_cost, 1)[0]
+    try:
+        return cheapest_routes(graph, edge_cost, 1)[0]
+    except GraphError:
+        return graph
 
 
 def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int) -> list[Graph]:

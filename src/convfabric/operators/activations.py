@@ -70,6 +70,7 @@ class LeakyRelu(Pixelwise):
     """From 0, a ReLU, to below 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.slope < 1:
             raise ValueError(f"slope={self.slope}: from 0 to below 1.")
 
@@ -144,6 +145,7 @@ class Dropout(Pixelwise):
     """Probability of zero, below 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.p < 1:
             raise ValueError(f"p={self.p}: a probability from 0 to below 1.")
 
@@ -161,6 +163,7 @@ class TotalDropout(Pixelwise):
     """Probability of zero, below 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         Dropout(p=self.p)
 
 
@@ -175,8 +178,13 @@ class Shuffle(Pixelwise):
     groups: int
     """Divides the channels."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups < 1:
+            raise ValueError(f"groups={self.groups}: at least 1.")
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        if self.groups < 1 or channels_in % self.groups:
+        if channels_in % self.groups:
             raise ValueError(f"groups={self.groups} does not divide {channels_in} channels")
         return 0
 
@@ -193,6 +201,11 @@ class Maxout(Pixelwise):
     """
 
     pieces: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pieces < 1:
+            raise ValueError(f"pieces={self.pieces}: at least 1.")
 
     @property
     def keeps_channels(self) -> bool:

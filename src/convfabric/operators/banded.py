@@ -75,6 +75,7 @@ class BandedConv(Operator):
     bias: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1 or self.kernel % 2 == 0 or self.scales not in (-1, 0, 1):
             raise ValueError(f"kernel={self.kernel}, scales={self.scales}: an odd kernel, and -1, 0 or 1.")
 

@@ -119,6 +119,7 @@ class Chain(Composite):
     """Channels between the first and the last step that may change them; None for the output's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.steps:
             raise ValueError("a chain of no operators: give at least one, or use Identity.")
         rises = [i for i, operator in enumerate(self.steps) if operator.stride < 1]
@@ -254,6 +255,7 @@ class Sum(Composite):
     """At least two, all of the same stride; where one keeps the channels, so do all of them together."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_alike(self.branches)
 
     @property
@@ -315,6 +317,7 @@ class Concat(Composite):
     """Of the channels, one for each branch: (2, 3, 3) gives eight channels as 2, 3 and 3."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_alike(self.branches)
         if len(self.shares) != len(self.branches) or min(self.shares) < 1:
             raise ValueError(f"shares={self.shares}: give a positive whole number for each branch.")

@@ -99,6 +99,7 @@ class Conv(Operator):
     """Rows and columns of zeros above, below, left and right; None for what gives ⌈n/s⌉."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.kernel, self.stride, self.dilation, self.padding)
         if self.groups < 1:
             raise ValueError(f"groups={self.groups}: at least 1.")
@@ -186,6 +187,7 @@ class UpConv(Operator):
     """Whether each output channel adds a trained constant."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1:
             raise ValueError(f"kernel={self.kernel}: a kernel has at least one pixel on a side.")
 
@@ -239,6 +241,7 @@ class Depthwise(Operator):
     """As a convolution's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.kernel, self.stride, self.dilation, self.padding)
 
     @property
@@ -283,6 +286,7 @@ class LocallyConnected(Operator):
     bias: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}: untied kernels have an odd number of pixels on a side.")
 
@@ -345,6 +349,7 @@ class FullyConnected(Operator):
     bias: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.size) < 1:
             raise ValueError(f"size={self.size}: a map has at least one pixel on a side.")
 

@@ -46,6 +46,7 @@ class Norm(Channelwise):
     """Added to the variance."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_eps(self.eps)
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
@@ -76,6 +77,7 @@ class LayerNorm(Channelwise):
     """Added to the variance."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_eps(self.eps)
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
@@ -103,6 +105,7 @@ class LocalResponseNorm(Channelwise):
     k: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size < 1 or not self.k > 0:
             raise ValueError(f"size={self.size}, k={self.k}: at least 1, and above 0.")
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
+from convfabric.operators.field_kinds import misfits
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 Halo = tuple[float, float, float, float]
@@ -33,6 +35,11 @@ class Operator(ABC):
     def __init_subclass__(cls) -> None:
         """Operators are keys of many tables: each is hashed once, as its fields never change."""
         cls.__hash__ = Operator.__hash__  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field of another kind than its annotation."""
+        if wrong := list(misfits(self)):
+            raise ValueError(f"{type(self).__name__}: {'; '.join(wrong)}")
 
     def __hash__(self) -> int:
         known = self.__dict__

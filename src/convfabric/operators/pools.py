@@ -55,10 +55,11 @@ class Pool(Pooling):
     """Whether the padding's zeros count in a mean."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1 or self.stride < 1:
             raise ValueError(f"kernel={self.kernel}, stride={self.stride}: both are at least 1.")
-        if self.padding is not None and (len(self.padding) != 4 or not 0 <= max(self.padding) < self.kernel):
-            raise ValueError(f"padding={self.padding}: four numbers below the kernel's {self.kernel} pixels.")
+        if self.padding is not None and not 0 <= min(self.padding) <= max(self.padding) < self.kernel:
+            raise ValueError(f"padding={self.padding}: four numbers from 0 to below the kernel's {self.kernel} pixels.")
 
     @property
     def transparent(self) -> bool:  # type: ignore[override]
@@ -114,6 +115,7 @@ class AdaptivePool(Pooling):
     """Rows and columns of the grid."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.size) < 1:
             raise ValueError(f"size={self.size}: a grid has at least one cell on a side.")
 

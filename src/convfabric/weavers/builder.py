@@ -9,6 +9,7 @@ from convfabric.errors import GraphError, SettingError
 from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Join, Node, Place, Task
 from convfabric.graph.laws import check
 from convfabric.operators import Identity, LeakyRelu, Operator, PRelu, Relu, Size
+from convfabric.operators.field_kinds import misfits
 
 PLAIN = Identity()
 """Operator of a node that does nothing after joining."""
@@ -30,6 +31,8 @@ class Purpose:
     """Height and width of the images in pixels; most networks run at others as well."""
 
     def __post_init__(self) -> None:
+        if wrong := list(misfits(self)):
+            raise SettingError(f"{'; '.join(wrong)}.")
         if self.classes < 2 or self.image_channels < 1 or len(self.size) != 2 or min(self.size) < 1:
             asked = f"{self.classes} classes, {self.image_channels} image channels and size={self.size}"
             raise SettingError(f"{asked}: at least 2 classes, 1 image channel and a size of 1×1 pixels are needed.")
