@@ -92,10 +92,31 @@ def test_a_record_of_before_with_one_value_of_another_kind_is_refused(tmp_path: 
     assert {way for way in _ways(document) if _reads(tmp_path, document, way)} == DROPPED
 
 
+def _document(folder: Path) -> Any:
+    """The same record as this version writes it."""
+    document = json.loads(json.dumps(read_record(BEFORE).as_json(folder)))
+    return {name: part for name, part in document.items() if name not in ("budget_met", "paths")}
+
+
 def test_a_record_of_now_with_one_value_of_another_kind_is_refused(tmp_path: Path) -> None:
-    document = json.loads(json.dumps(read_record(BEFORE).as_json(tmp_path)))
-    document = {name: part for name, part in document.items() if name not in ("budget_met", "paths")}
+    document = _document(tmp_path)
     assert not [way for way in _ways(document) if _reads(tmp_path, document, way)]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ('"format": 1', '"format": true', "found format True, this version reads records of format 1"),
+        ('"accuracy": ', '"accuracy": 7', "is no share from 0 to 1"),
+        ('"miou": null', '"miou": NaN', "nan is no share from 0 to 1"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(tmp_path: Path, before: str, now: str, said: str) -> None:
+    text = json.dumps(_document(tmp_path))
+    assert before in text
+    (tmp_path / RECORD).write_text(text.replace(before, now, 1), "utf-8")
+    with pytest.raises(ArchiveError, match=said):
+        read_record(tmp_path)
 
 
 def test_no_record_is_an_empty_one(tmp_path: Path) -> None:

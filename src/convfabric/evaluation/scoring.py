@@ -31,6 +31,12 @@ class Score:
     class_iou: tuple[float | None, ...]
     """The same of each class; None where it does not occur. Empty for classification."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share that is none."""
+        for share in (self.accuracy, self.miou, *self.class_iou):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{share} is no share from 0 to 1")
+
     @property
     def headline(self) -> float:
         """The figure a network is judged by: accuracy for classification, mIoU for segmentation."""

@@ -191,8 +191,8 @@ def read_record(folder: Path) -> RunRecord:
         raise ArchiveError(f"{file}: found {document!r}, expected the fields of a run's record.")
     if "format" not in document:
         document = modernised(document, str(file))
-    elif document.pop("format") != FORMAT:
-        raise ArchiveError(f"{file}: this version reads records of format {FORMAT}.")
+    elif type(found := document.pop("format")) is not int or found != FORMAT:
+        raise ArchiveError(f"{file}: found format {found!r}, this version reads records of format {FORMAT}.")
     record: RunRecord = read(RunRecord, document, str(file))
     return record
 
