@@ -33,7 +33,7 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
     taken = inherited(fabric.state_dict(), tuple(slices(whole, smaller, staying(whole, smaller, positions))))
     like = next(fabric.parameters())
     extracted = unweighted(smaller).fabric.to(like.device, like.dtype)
-    extracted.load_state_dict({name: tensor.clone() for name, tensor in taken.items()})
+    extracted.load_state_dict(taken)
     return extracted.train(fabric.training)
 
 

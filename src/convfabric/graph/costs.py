@@ -146,9 +146,9 @@ def costs(graph: Graph, image: Size) -> Costs:
     >>> costs(weave("paper-mnist-dense"), (32, 32)).parameters
     4512650
     """
-    parts, known = [entry_costs(graph, image)], set[str]()
+    parts, known, sizes = [entry_costs(graph, image)], set[str](), map_sizes(graph, image)
     for edge in graph.edges:
-        alone = edge_costs(graph, edge, image)
+        alone = _costs_of(Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target]))
         parts.append(replace(alone, parameters=0) if edge.weights in known else alone)
         known |= {edge.shared} if edge.shared else set()
     parts += [node_costs(graph, node.place, image) for node in graph.nodes]

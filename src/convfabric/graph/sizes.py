@@ -21,7 +21,7 @@ def map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
     >>> sizes[Place(0, 0)], sizes[Place(0, 1)], sizes[Place(1, 2)]
     ((9, 8), (5, 4), (3, 2))
     """
-    if not all(type(side) is int for side in image):
+    if not type(image[0]) is type(image[1]) is int:
         return _map_sizes(graph, image)
     key = (map_sizes, image)
     if key not in graph.memory:
