@@ -1,5 +1,7 @@
 """What every family keeps to, as any new one has to. Small numbers, the same wiring."""
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.paths import count_routes
-from convfabric.graph.subnetworks import widths
+from convfabric.graph.sizes import map_sizes
+from convfabric.graph.subnetworks import Sampler, narrowed, widths
 from convfabric.report.drawing import draw
 from convfabric.training.loop import Moment, train
 from convfabric.training.recipe import Recipe
@@ -61,6 +64,13 @@ def small(name: str, task: Task) -> Graph:
     family, changes = VARIANTS.get(name, (name, {}))
     numbers = {**SMALL[family], **changes}
     return weave(family, size=SIZES[0], image_channels=3, classes=3, task=task, **numbers)
+
+
+def _made(making: Callable[[], Graph]) -> Graph | None:
+    try:
+        return making()
+    except GraphError:
+        return None
 
 
 def fabric_of(graph: Graph) -> Fabric:
@@ -117,6 +127,24 @@ def test_a_part_of_it_answers_as_the_whole_does_when_it_runs_that_part(name: str
         assert len(found) == len(wanted) == len(smaller.heads)
         assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert tried or count_routes(graph) == 1 or any(node.join == "concatenation" for node in graph.nodes)
+
+
+@every_family
+def test_edges_and_channels_go_in_either_order(name: str, task: Task) -> None:
+    graph, dice, made = small(name, task), random.Random(0), 0
+    sampler = Sampler.of(graph, 0.25, SIZES[0])
+    for _ in range(8):
+        kept = graph.edge_names - {name for unit in sampler.units if dice.random() < 0.2 for name in unit}
+        positions = [dice.randrange(len(group.counts)) for group in sampler.widths]
+        wanted = zip(sampler.widths, positions, strict=True)
+        counts = {place: count for group, at in wanted for place, count in group.at(at).items()}
+        parts = [_made(lambda: narrowed(graph, counts).restrict(kept)), _made(lambda: sampler.part(kept, positions))]  # noqa: B023
+        assert parts[0] == parts[1]
+        if parts[1]:
+            made += 1
+            again = graph_from_json(graph_to_json(parts[1]))
+            assert (parts[1].order, map_sizes(parts[1], SIZES[0])) == (again.order, map_sizes(again, SIZES[0]))
+    assert made
 
 
 @every_family

@@ -157,42 +157,41 @@ class Evolution:
         dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
-                if self._surely_over(graph, moved, [edge for edge in graph.edges if self._touches(edge, at)]):
-                    break
                 more = self.made((held, moved))
-                if more is None or not self.fits(more):
+                if more is None or self._surely_wider(graph, more, at) or not self.fits(more):
                     break
                 graph, positions = more, moved
         held = held | self._free
-        edges = {edge.name: edge for edge in self.sampler.graph.edges}
+        wide = self.made((self.sampler.graph.edge_names, positions)) if self.limits else None
+        edges = {edge.name: edge for edge in wide.edges} if wide else {}
         for unit in absent:
-            if self._surely_over(graph, positions, [edges[name] for name in unit], added=True):
+            if wide and self._surely_over(graph, wide, [edges[name] for name in unit]):
                 continue
             more = self.made((held | unit, positions))
             if more is not None and self.fits(more):
                 graph, held = more, held | unit
         return graph
 
-    def _touches(self, edge: Edge, at: int) -> bool:
+    def _surely_wider(self, graph: Graph, more: Graph, at: int) -> bool:
+        """Whether edges at a group of widths grow beyond a ceiling alone, the graph having the same edges as before."""
         places = self.sampler.widths[at].places
-        return edge.source in places or edge.target in places
-
-    def _surely_over(self, graph: Graph, positions: tuple[int, ...], edges: list[Edge], added: bool = False) -> bool:
-        """Whether edges, at some widths, take more than a graph leaves of a ceiling: new ones, or its own as they are.
-
-        Edges that lead nowhere yet take nothing, so of new ones the answer holds for those between places it has.
-        """
-        if not self.limits:
-            return False
-        wide = self.sampler.whole(positions)
-        here = {node.place for node in graph.nodes}
-        if added and not all(edge.source in here or edge.target in here for edge in edges):
-            return False
+        touched = [i for i, edge in enumerate(graph.edges) if edge.source in places or edge.target in places]
         for measure, most in self.limits:
-            before = 0.0 if added else sum(measure.of_edge(graph, edge) for edge in edges)
-            if measure(graph) - before + sum(measure.of_edge(wide, edge) for edge in edges) > most:
+            grown = (measure.of_edge(more, more.edges[i]) - measure.of_edge(graph, graph.edges[i]) for i in touched)
+            if measure(graph) + sum(grown) > most:
                 return True
         return False
+
+    def _surely_over(self, graph: Graph, wide: Graph, edges: list[Edge]) -> bool:
+        """Whether edges of the whole graph at a graph's widths take more than the graph leaves of a ceiling.
+
+        Edges that lead nowhere yet take nothing, so the answer holds for those between places it has.
+        """
+        here = {node.place for node in graph.nodes}
+        if not all(edge.source in here or edge.target in here for edge in edges):
+            return False
+        added = ((measure, most, sum(measure.of_edge(wide, edge) for edge in edges)) for measure, most in self.limits)
+        return any(measure(graph) + more > most for measure, most, more in added)
 
     @property
     def _free(self) -> frozenset[str]:

@@ -146,17 +146,17 @@ def costs(graph: Graph, image: Size) -> Costs:
     >>> costs(weave("paper-mnist-dense"), (32, 32)).parameters
     4512650
     """
-    parts, known, sizes = [entry_costs(graph, image)], set[str](), map_sizes(graph, image)
+    sizes, sharing = map_sizes(graph, image), set[str]()
+    alone = [entry_costs(graph, image), *(node_costs(graph, node.place, image) for node in graph.nodes)]
+    alone += [head_costs(graph, head, image) for head in graph.heads]
     for edge in graph.edges:
-        alone = _costs_of(Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target]))
-        parts.append(replace(alone, parameters=0) if edge.weights in known else alone)
-        known |= {edge.shared} if edge.shared else set()
-    parts += [node_costs(graph, node.place, image) for node in graph.nodes]
-    parts += [head_costs(graph, head, image) for head in graph.heads]
+        found = _costs_of(Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target]))
+        alone.append(replace(found, parameters=0) if edge.shared in sharing else found)
+        sharing |= {edge.shared} if edge.shared else set()
     return Costs(
-        parameters=sum(part.parameters for part in parts),
-        macs=sum(part.macs for part in parts),
-        activation_bytes=sum(part.activation_bytes for part in parts),
+        parameters=sum([part.parameters for part in alone]),
+        macs=sum([part.macs for part in alone]),
+        activation_bytes=sum([part.activation_bytes for part in alone]),
     )
 
 

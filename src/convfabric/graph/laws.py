@@ -130,6 +130,8 @@ def _nothing_runs_in_a_circle(graph: Graph, image: Size | None) -> Iterator[str]
 
 
 def _everything_lies_on_a_route(graph: Graph, image: Size | None) -> Iterator[str]:
+    if any(_nothing_runs_in_a_circle(graph, image)):
+        return
     try:
         alive = {node.place for node in graph.restrict(graph.edge_names).nodes}
     except GraphError as no_route:

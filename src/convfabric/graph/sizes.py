@@ -23,11 +23,9 @@ def map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
     """
     if not type(image[0]) is type(image[1]) is int:
         return _map_sizes(graph, image)
-    key = (map_sizes, image)
-    if key not in graph.memory:
-        graph.memory[key] = _map_sizes(graph, image)
-    known: Mapping[Place, Size] = graph.memory[key]
-    return known
+    if image not in graph.known_sizes:
+        graph.known_sizes[image] = _map_sizes(graph, image)
+    return graph.known_sizes[image]
 
 
 def _map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:

@@ -13,7 +13,7 @@ from convfabric.errors import GraphError, NoRouteError
 from convfabric.graph.links import reached
 from convfabric.graph.parts import POINT, Edge, Entry, Head, Node, Place, Step, Tie
 from convfabric.graph.ties import ends, ties
-from convfabric.operators import Operator
+from convfabric.operators import Operator, Size
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,6 +91,20 @@ class Graph:
         return {place: tuple(edges) for place, edges in arriving.items()}
 
     @cached_property
+    def known_sizes(self) -> dict[Size, Mapping[Place, Size]]:
+        """For sizes of images those of all maps, as far as they were asked for."""
+        return {}
+
+    @cached_property
+    def writing_own(self) -> frozenset[str]:
+        """The names of edges that write as many channels as their target has, and not a part of them or a factor."""
+        return frozenset(edge.name for edge in self.edges if self._writes_own(edge))
+
+    def _writes_own(self, edge: Edge) -> bool:
+        target = self.node(edge.target)
+        return target.join != "concatenation" and self.ends(edge)[1] == target.channels
+
+    @cached_property
     def free_edges(self) -> frozenset[str]:
         """The names of edges that take no multiply-accumulates, no weights and no time."""
         return frozenset(edge.name for edge in self.edges if edge.operator.free)
@@ -134,7 +148,7 @@ class Graph:
         leaving: dict[Place, list[Place]] = {}
         for edge in self.edges:
             leaving.setdefault(edge.source, []).append(edge.target)
-        ready = sorted((place for place, count in waiting.items() if count == 0), reverse=True)
+        ready = [place for place, count in waiting.items() if count == 0]
         while ready:
             place = ready.pop()
             order.append(place)
@@ -188,8 +202,7 @@ class Graph:
         kept = frozenset(kept)
         if unknown := sorted(kept - self.edge_names):
             raise GraphError(f"{self.name} has no edge {', '.join(unknown)}.")
-        fewer = tuple(edge for edge in self.edges if edge.name in kept)
-        return _without_dead_ends(replace(self, edges=fewer), of=len(self.edges))
+        return _alive(self, kept, self.heads)
 
     def until(self, exits: int) -> "Graph":
         """The graph with its first so many heads alone, less what only the others needed.
@@ -198,7 +211,7 @@ class Graph:
         """
         if not 1 <= exits <= len(self.heads):
             raise GraphError(f"{self.name} has {len(self.heads)} exits; {exits} were asked for.")
-        return _without_dead_ends(replace(self, heads=self.heads[:exits]), of=len(self.edges))
+        return _alive(self, self.edge_names, self.heads[:exits])
 
     def narrow(self, channels: Mapping[Place, int], *, together: bool = False) -> "Graph":
         """The graph with fewer channels at the given places; ``together``: known to be given with all they are tied to.
@@ -224,31 +237,38 @@ class Graph:
             else replace(node, channels=channels[node.place])
             for node in self.nodes
         )
-        return _recounted(replace(self, nodes=nodes), self)
+        return _recounted(replace(self, nodes=nodes)._laid_out_as(self), self)._laid_out_as(self)
+
+    def _laid_out_as(self, other: "Graph") -> "Graph":
+        """The graph, told what follows from the same places, edges and kinds of operators, whatever the channels."""
+        known = other.order, other.known_sizes
+        self.__dict__["order"], self.__dict__["known_sizes"] = known
+        return self
 
 
-def _without_dead_ends(graph: Graph, of: int) -> Graph:
-    """The part that lies on a route from the images to a head that can still be reached; there were so many edges."""
-    edges = graph.edges
-    fed = reached({graph.entry.place}, {(edge.source, edge.target) for edge in edges})
-    heads = [replace(head, reads=tuple(place for place in head.reads if place in fed)) for head in graph.heads]
-    heads = [head for head in heads if head.reads]
-    reads = {place for head in heads for place in head.reads}
-    alive = fed & reached(reads, {(edge.target, edge.source) for edge in edges})
+def _alive(graph: Graph, kept: frozenset[str], heads: tuple[Head, ...]) -> Graph:
+    """The part that lies on a route along kept edges from the images to one of some heads that can still be reached."""
+    fed = {graph.entry.place}
+    for place in graph.order:
+        if any(edge.source in fed and edge.name in kept for edge in graph.arriving(place)):
+            fed.add(place)
+    read = [replace(head, reads=tuple(place for place in head.reads if place in fed)) for head in heads]
+    alive = {place for head in read for place in head.reads}
     if not alive:
         raise NoRouteError(
-            f"{graph.name}: with {len(edges)} of {of} edges no route is left "
+            f"{graph.name}: with {len(kept)} of {len(graph.edges)} edges no route is left "
             f"from {graph.entry.place} to {' or '.join(map(str, graph.reads))}."
         )
-    return _recounted(
-        replace(
-            graph,
-            nodes=tuple(node for node in graph.nodes if node.place in alive),
-            edges=tuple(edge for edge in edges if edge.source in alive and edge.target in alive),
-            heads=tuple(heads),
-        ),
+    for place in reversed(graph.order):
+        if place in alive:
+            alive |= {edge.source for edge in graph.arriving(place) if edge.source in fed and edge.name in kept}
+    part = replace(
         graph,
+        nodes=tuple(node for node in graph.nodes if node.place in alive),
+        edges=tuple(e for e in graph.edges if e.source in alive and e.target in alive and e.name in kept),
+        heads=tuple(head for head in read if head.reads),
     )
+    return _recounted(part, graph)
 
 
 def _recounted(graph: Graph, whole: Graph) -> Graph:
@@ -294,16 +314,6 @@ def _following(graph: Graph, place: Place, counts: Counts, before: Counts) -> in
     return follows
 
 
-def _narrowed(name: str, operator: Operator, ends: tuple[Place, Place], before: Counts, after: Counts) -> Operator:
-    whole, smaller = ((those[ends[0]], those[ends[1]]) for those in (before, after))
-    if whole == smaller:
-        return operator
-    try:
-        return _fewer(operator, whole, smaller)
-    except ValueError as fault:
-        raise GraphError(f"{name}: {fault}.") from None
-
-
 def _node_narrowed(node: Node, before: int, after: int) -> Node:
     if before == after:
         return node
@@ -320,10 +330,16 @@ def _fewer(operator: Operator, whole: tuple[int, int], smaller: tuple[int, int])
 
 
 def _edge_narrowed(edge: Edge, whole: Graph, before: Counts, after: Counts) -> Edge:
-    writes_own = whole.ends(edge)[1] == before[edge.target] and whole.node(edge.target).join != "concatenation"
-    ends = edge.source, (edge.target if writes_own else edge.source)
-    operator = _narrowed(edge.name, edge.operator, ends, before, after)
-    return edge if operator == edge.operator else replace(edge, operator=operator)
+    written = edge.target if edge.name in whole.writing_own else edge.source
+    ends = before[edge.source], before[written]
+    fewer = after[edge.source], after[written]
+    if ends == fewer:
+        return edge
+    try:
+        operator = _fewer(edge.operator, ends, fewer)
+    except ValueError as fault:
+        raise GraphError(f"{edge.name}: {fault}.") from None
+    return edge if operator is edge.operator or operator == edge.operator else replace(edge, operator=operator)
 
 
 def _entry_narrowed(entry: Entry, before: Counts, after: Counts) -> Operator:

@@ -18,7 +18,7 @@ BLOCK = 8
 """Channels that vector units handle at once: widths are multiples of it where they can be."""
 STEPS = 4
 MOST_DROPPED = 0.8
-MOST_WHOLES = 256
+MOST_PARTS = 64
 MOST_DRAWS = 100
 
 
@@ -106,8 +106,8 @@ class Sampler:
     """Names of edges that stay or go together, see :func:`units`; identities are among them only behind factors."""
     smallest: Graph
     """The cheapest route by MACs, with the fewest channels."""
-    wholes: dict[tuple[int, ...], Graph] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """The whole graph at widths that were asked for lately."""
+    parts: dict[frozenset[str], Graph] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Sub-networks with all channels, by the names of the edges that were asked for lately."""
 
     @classmethod
     def of(cls, graph: Graph, narrowest: float, image: Size) -> "Sampler":
@@ -140,17 +140,13 @@ class Sampler:
 
     def part(self, kept: Iterable[str], positions: Sequence[int]) -> Graph:
         """The sub-network with some edges, each group of widths at one of its counts; GraphError for no network."""
-        return self.whole(tuple(positions)).restrict(kept)
-
-    def whole(self, positions: tuple[int, ...]) -> Graph:
-        """The whole graph, each group of widths at one of its counts; GraphError for no network."""
-        if positions not in self.wholes:
-            if len(self.wholes) == MOST_WHOLES:
-                self.wholes.clear()
-            wanted = zip(self.widths, positions, strict=True)
-            counts = {place: count for group, position in wanted for place, count in group.at(position).items()}
-            self.wholes[positions] = narrowed(self.graph, counts)
-        return self.wholes[positions]
+        kept = frozenset(kept)
+        if kept not in self.parts:
+            if len(self.parts) == MOST_PARTS:
+                self.parts.clear()
+            self.parts[kept] = self.graph.restrict(kept)
+        wanted = zip(self.widths, positions, strict=True)
+        return narrowed(self.parts[kept], {p: n for group, at in wanted for p, n in group.at(at).items()})
 
     def _counts(self, dice: random.Random, level: float) -> dict[Place, int]:
         counts: dict[Place, int] = {}
