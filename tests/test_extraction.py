@@ -141,14 +141,6 @@ def test_a_narrowed_graph_is_run_as_it_is_extracted(network: str) -> None:
     assert sum(p.numel() for p in extract(fabric, smaller).parameters()) == costs(smaller, (16, 16)).parameters
 
 
-@pytest.mark.parametrize("network", ["fabric-tiny", "resnet-20", "unet", "linknet", "paper-mnist-sparse"])
-def test_a_ranked_fabric_answers_as_before(network: str) -> None:
-    fabric = lively_fabric(weave(network, size=(32, 32), image_channels=3), 3)
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(ranked(fabric)(images), fabric(images), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("operators", ["plain", "block", "residual"])
 def test_ranking_puts_silent_channels_last(operators: str) -> None:
     graph = weave_trellis(Trellis(layers=3, scales=2, channels=6, operators=operators))  # type: ignore[arg-type]

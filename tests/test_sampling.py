@@ -73,7 +73,8 @@ def test_widths_end_at_all_channels_and_are_blocks_where_there_are_enough() -> N
         assert counts[-1] == channels
         assert len(counts) <= 5
         assert all(1 <= count <= channels for count in counts)
-        assert all(count % 8 == 0 for count in counts[:-1] if channels >= 16)
+        assert all(count % 4 == 0 for count in counts[:-1] if channels >= 16)
+        assert all(count % 8 == 0 for count in counts[:-1] if channels >= 32)
 
 
 def trained_parameters(fabric: Fabric, graph: Graph) -> set[str]:

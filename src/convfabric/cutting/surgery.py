@@ -1,6 +1,6 @@
 """A smaller fabric with the same weights by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from convfabric.errors import GraphError
 from convfabric.fabric.inherited_weights import inherited, slices, staying
 from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Graph, Place
-from convfabric.operators import Channels
+from convfabric.operators import Channels, Composite, Operator, every
 
 
 def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None = None) -> Fabric:
@@ -40,9 +40,9 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
 def ranked(fabric: Fabric) -> Fabric:
     """A fabric with the same answers whose channels stand strongest first, so that narrowing takes the weakest.
 
-    A channel is as strong as the norms that make it multiply it; where there is none, as the squares of its
-    kernels. Places whose channels are cut together are judged together, groups as a whole. Channels that belong
-    together, and classes, stay in order.
+    A channel is as strong as the norms that make it multiply it, or where there is none the squares of its kernels,
+    times the length of the kernels and maps that read it. Places whose channels are cut together are judged together,
+    groups as a whole. Channels that belong together, and classes, stay in order.
 
     >>> from convfabric.weavers import weave
     >>> fabric, images = Fabric(weave("fabric-tiny")).eval(), torch.rand(1, 3, 32, 32)
@@ -52,7 +52,8 @@ def ranked(fabric: Fabric) -> Fabric:
     for tie in fabric.graph.ties:
         if tie.fixed or tie.units == 1:
             continue
-        strengths = sum((_strengths(fabric, place).view(tie.units, -1).sum(1) for place in tie.places), torch.zeros(()))
+        alone = [_made_by(fabric, place) * _read_by(fabric, place) for place in sorted(tie.places)]
+        strengths = sum((strength.view(tie.units, -1).sum(1) for strength in alone), torch.zeros(()))
         order = strengths.argsort(descending=True, stable=True)
         kept = {place: _expanded(order, fabric.graph.node(place).channels // tie.units) for place in tie.places}
         try:
@@ -67,8 +68,8 @@ def _expanded(order: Tensor, unit: int) -> Tensor:
     return (order[:, None] * unit + torch.arange(unit, device=order.device)).flatten()
 
 
-def _strengths(fabric: Fabric, place: Place) -> Tensor:
-    """One number (C,) for each channel of a place."""
+def _made_by(fabric: Fabric, place: Place) -> Tensor:
+    """How strongly each channel of a place (C,) is made."""
     channels = fabric.graph.node(place).channels
     makers: list[nn.Module] = [fabric.edges[edge.weights] for edge in fabric.graph.arriving(place)]
     makers += [fabric.entry] if place == fabric.graph.entry.place else []
@@ -78,6 +79,39 @@ def _strengths(fabric: Fabric, place: Place) -> Tensor:
     kernels = [p.detach() for maker in makers for p in maker.parameters() if p.ndim > 1 and len(p) == channels]
     found = known or [kernel.flatten(1).square().sum(1) for kernel in kernels]
     return sum(found, torch.zeros(channels, device=next(fabric.parameters()).device))
+
+
+def _read_by(fabric: Fabric, place: Place) -> Tensor:
+    """The length of the kernels and maps that read each channel of a place (C,); ones where none does."""
+    graph = fabric.graph
+    squares = [
+        square
+        for edge in graph.edges
+        if edge.source == place
+        for square in _squares(edge.operator, fabric.edges[edge.weights], *map(every, graph.ends(edge)))
+    ]
+    maps = [
+        fabric.heads.get_parameter(f"{head.name}.reads.{place}.weight").detach()
+        for head in graph.heads
+        if head.linear and place in head.reads
+    ]
+    squares += [weight.square().sum(0) for weight in maps]
+    unread = torch.ones(graph.node(place).channels, device=next(fabric.parameters()).device)
+    return torch.stack(squares).sum(0).sqrt() if squares else unread
+
+
+def _squares(operator: Operator, layer: nn.Module, before: Channels, after: Channels) -> Iterator[Tensor]:
+    """For each channel that an operator reads the sum of the squares of a kernel that reads it, (C,)."""
+    if isinstance(operator, Composite):
+        layers: Iterable[nn.Module] = getattr(layer, operator.field)
+        for part, inner, ends in zip(operator.inside, layers, operator.staying(before, after), strict=True):
+            if ends[0] is before:
+                yield from _squares(part, inner, before, ends[1])
+        return
+    for name, axes in operator.axes.items():
+        if "in" in axes:
+            weight: Tensor = layer.get_parameter(name).detach()
+            yield weight.movedim(axes.index("in"), 0).flatten(1).square().sum(1)
 
 
 def _scales(module: nn.Module, channels: int) -> Tensor | None:

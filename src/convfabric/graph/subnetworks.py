@@ -15,7 +15,7 @@ from convfabric.graph.structure import Graph
 from convfabric.operators import Size
 
 BLOCK = 8
-"""Channels that vector units handle at once: widths are multiples of it where they can be."""
+"""Channels that vector units handle at once: widths are multiples of it, or of half, where four steps are left."""
 STEPS = 4
 MOST_DROPPED = 0.8
 MOST_PARTS = 64
@@ -41,12 +41,13 @@ class Widths:
 def ladder(channels: int, narrowest: float, unit: int = 1) -> tuple[int, ...]:
     """Counts between a share of some channels and all of them, least first, in at most four even steps.
 
-    ``unit``: so many are cut together.
+    ``unit``: so many are cut together. With steps of 8 of 16 channels a network could only be cut in halves.
 
     >>> ladder(64, 0.25), ladder(24, 0.5), ladder(6, 0.5), ladder(64, 1.0), ladder(96, 0.25, unit=24)
-    ((16, 32, 48, 64), (16, 24), (3, 4, 5, 6), (64,), (24, 48, 72, 96))
+    ((16, 32, 48, 64), (12, 16, 20, 24), (3, 4, 5, 6), (64,), (24, 48, 72, 96))
     """
-    block = lcm(unit, BLOCK) if channels >= 2 * lcm(unit, BLOCK) else unit
+    blocks = lcm(unit, BLOCK), lcm(unit, BLOCK // 2)
+    block = next((block for block in blocks if channels >= STEPS * block), unit)
     least = max(1, channels * narrowest)
     wanted = (least + (channels - least) * step / (STEPS - 1) for step in range(STEPS))
     return tuple(sorted({min(channels, max(block, round(count / block) * block)) for count in wanted} | {channels}))
