@@ -18,6 +18,7 @@ from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
 from convfabric.evaluation.scoring import score
+from convfabric.execution.allocation import keep_imports, keep_memory
 from convfabric.fabric.module import Fabric
 from convfabric.graph.subnetworks import Sampler
 from convfabric.training.recipe import Recipe
@@ -58,6 +59,8 @@ def main() -> None:
     words.add_argument("--layers", type=int, default=29)
     said = words.parse_args()
     torch.set_num_threads(1)
+    keep_memory()
+    keep_imports()
     torch.manual_seed(0)
     graph = weave("fabric-medium", layers=said.layers, scales=4, channels=8)
     pixels = Preprocessing(size=SIZE, channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -1,5 +1,8 @@
 """Plans and kernels compute what the readable executor does: outputs and every gradient."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -224,6 +227,13 @@ def test_the_readable_plan_has_no_kernels_and_compiled_says_so() -> None:
 def test_memory_is_kept_where_the_allocator_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     assert not keep_memory()
+
+
+def test_what_is_imported_is_left_out_of_garbage_collection_once() -> None:
+    code = "import gc, torch; from convfabric.execution.allocation import keep_imports as keep; "
+    code += "keep(); first = gc.get_freeze_count(); keep(); print(first > 100_000, gc.get_freeze_count() == first)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "True True\n"
 
 
 @kernels

@@ -8,6 +8,7 @@ import typer
 
 from convfabric.cli.console import ProgressBar, answer, refusals, say
 from convfabric.cli.options import AsJson, RunFolder, Settings, Size, Threads, settings_from
+from convfabric.execution.allocation import keep_imports
 
 
 def curve(
@@ -42,6 +43,7 @@ def curve(
         from convfabric.progress import Listener
         from convfabric.runs.folder import CURVE_PAGE
 
+        keep_imports()
         rows = run_curve(
             run, kind, amounts, against=against, force=force, listener=Listener(say=say, watch=shown), **settings
         )

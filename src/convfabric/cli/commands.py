@@ -31,7 +31,7 @@ from convfabric.cli.options import (
     job_of_words,
     settings_from,
 )
-from convfabric.execution.allocation import keep_memory
+from convfabric.execution.allocation import keep_imports, keep_memory
 
 if TYPE_CHECKING:
     from convfabric.runs.record import RunRecord
@@ -102,6 +102,7 @@ def fit(
         from convfabric.pipeline.fit import run_job
         from convfabric.progress import Listener
 
+        keep_imports()
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     answer(as_json, record.as_json(folder), _fitted_lines(record, folder))
 

@@ -32,8 +32,15 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
     positions = {place: Channels(tuple(rows.tolist()), counts.get(place, 0)) for place, rows in (kept or {}).items()}
     taken = inherited(fabric.state_dict(), tuple(slices(whole, smaller, staying(whole, smaller, positions))))
     like = next(fabric.parameters())
-    extracted = unweighted(smaller).fabric.to(like.device, like.dtype)
-    extracted.load_state_dict(taken)
+    extracted = unweighted(smaller).fabric
+    if (like.device, like.dtype) != (torch.device("cpu"), torch.get_default_dtype()):
+        extracted = extracted.to(like.device, like.dtype)
+    # Not load_state_dict, which looks through all names for every module.
+    places = extracted.state_dict(keep_vars=True)
+    assert places.keys() == taken.keys()
+    with torch.no_grad():
+        for name, weight in taken.items():
+            places[name].copy_(weight)
     return extracted.train(fabric.training)
 
 

@@ -122,9 +122,7 @@ def slices(whole: Graph, smaller: Graph, stays: Staying) -> Iterator[Slice]:
     operators = {edge.name: edge.operator for edge in whole.edges}
     for edge in {edge.weights: edge for edge in smaller.edges}.values():
         before = stays[edge.source]
-        joins = whole.node(edge.target).join == "concatenation"
-        writes_own = not joins and whole.ends(edge)[1] == whole.node(edge.target).channels
-        after = stays[edge.target] if writes_own else before
+        after = stays[edge.target] if whole.writes_own(edge) else before
         yield from _taken(f"edges.{edge.weights}", operators[edge.name], before, after)
     for node in smaller.nodes:
         then = whole.node(node.place).then
@@ -184,6 +182,8 @@ def _check_units(operator: Operator, before: Channels, after: Channels) -> None:
     if before.complete and after.complete:
         return
     units = operator.granularity(before.of, after.of)
+    if units == (1, 1) and not operator.ties:
+        return
     kept = [ends.units(unit) for ends, unit in zip((before, after), units, strict=True)]
     if operator.ties and kept[0] != kept[1]:
         raise ValueError(f"of {operator} other channels would stay before than after")

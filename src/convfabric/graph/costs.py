@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from convfabric.graph.parts import Edge, Head, Place
+from convfabric.graph.parts import Edge, Head, Node, Place
 from convfabric.graph.sizes import map_sizes
 from convfabric.graph.structure import Graph, remembered
 from convfabric.operators import Size, Work, area, primitives
@@ -96,16 +96,15 @@ def node_costs(graph: Graph, place: Place, image: Size) -> Costs:
     >>> node_costs(weave("resnet-20"), Place(0, 0), (32, 32)).parameters
     32
     """
-    alone, copied = _costs_of(node_work(graph, place, image)), _copied(graph, place, image)
-    return alone + replace(FREE, activation_bytes=copied) if copied else alone
+    return _alone(graph, graph.node(place), map_sizes(graph, image)[place])
 
 
-def _copied(graph: Graph, place: Place, image: Size) -> int:
-    """Bytes of a concatenation, which is written anew where more than one response arrives."""
-    node = graph.node(place)
-    if node.join != "concatenation" or len(graph.arriving(place)) < 2:
-        return 0
-    return FLOAT_BYTES * node.channels * area(map_sizes(graph, image)[place])
+def _alone(graph: Graph, node: Node, size: Size) -> Costs:
+    """Costs of one node; a concatenation is written anew where more than one response arrives."""
+    own = _costs_of(Work(node.then, node.channels, node.channels, size, size))
+    if node.join != "concatenation" or len(graph.arriving(node.place)) < 2:
+        return own
+    return own + replace(FREE, activation_bytes=FLOAT_BYTES * node.channels * area(size))
 
 
 def entry_costs(graph: Graph, image: Size) -> Costs:
@@ -147,7 +146,7 @@ def costs(graph: Graph, image: Size) -> Costs:
     4512650
     """
     sizes, sharing = map_sizes(graph, image), set[str]()
-    alone = [entry_costs(graph, image), *(node_costs(graph, node.place, image) for node in graph.nodes)]
+    alone = [entry_costs(graph, image), *(_alone(graph, node, sizes[node.place]) for node in graph.nodes)]
     alone += [head_costs(graph, head, image) for head in graph.heads]
     for edge in graph.edges:
         found = _costs_of(Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target]))

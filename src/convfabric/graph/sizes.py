@@ -1,6 +1,6 @@
 """Height and width of every map of a graph, from what its operators say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from convfabric.errors import GraphError
@@ -22,22 +22,25 @@ def map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
     ((9, 8), (5, 4), (3, 2))
     """
     if not type(image[0]) is type(image[1]) is int:
-        return _map_sizes(graph, image)
+        return _map_sizes(graph, image, lambda operator, size, fitting: operator.size_after(size, fitting))
     if image not in graph.known_sizes:
-        graph.known_sizes[image] = _map_sizes(graph, image)
+        graph.known_sizes[image] = _map_sizes(graph, image, _size_after)
     return graph.known_sizes[image]
 
 
-def _map_sizes(graph: Graph, image: Size) -> Mapping[Place, Size]:
+def _map_sizes(graph: Graph, image: Size, size_after: Callable[[Operator, Size, Size], Size]) -> Mapping[Place, Size]:
     sizes: dict[Place, Size] = {}
     first: dict[int, Size] = {0: image}
     for place in graph.order:
         fitting = _at_scale(first, place.scale)
-        arriving = [
-            (edge.name, _after(edge.name, edge.operator, sizes[edge.source], fitting)) for edge in graph.arriving(place)
-        ]
-        if place == graph.entry.place:
-            arriving.append(("the stem", _after("the stem", graph.entry.operator, image, fitting)))
+        reading = [(edge.name, edge.operator, sizes[edge.source]) for edge in graph.arriving(place)]
+        reading += [("the stem", graph.entry.operator, image)] if place == graph.entry.place else []
+        arriving, name = [], ""
+        try:
+            for name, operator, size in reading:
+                arriving.append((name, size_after(operator, size, fitting)))
+        except ValueError as fault:
+            raise GraphError(f"while sizing {name}: {fault}.") from None
         # Nothing arrives only where a graph that is being weighed has lost edges: then its scale says the size.
         sizes[place] = _agreed(graph, place, arriving) if arriving else fitting
         first.setdefault(place.scale, sizes[place])
@@ -57,14 +60,6 @@ def _at_scale(first: Mapping[int, Size], scale: int) -> Size:
 @lru_cache(maxsize=1 << 16)
 def _size_after(operator: Operator, size: Size, fitting: Size) -> Size:
     return operator.size_after(size, fitting)
-
-
-def _after(name: str, operator: Operator, size: Size, fitting: Size) -> Size:
-    try:
-        plain = type(size[0]) is type(size[1]) is type(fitting[0]) is type(fitting[1]) is int
-        return _size_after(operator, size, fitting) if plain else operator.size_after(size, fitting)
-    except ValueError as fault:
-        raise GraphError(f"while sizing {name}: {fault}.") from None
 
 
 def _agreed(graph: Graph, place: Place, arriving: Iterable[tuple[str, Size]]) -> Size:

@@ -96,15 +96,6 @@ class Graph:
         return {}
 
     @cached_property
-    def writing_own(self) -> frozenset[str]:
-        """The names of edges that write as many channels as their target has, and not a part of them or a factor."""
-        return frozenset(edge.name for edge in self.edges if self._writes_own(edge))
-
-    def _writes_own(self, edge: Edge) -> bool:
-        target = self.node(edge.target)
-        return target.join != "concatenation" and self.ends(edge)[1] == target.channels
-
-    @cached_property
     def free_edges(self) -> frozenset[str]:
         """The names of edges that take no multiply-accumulates, no weights and no time."""
         return frozenset(edge.name for edge in self.edges if edge.operator.free)
@@ -135,6 +126,11 @@ class Graph:
     def ends(self, edge: Edge) -> tuple[int, int]:
         """The channels that an edge reads and writes, see :func:`convfabric.graph.ties.ends`."""
         return ends(edge, self._node_at)
+
+    def writes_own(self, edge: Edge) -> bool:
+        """Whether an edge writes as many channels as its target has, and not a part of them or a factor."""
+        target = self._node_at[edge.target]
+        return target.join == "sum" or (target.join == "product" and self.ends(edge)[1] == target.channels)
 
     @cached_property
     def order(self) -> tuple[Place, ...]:
@@ -231,19 +227,11 @@ class Graph:
             if len(shares) > 1:
                 said = ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
                 raise GraphError(f"places tied by identities need equal channels; asked for {said}.")
-        nodes = tuple(
-            node
-            if channels.get(node.place, node.channels) == node.channels
-            else replace(node, channels=channels[node.place])
-            for node in self.nodes
-        )
-        return _recounted(replace(self, nodes=nodes)._laid_out_as(self), self)._laid_out_as(self)
-
-    def _laid_out_as(self, other: "Graph") -> "Graph":
-        """The graph, told what follows from the same places, edges and kinds of operators, whatever the channels."""
-        known = other.order, other.known_sizes
-        self.__dict__["order"], self.__dict__["known_sizes"] = known
-        return self
+        counts = {place: channels.get(place, node.channels) for place, node in self._node_at.items()}
+        narrower = _recounted(self, self, counts)
+        # What follows from places, edges and kinds of operators, whatever the channels.
+        narrower.__dict__["order"], narrower.__dict__["known_sizes"] = self.order, self.known_sizes
+        return narrower
 
 
 def _alive(graph: Graph, kept: frozenset[str], heads: tuple[Head, ...]) -> Graph:
@@ -268,27 +256,27 @@ def _alive(graph: Graph, kept: frozenset[str], heads: tuple[Head, ...]) -> Graph
         edges=tuple(e for e in graph.edges if e.source in alive and e.target in alive and e.name in kept),
         heads=tuple(head for head in read if head.reads),
     )
-    return _recounted(part, graph)
+    return _recounted(part, graph, {node.place: node.channels for node in part.nodes})
 
 
-def _recounted(graph: Graph, whole: Graph) -> Graph:
-    """The graph with the channels that follow from others: of concatenations, and behind operators that keep them.
+def _recounted(graph: Graph, whole: Graph, counts: dict[Place, int]) -> Graph:
+    """The graph with so many channels; those of concatenations, and what follows from them, are counted anew.
 
     Raises GraphError where those that meet are not equal, where a count that was changed is not what follows, or
     where an operator could not do with what is left of the whole graph's channels.
     """
-    _check_products(graph)
-    counts = {node.place: node.channels for node in graph.nodes}
+    joins = {node.join for node in graph.nodes}
+    if "product" in joins:
+        _check_products(graph)
     before = {place: whole.node(place).channels for place in counts}
-    joins = any(node.join == "concatenation" for node in graph.nodes)
-    if counts == before and not joins:
+    if counts == before and "concatenation" not in joins:
         return graph
-    for place in graph.order if joins else ():
+    for place in graph.order if "concatenation" in joins else ():
         counts[place] = _following(graph, place, counts, before)
     graph = replace(
         graph,
-        nodes=tuple(_node_narrowed(node, before[node.place], counts[node.place]) for node in graph.nodes),
-        edges=tuple(_edge_narrowed(edge, whole, before, counts) for edge in graph.edges),
+        nodes=tuple([_node_narrowed(node, counts[node.place]) for node in graph.nodes]),
+        edges=tuple([_edge_narrowed(edge, whole, before, counts) for edge in graph.edges]),
         entry=replace(graph.entry, operator=_entry_narrowed(graph.entry, before, counts)),
     )
     for head in graph.heads:
@@ -314,12 +302,12 @@ def _following(graph: Graph, place: Place, counts: Counts, before: Counts) -> in
     return follows
 
 
-def _node_narrowed(node: Node, before: int, after: int) -> Node:
-    if before == after:
+@lru_cache(maxsize=1 << 16)
+def _node_narrowed(node: Node, after: int) -> Node:
+    if node.channels == after:
         return node
     try:
-        then = _fewer(node.then, (before, before), (after, after))
-        return node if node.channels == after and then == node.then else replace(node, channels=after, then=then)
+        return replace(node, channels=after, then=_fewer(node.then, (node.channels,) * 2, (after, after)))
     except ValueError as fault:
         raise GraphError(f"{node.place}: {fault}.") from None
 
@@ -330,7 +318,7 @@ def _fewer(operator: Operator, whole: tuple[int, int], smaller: tuple[int, int])
 
 
 def _edge_narrowed(edge: Edge, whole: Graph, before: Counts, after: Counts) -> Edge:
-    written = edge.target if edge.name in whole.writing_own else edge.source
+    written = edge.target if whole.writes_own(edge) else edge.source
     ends = before[edge.source], before[written]
     fewer = after[edge.source], after[written]
     if ends == fewer:
