@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from convfabric.choice import Summed, measures
 from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
 from convfabric.errors import GraphError
@@ -145,6 +146,21 @@ def test_edges_and_channels_go_in_either_order(name: str, task: Task) -> None:
             again = graph_from_json(graph_to_json(parts[1]))
             assert (parts[1].order, map_sizes(parts[1], SIZES[0])) == (again.order, map_sizes(again, SIZES[0]))
     assert made
+
+
+@every_family
+def test_edges_weigh_the_same_among_a_few(name: str, task: Task) -> None:
+    graph, macs = small(name, task), measures(SIZES[0])["macs"]
+    assert isinstance(macs, Summed)
+    sampler = Sampler.of(graph, 0.25, SIZES[0])
+    for at in range(len(sampler.widths)):
+        positions = [0 if i == at else len(group.counts) - 1 for i, group in enumerate(sampler.widths)]
+        part = _made(lambda: sampler.part(graph.edge_names, positions))  # noqa: B023
+        few = _made(lambda: sampler.weighed(sorted(graph.edge_names)[::2], positions))  # noqa: B023
+        macs(graph)  # sizes are known
+        if part and few and all(node.join != "concatenation" for node in graph.nodes):
+            alone = {edge.name: macs.of_edge(few, edge) for edge in few.edges}
+            assert alone == {edge.name: macs.of_edge(part, edge) for edge in part.edges if edge.name in alone}
 
 
 @every_family

@@ -157,8 +157,10 @@ class Evolution:
         dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
+                if self._surely_too_wide(graph, moved, at):
+                    break
                 more = self.made((held, moved))
-                if more is None or self._surely_wider(graph, more, at) or not self.fits(more):
+                if more is None or not self.fits(more):
                     break
                 graph, positions = more, moved
         held = held | self._free
@@ -172,12 +174,18 @@ class Evolution:
                 graph, held = more, held | unit
         return graph
 
-    def _surely_wider(self, graph: Graph, more: Graph, at: int) -> bool:
-        """Whether edges at a group of widths grow beyond a ceiling alone, the graph having the same edges as before."""
+    def _surely_too_wide(self, graph: Graph, moved: tuple[int, ...], at: int) -> bool:
+        """Whether a graph is above a ceiling with one group of widths moved, by the growth of its edges there alone."""
         places = self.sampler.widths[at].places
-        touched = [i for i, edge in enumerate(graph.edges) if edge.source in places or edge.target in places]
+        now = [edge for edge in graph.edges if edge.source in places or edge.target in places]
+        try:
+            wide = self.sampler.weighed({edge.name for edge in now}, moved)
+        except GraphError:
+            return False
         for measure, most in self.limits:
-            grown = (measure.of_edge(more, more.edges[i]) - measure.of_edge(graph, graph.edges[i]) for i in touched)
+            grown = (
+                measure.of_edge(wide, e) - measure.of_edge(graph, was) for e, was in zip(wide.edges, now, strict=True)
+            )
             if measure(graph) + sum(grown) > most:
                 return True
         return False

@@ -200,6 +200,13 @@ class Graph:
             raise GraphError(f"{self.name} has no edge {', '.join(unknown)}.")
         return _alive(self, kept, self.heads)
 
+    def among(self, kept: Iterable[str]) -> "Graph":
+        """The graph with the named edges alone, all nodes staying, as large as is known: to be weighed, not run."""
+        kept = frozenset(kept)
+        fewer = replace(self, edges=tuple(edge for edge in self.edges if edge.name in kept))
+        fewer.__dict__["order"], fewer.__dict__["known_sizes"] = self.order, dict(self.known_sizes)
+        return fewer
+
     def until(self, exits: int) -> "Graph":
         """The graph with its first so many heads alone, less what only the others needed.
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import lcm
 from statistics import fmean
 
@@ -34,8 +35,12 @@ class Widths:
 
     def at(self, position: int) -> dict[Place, int]:
         """The channels of each place at one of the counts."""
-        count = self.counts[position]
-        return dict.fromkeys(self.places, count) | {place: int(count * share) for place, share in self.times}
+        return self._levels[position]
+
+    @cached_property
+    def _levels(self) -> list[dict[Place, int]]:
+        times = dict(self.times)
+        return [{place: int(count * times.get(place, 1)) for place in self.places} for count in self.counts]
 
 
 def ladder(channels: int, narrowest: float, unit: int = 1) -> tuple[int, ...]:
@@ -146,8 +151,15 @@ class Sampler:
             if len(self.parts) == MOST_PARTS:
                 self.parts.clear()
             self.parts[kept] = self.graph.restrict(kept)
+        return narrowed(self.parts[kept], self._at(positions))
+
+    def weighed(self, kept: Iterable[str], positions: Sequence[int]) -> Graph:
+        """The whole graph at such widths with those edges alone, to see what they take: see :meth:`Graph.among`."""
+        return self.graph.among(kept).narrow(self._at(positions), together=True)
+
+    def _at(self, positions: Sequence[int]) -> dict[Place, int]:
         wanted = zip(self.widths, positions, strict=True)
-        return narrowed(self.parts[kept], {p: n for group, at in wanted for p, n in group.at(at).items()})
+        return {place: count for group, at in wanted for place, count in group.at(at).items()}
 
     def _counts(self, dice: random.Random, level: float) -> dict[Place, int]:
         counts: dict[Place, int] = {}
