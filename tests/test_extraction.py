@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from convfabric.cutting.dead_channels import without_dead_channels
-from convfabric.cutting.surgery import extract, ranked
+from convfabric.cutting.surgery import _fill, extract, ranked
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
@@ -139,6 +139,24 @@ def test_a_narrowed_graph_is_run_as_it_is_extracted(network: str) -> None:
     with torch.no_grad():
         assert torch.equal(extract(fabric, smaller)(images), fabric(images, smaller))
     assert sum(p.numel() for p in extract(fabric, smaller).parameters()) == costs(smaller, (16, 16)).parameters
+
+
+@pytest.mark.parametrize("network", ["fabric-tiny", "resnet-20", "unet", "linknet", "paper-mnist-sparse"])
+def test_a_ranked_fabric_answers_as_before(network: str) -> None:
+    fabric = lively_fabric(weave(network, size=(32, 32), image_channels=3), 3).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ranked(fabric)(images), fabric(images), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("network", ["fabric-tiny", "unet"])
+def test_weights_of_other_names_or_shapes_are_not_filled_in(network: str) -> None:
+    fabric = lively_fabric(weave(network, size=(32, 32), image_channels=3), 3)
+    weights = dict(fabric.state_dict())
+    name = next(name for name, weight in weights.items() if weight.ndim > 1)
+    for other in (weights | {name: weights[name][:1]}, weights | {"another": weights[name]}, {name: weights[name]}):
+        with pytest.raises(GraphError, match="do not fit the weights given"):
+            _fill(fabric, other)
 
 
 @pytest.mark.parametrize("operators", ["plain", "block", "residual"])

@@ -157,7 +157,6 @@ def test_edges_weigh_the_same_among_a_few(name: str, task: Task) -> None:
         positions = [0 if i == at else len(group.counts) - 1 for i, group in enumerate(sampler.widths)]
         part = _made(lambda: sampler.part(graph.edge_names, positions))  # noqa: B023
         few = _made(lambda: sampler.weighed(sorted(graph.edge_names)[::2], positions))  # noqa: B023
-        macs(graph)  # sizes are known
         if part and few and all(node.join != "concatenation" for node in graph.nodes):
             alone = {edge.name: macs.of_edge(few, edge) for edge in few.edges}
             assert alone == {edge.name: macs.of_edge(part, edge) for edge in part.edges if edge.name in alone}

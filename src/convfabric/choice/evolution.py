@@ -157,7 +157,7 @@ class Evolution:
         dice.shuffle(absent)
         for at in wider:
             while moved := self._moved(positions, at, 1):
-                if self._surely_too_wide(graph, moved, at):
+                if self.limits and self._surely_too_wide(graph, moved, at):
                     break
                 more = self.made((held, moved))
                 if more is None or not self.fits(more):

@@ -158,6 +158,7 @@ def train(
         from convfabric.progress import Listener
         from convfabric.runs.folder import begin, check_may_begin
 
+        keep_imports()
         check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
         woven(job, images)
@@ -194,6 +195,7 @@ def extract(
     from convfabric.runs.record import read_record
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
+    keep_imports()
     going_on = f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"
     with refusals(going_on), ProgressBar() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.errors import GraphError
-from convfabric.fabric.inherited_weights import inherited, slices, staying
+from convfabric.fabric.inherited_weights import Weights, inherited, slices, staying
 from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Graph, Place
 from convfabric.operators import Channels, Composite, Operator, every
@@ -33,15 +33,25 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
     taken = inherited(fabric.state_dict(), tuple(slices(whole, smaller, staying(whole, smaller, positions))))
     like = next(fabric.parameters())
     extracted = unweighted(smaller).fabric
-    if (like.device, like.dtype) != (torch.device("cpu"), torch.get_default_dtype()):
+    made = next(extracted.parameters())
+    if (made.device, made.dtype) != (like.device, like.dtype):
         extracted = extracted.to(like.device, like.dtype)
-    # Not load_state_dict, which looks through all names for every module.
-    places = extracted.state_dict(keep_vars=True)
-    assert places.keys() == taken.keys()
-    with torch.no_grad():
-        for name, weight in taken.items():
-            places[name].copy_(weight)
+    _fill(extracted, taken)
     return extracted.train(fabric.training)
+
+
+def _fill(fabric: Fabric, weights: Weights) -> None:
+    """As load_state_dict, which looks through all names for every module, and takes as long as making them all.
+
+    Raises GraphError where names or shapes are others: copying alone would broadcast.
+    """
+    own = fabric.state_dict(keep_vars=True)
+    shapes = [{name: weight.shape for name, weight in known.items()} for known in (own, weights)]
+    if odd := sorted(name for name in own | weights if shapes[0].get(name) != shapes[1].get(name)):
+        raise GraphError(f"{fabric.graph.name}: {odd[0]} and {len(odd) - 1} others do not fit the weights given.")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            own[name].copy_(weight)
 
 
 def ranked(fabric: Fabric) -> Fabric:
