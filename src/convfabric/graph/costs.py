@@ -7,7 +7,7 @@ from functools import lru_cache
 from convfabric.graph.parts import Edge, Head, Node, Place
 from convfabric.graph.sizes import map_sizes
 from convfabric.graph.structure import Graph, remembered
-from convfabric.operators import Size, Work, area, primitives
+from convfabric.operators import Operator, Size, Work, area, primitives
 
 FLOAT_BYTES = 4
 
@@ -35,11 +35,11 @@ FREE = Costs(parameters=0, macs=0, activation_bytes=0)
 
 
 @lru_cache(maxsize=1 << 16)
-def _costs_of(work: Work) -> Costs:
+def _costs_of(operator: Operator, channels_in: int, channels_out: int, before: Size, after: Size) -> Costs:
     return Costs(
-        parameters=work.operator.parameters(work.channels_in, work.channels_out),
-        macs=work.operator.macs(*work[1:]),
-        activation_bytes=FLOAT_BYTES * work.operator.values(*work[1:]),
+        parameters=operator.parameters(channels_in, channels_out),
+        macs=operator.macs(channels_in, channels_out, before, after),
+        activation_bytes=FLOAT_BYTES * operator.values(channels_in, channels_out, before, after),
     )
 
 
@@ -86,7 +86,7 @@ def edge_costs(graph: Graph, edge: Edge, image: Size) -> Costs:
     >>> edge_costs(graph, graph.edges[1], (32, 32)).macs
     4718592
     """
-    return _costs_of(edge_work(graph, edge, image))
+    return _costs_of(*edge_work(graph, edge, image))
 
 
 def node_costs(graph: Graph, place: Place, image: Size) -> Costs:
@@ -101,7 +101,7 @@ def node_costs(graph: Graph, place: Place, image: Size) -> Costs:
 
 def _alone(graph: Graph, node: Node, size: Size) -> Costs:
     """Costs of one node; a concatenation is written anew where more than one response arrives."""
-    own = _costs_of(Work(node.then, node.channels, node.channels, size, size))
+    own = _costs_of(node.then, node.channels, node.channels, size, size)
     if node.join != "concatenation" or len(graph.arriving(node.place)) < 2:
         return own
     return own + replace(FREE, activation_bytes=FLOAT_BYTES * node.channels * area(size))
@@ -114,7 +114,7 @@ def entry_costs(graph: Graph, image: Size) -> Costs:
     >>> entry_costs(weave("resnet-20"), (32, 32)).parameters
     432
     """
-    return _costs_of(entry_work(graph, image))
+    return _costs_of(*entry_work(graph, image))
 
 
 def head_costs(graph: Graph, head: Head, image: Size) -> Costs:
@@ -149,7 +149,7 @@ def costs(graph: Graph, image: Size) -> Costs:
     alone = [entry_costs(graph, image), *(_alone(graph, node, sizes[node.place]) for node in graph.nodes)]
     alone += [head_costs(graph, head, image) for head in graph.heads]
     for edge in graph.edges:
-        found = _costs_of(Work(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target]))
+        found = _costs_of(edge.operator, *graph.ends(edge), sizes[edge.source], sizes[edge.target])
         alone.append(replace(found, parameters=0) if edge.shared in sharing else found)
         sharing |= {edge.shared} if edge.shared else set()
     return Costs(

@@ -13,7 +13,7 @@ from convfabric.errors import GraphError, NoRouteError
 from convfabric.graph.links import reached
 from convfabric.graph.parts import POINT, Edge, Entry, Head, Node, Place, Step, Tie
 from convfabric.graph.ties import ends, ties
-from convfabric.operators import Operator, Size
+from convfabric.operators import Operator, Size, halved
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -237,7 +237,8 @@ class Graph:
         counts = {place: channels.get(place, node.channels) for place, node in self._node_at.items()}
         narrower = _recounted(self, self, counts)
         # What follows from places, edges and kinds of operators, whatever the channels.
-        narrower.__dict__["order"], narrower.__dict__["known_sizes"] = self.order, self.known_sizes
+        narrower.__dict__["known_sizes"] = self.known_sizes
+        narrower.__dict__.update({"order": self.order} if "order" in self.__dict__ else {})
         return narrower
 
 
@@ -263,7 +264,24 @@ def _alive(graph: Graph, kept: frozenset[str], heads: tuple[Head, ...]) -> Graph
         edges=tuple(e for e in graph.edges if e.source in alive and e.target in alive and e.name in kept),
         heads=tuple(head for head in read if head.reads),
     )
-    return _recounted(part, graph, {node.place: node.channels for node in part.nodes})
+    part = _recounted(part, graph, {node.place: node.channels for node in part.nodes})
+    part.__dict__["known_sizes"] = _sizes_left(graph, alive)
+    return part
+
+
+def _sizes_left(graph: Graph, alive: set[Place]) -> dict[Size, Mapping[Place, Size]]:
+    """The sizes that places keep whatever else goes: where every map is the image, halved as often as its scale says.
+
+    Elsewhere what doubles a map may find another one to fit, and what is left of a product may be smaller.
+    """
+    left: dict[Size, Mapping[Place, Size]] = {}
+    for image, sizes in graph.known_sizes.items() if all(node.join != "product" for node in graph.nodes) else ():
+        at = [image]
+        for _ in range(max(place.scale for place in sizes if place.scale < POINT)):
+            at.append(halved(at[-1]))
+        if all(size == ((1, 1) if place.scale >= POINT else at[place.scale]) for place, size in sizes.items()):
+            left[image] = {place: sizes[place] for place in alive}
+    return left
 
 
 def _recounted(graph: Graph, whole: Graph, counts: dict[Place, int]) -> Graph:
