@@ -18,18 +18,18 @@ def picture(file: Path, size: tuple[int, int] = (16, 12), colour: Colour = (200,
 
 def class_folders(root: Path, splits: tuple[str, ...] = ("train", "val"), images: int = 6) -> Path:
     """red/ and blue/ with a few images each, under each split (or under the root, for no splits)."""
-    for split in splits or ("",):
+    for at, split in enumerate(splits or ("",)):
         for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
             for i in range(images):
-                picture(root / split / name / f"{i}.png", colour=colour, seed=i)  # type: ignore[arg-type]
+                picture(root / split / name / f"{i}.png", colour=colour, seed=100 * at + i)  # type: ignore[arg-type]
     return root
 
 
 def mask_folders(root: Path, values: tuple[int, ...] = (0, 1, 2, 255), images: int = 4) -> Path:
     """images/ and masks/ by split; each mask has columns of the given values."""
-    for split in ("train", "val"):
+    for at, split in enumerate(("train", "val")):
         for i in range(images):
-            picture(root / "images" / split / f"{i}.jpg", size=(32, 32), seed=i)
+            picture(root / "images" / split / f"{i}.jpg", size=(32, 32), seed=100 * at + i)
             mask = np.repeat(np.repeat(np.array(values, dtype=np.uint8), 32 // len(values))[None], 32, axis=0)
             file = root / "masks" / split / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)

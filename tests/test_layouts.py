@@ -25,9 +25,9 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 def test_what_is_wrong_with_folders_is_told_together(tmp_path: Path) -> None:
     for name in ("green", "white"):
         (class_folders(tmp_path) / "train" / name).mkdir()
-    (tmp_path / "train" / "red" / "notes.txt").write_text("mine")
+    (tmp_path / "train" / "red" / "raw.nef").write_text("mine")
     picture(tmp_path / "val" / "stray.png")
-    check_refused(tmp_path, r"(?s)4 things are wrong.*green is empty.*notes\.txt.*white is empty.*stray\.png")
+    check_refused(tmp_path, r"(?s)4 things are wrong.*green is empty.*raw\.nef.*white is empty.*stray\.png")
 
 
 def test_a_class_in_one_split_only_is_named(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_folders_of_splits_are_known_in_any_case_and_none_is_left_out(tmp_path: 
 
 
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
-    check_refused(tmp_path / "t.csv", r"no column path")
+    (tmp_path / "t.csv").write_text("where;kind\na.png;x\n")
+    check_refused(tmp_path / "t.csv", r"no column path and no label; found where, kind, parted by a semicolon")
 
 
 def test_every_bad_row_of_a_table_is_named_with_its_line(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_every_bad_row_of_a_table_is_named_with_its_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"path,label,split\n", "no rows"), (b"path,label\na.png,r\xf6t\n", "CSV in UTF-8")]
+    ("content", "said"), [(b"path,label,split\n", "no rows"), (b"path,label\na.png,r\x81t\n", "read as text in UTF-8")]
 )
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "t.csv").write_bytes(content)

@@ -1,5 +1,6 @@
 """The verbs. What needs torch is imported in them, once settings are known to be right: errors are said at once."""
 
+import sys
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -285,12 +286,12 @@ def predict(
     from convfabric.errors import DataError
     from convfabric.pipeline.evaluate import predictor
 
-    refused = 0
+    refused, plain = 0, "utf" not in (sys.stdout.encoding or "").lower()
     with refusals():
         answer_of = predictor(run)
         for image in images:
             try:
-                typer.echo(json.dumps(answer_of(image), ensure_ascii=False))
+                typer.echo(json.dumps(answer_of(image), ensure_ascii=plain))
             except DataError as fault:
                 refused += 1
                 typer.secho(f"error: {fault}", fg="red", err=True)

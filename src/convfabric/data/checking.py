@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convfabric.data.faults import MOST_FAULTS_SAID, refuse
-from convfabric.data.layouts import Item, Listing
-from convfabric.data.reading import Look, fitted_array, fitted_mask, look, no_warnings, read_mask, read_picture
+from convfabric.data.layouts import Item
+from convfabric.data.masks import Coding
+from convfabric.data.outlines import Outlines
+from convfabric.data.reading import Bounds, Look, Pixels, fitted_array, fitted_mask, look, no_warnings, read_picture
 from convfabric.errors import DataError
 from convfabric.operators import Size
 
 LARGEST_INFERRED = 224
 THREADS = 4
-Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 
@@ -32,17 +33,22 @@ class Reading:
     channels: int
     fitting: str
     ignore: int
-    binary_masks: bool
     classes: int | None
     """Number of classes that masks may name, where it is known beforehand."""
+    coding: Coding
+    """What the pixels of masks mean."""
+    names: tuple[str, ...]
+    """Of classes, where the coding says them."""
+    bounds: Bounds
+    """The values, of pixels of more than 8 bits or floats, that become black and white."""
 
     def read(self, item: Item) -> tuple[Pixels, Pixels | int, list[str]]:
         """An image (height, width, channels), its answer, and the rules applied; DataError names the file."""
-        picture, rules = read_picture(item.image, self.channels)
+        picture, rules = read_picture(item.image, self.channels, self.bounds)
         fitted = fitted_array(picture, self.size, self.fitting)
         if item.mask is None:
             return fitted, item.label, rules
-        mask = self._mask(item.mask)
+        mask = self._mask(item.mask, picture.shape)
         if mask.shape != picture.shape[:2]:
             found, wanted = mask.shape, picture.shape
             raise DataError(
@@ -50,29 +56,25 @@ class Reading:
             )
         return fitted, fitted_mask(mask, self.size, self.fitting, self.ignore), rules
 
-    def _mask(self, path: Path) -> Pixels:
-        mask = read_mask(path)
-        if self.binary_masks:
-            if odd := sorted(set(np.unique(mask).tolist()) - {0, 1, 255}):
-                raise DataError(f"{path}: mask value {odd[0]}; binary masks hold 0 and 255 (or 1).")
-            mask = (mask > 0).astype(np.uint8)
+    def _mask(self, found: Path | Outlines, shape: tuple[int, ...]) -> Pixels:
+        mask = found.drawn(shape[0], shape[1]) if isinstance(found, Outlines) else self.coding.read(found)
         if self.classes is not None:
             outside = [v for v in np.unique(mask).tolist() if v >= self.classes and v != self.ignore]
             if outside:
                 raise DataError(
-                    f"{path}: mask value {outside[0]}; there are {self.classes} classes, 0 to {self.classes - 1}, and "
+                    f"{found}: mask value {outside[0]}; there are {self.classes} classes, 0 to {self.classes - 1}, and "
                     f"{self.ignore} is ignored. Set ignore={outside[0]} if that is void, or name more in classes.txt."
                 )
         return mask
 
 
-Met = Mapping[int, Path | None]
-"""Values in masks, and of each the first file that holds it."""
+Met = Mapping[int, Path | Outlines | None]
+"""Values in masks, and of each the first mask that holds it."""
 
 
-def survey(listing: Listing) -> list[Look]:
-    """The header of every image, or DataError with what is wrong in which files."""
-    return _each([item.image for items in listing.splits.values() for item in items], look)
+def survey(items: Sequence[Item]) -> list[Look]:
+    """A look at every image, or DataError with what is wrong in which files."""
+    return _each([item.image for item in items], look)
 
 
 def inferred_channels(looks: Sequence[Look]) -> tuple[int, list[str]]:
@@ -110,28 +112,79 @@ def _to_multiple(side: float, of: int = 16) -> int:
     return max(of, round(side / of) * of)
 
 
-def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[np.int64] | Pixels, list[str]]:
-    """Every item decoded: images (N, H, W, C), labels (N,) or masks (N, H, W), and the rules applied by each."""
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What is kept of every item that was read."""
+
+    rules: list[str]
+    """Applied to each."""
+    met: Met
+    digests: list[bytes]
+    """Of each, its image and its answer."""
+    pictures: list[bytes | None]
+    """Digests of the images alone; None for one whose pixels are all the same."""
+
+
+def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[np.int64] | Pixels, Glance]:
+    """Every item decoded: images (N, H, W, C), labels (N,) or masks (N, H, W)."""
     results = _each(items, reading.read)
     images = np.stack([image for image, _, _ in results])
     answers = [answer for _, answer, _ in results]
     stacked = np.array(answers, dtype=np.int64) if items[0].mask is None else np.stack(answers).astype(np.uint8)
-    return images, stacked, [rule for _, _, rules in results for rule in rules]
+    glance = Glance(
+        rules=[rule for _, _, rules in results for rule in rules],
+        met=values_met(items, stacked) if items[0].mask else {},
+        digests=[],
+        pictures=[picture_digest(image) for image in images],
+    )
+    return images, stacked, glance
 
 
-def check_all(items: Sequence[Item], reading: Reading) -> tuple[list[str], Met, list[bytes]]:
-    """As :func:`read_all`, keeping nothing but the rules applied, the mask values met, and a digest of each item."""
+def check_all(items: Sequence[Item], reading: Reading) -> Glance:
+    """As :func:`read_all`, keeping no pixels."""
 
-    def glance(item: Item) -> tuple[list[str], set[int], bytes]:
+    def glance(item: Item) -> tuple[list[str], set[int], bytes, bytes | None]:
         image, answer, rules = reading.read(item)
         values = set() if isinstance(answer, int) else set(np.unique(answer).tolist())
-        return rules, values, hashlib.sha256(image.tobytes() + np.asarray(answer).tobytes()).digest()
+        digest = hashlib.sha256(image.tobytes() + np.asarray(answer).tobytes()).digest()
+        return rules, values, digest, picture_digest(image)
 
     results = _each(items, glance)
-    met: dict[int, Path | None] = {}
-    for item, (_, values, _) in zip(items, results, strict=True):
+    met: dict[int, Path | Outlines | None] = {}
+    for item, (_, values, _, _) in zip(items, results, strict=True):
         met |= dict.fromkeys(values - met.keys(), item.mask)
-    return [rule for rules, _, _ in results for rule in rules], met, [digest for _, _, digest in results]
+    return Glance(
+        rules=[rule for rules, _, _, _ in results for rule in rules],
+        met=met,
+        digests=[digest for _, _, digest, _ in results],
+        pictures=[picture for _, _, _, picture in results],
+    )
+
+
+def picture_digest(image: Pixels) -> bytes | None:
+    """A digest of the pixels of an image (H, W, C), by which copies are known; None where all are the same.
+
+    >>> picture_digest(np.zeros((4, 4, 3), np.uint8)) is None
+    True
+    """
+    return None if (image == image[:1, :1]).all() else hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def check_not_constant(
+    name: str, pictures: Sequence[bytes | None], labels: Sequence[int], classes: Sequence[str]
+) -> None:
+    """DataError where no image of a set, or of a class, has pixels that differ.
+
+    >>> check_not_constant("photos", [b"a", None, b"b"], [0, 0, 1], ("cat", "dog"))
+    """
+    if not any(pictures):
+        raise DataError(f"{name}: every image is of one colour as it is read, so there is nothing to learn from.")
+    living = {label for label, picture in zip(labels, pictures, strict=True) if picture}
+    if dead := sorted(set(labels) - living):
+        raise DataError(
+            f"{name}: every image of class {classes[dead[0]]} is of one colour as it is read. Look at its files: "
+            "are they damaged, or is their range of values another than that of the rest?"
+        )
 
 
 def values_met(items: Sequence[Item], masks: NDArray[Any]) -> Met:
@@ -145,13 +198,13 @@ def values_met(items: Sequence[Item], masks: NDArray[Any]) -> Met:
     return {value: items[first].mask for value, first in firsts.items()}
 
 
-def mask_classes(met: Met, ignore: int, where: Path) -> int:
-    """The number of classes in masks that hold these values.
+def mask_classes(met: Met, ignore: int, where: Path) -> tuple[int, list[str]]:
+    """The number of classes in masks that hold these values, and what has to be told of them.
 
     Raises DataError where only one class is left, and for masks drawn in black and white.
 
     >>> mask_classes({0: None, 1: None, 255: None}, 255, Path("masks"))
-    2
+    (2, [])
     """
     values = set(met)
     used = values - {ignore}
@@ -169,7 +222,9 @@ def mask_classes(met: Met, ignore: int, where: Path) -> int:
         )
     if len(used) < 2:
         raise DataError(f"{where}: one class only, masks hold {sorted(values)} and {ignore} is ignored.")
-    return max(used) + 1
+    unused = sorted(set(range(max(used))) - used)
+    told = f"no mask has class {', '.join(map(str, unused))}" + ("; are they counted from 1?" if 0 in unused else "")
+    return max(used) + 1, [f"masks hold {sorted(used)}: {told}"] if unused else []
 
 
 def said_rules(rules: Sequence[str]) -> list[str]:

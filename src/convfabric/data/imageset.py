@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from convfabric.data.options import Fitting
+from convfabric.data.reading import SIXTEEN_BITS
 from convfabric.graph import Task
 from convfabric.operators import Size
 
@@ -28,6 +29,8 @@ class Preprocessing:
     mean: tuple[float, ...]
     """Of each channel, for pixels scaled to 0..1."""
     std: tuple[float, ...]
+    bounds: tuple[float, float] = SIXTEEN_BITS
+    """The values, of pixels of more than 8 bits or floats in files, that become black and white."""
 
     def normalised(self, images_BCHW: Tensor) -> Tensor:
         """uint8 pixels as floats of about zero mean and unit spread."""

@@ -1,35 +1,43 @@
-"""Which files a data set is made of: class folders, images with masks, or a CSV table."""
+"""Which files a data set is made of: class folders, images with masks, or a table."""
 
-import csv
-import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from convfabric.data.faults import refuse
-from convfabric.data.reading import ENDINGS
+from convfabric.data.folders import Found, folders, images_in, loose_images
+from convfabric.data.outlines import Outlines
 from convfabric.errors import DataError
 from convfabric.graph import Task
 
-T = TypeVar("T")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-VAL_SHARE, TEST_SHARE = 0.15, 0.15
+SPLIT_NAMES |= {"testing": "test", "train2017": "train", "val2017": "val"}
+IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures"))
+MASK_FOLDERS = frozenset(
+    ("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "groundtruth")
+) | frozenset(("segmentation", "segmentations", "segmentationclass", "labelmaps", "targets", "maskpngs"))
+OF_MASKS = r"[ _.-]*(mask|masks|label|labels|gt|seg|segmentation|annotation|annot|labelids|groundtruth|L)"
+OF_IMAGES = r"[ _.-]+(image|img|rgb|sat|leftImg8bit)"
+"""Ends of the names of masks, and of images, that do not tell which belong together."""
 
 ACCEPTED = (
     "Accepted are: train/, val/ and test/ that hold one folder per class; one folder per class; "
-    "images/ and masks/ (with or without train/, val/, test/ inside); train/ beside trainannot/; "
-    "a CSV file with the columns path,label,split or path,mask,split."
+    "images/ and masks/ (or labels/, annotations/), with train/, val/, test/ inside or around them or without; "
+    "train/ beside train_masks/; masks beside their images as NAME_mask.png; "
+    "a CSV file with the columns path,label,split or path,mask,split; a COCO .json file."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image file with its class index or its mask file."""
+    """One image file with its class index or its mask."""
 
     image: Path
     label: int = -1
-    mask: Path | None = None
+    mask: Path | Outlines | None = None
+    group: str = ""
+    """Of images that belong together, as those of one patient do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,39 +47,34 @@ class Listing:
     task: Task
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Item, ...]]
+    notes: tuple[str, ...] = ()
 
 
-def find_listing(root: Path) -> Listing:
-    """The files under a folder or in a CSV table, in whichever accepted layout they lie.
+def listed(root: Path) -> Listing:
+    """The files under a folder, in whichever accepted layout they lie.
 
     Raises DataError that says what was found and what is accepted, of everything that is wrong at once.
     """
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return _from_table(root)
-    if not root.is_dir():
-        found = "neither a folder nor a CSV file" if root.exists() else "no such folder or CSV file"
-        raise DataError(f"{root}: {found}.")
-    if (root / "images").is_dir() and (root / "masks").is_dir():
-        return _from_images_and_masks(root)
-    splits = _split_folders(root)
-    if "train" in splits and (root / f"{splits['train'].name}annot").is_dir():
-        return _from_mask_pairs(root, {name: (d, root / f"{d.name}annot") for name, d in splits.items()})
-    if "train" in splits or (splits and len(splits) == len(_folders(root))):
-        return _from_class_folders(root, splits)
-    if len(_folders(root)) > 0:
-        return _from_class_folders(root, {"all": root})
-    found = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
-    raise DataError(f"{root}: found {found}. {ACCEPTED}")
+    found = Found()
+    if pairs := _mask_pairs(root, found):
+        return _from_mask_pairs(root, pairs, found)
+    splits = split_folders(root)
+    if "train" in splits or (splits and len(splits) == len(folders(root, Found()))):
+        return _from_class_folders(root, splits, found)
+    if folders(root, Found()):
+        return _from_class_folders(root, {"all": root}, found)
+    there = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
+    raise DataError(f"{root}: found {there}. {ACCEPTED}")
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+def _bare(name: str) -> str:
+    return re.sub("[ _.-]", "", name.lower())
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
     """The folders that are named for a split, in any case; DataError where two are of the same."""
     splits: dict[str, Path] = {}
-    for folder in _folders(root):
+    for folder in folders(root, Found()):
         split = SPLIT_NAMES.get(folder.name.lower())
         if split in splits:
             raise DataError(f"{root}: {splits[split].name}/ and {folder.name}/ would both be {split}; keep one.")
@@ -79,170 +82,166 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def _files(folder: Path, faults: list[str]) -> list[Path]:
-    """Every file that is an image by its ending; one of any other kind is a fault, not skipped."""
-    images = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.exists():
-            faults.append(f"{path}: a link to a file that is not there.")
-        elif path.is_file() and path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-            images.append(path)
-        elif path.is_file() and not path.name.startswith(".") and path.name != "Thumbs.db":
-            faults.append(f"{path}: not an image by its ending; read are {', '.join(ENDINGS)}. Move it away.")
-    return images
+def _mask_pairs(root: Path, found: Found) -> dict[str, tuple[Path, Path]]:
+    """For each split the folders of its images and of its masks, which may be one; none where there are no masks."""
+    if pair := _images_and_masks(root):
+        images, masks = (split_folders(folder) for folder in pair)
+        if images:
+            return {split: (folder, masks.get(split, pair[1] / folder.name)) for split, folder in images.items()}
+        return {"all": pair}
+    splits = split_folders(root)
+    beside = {split: mask for split, folder in splits.items() if (mask := _beside(folder))}
+    if "train" in beside:
+        return {split: (folder, beside.get(split, folder)) for split, folder in splits.items()}
+    inside = {split: pair for split, folder in splits.items() if (pair := _images_and_masks(folder))}
+    if inside:
+        return {split: inside.get(split, (folder, folder / "masks")) for split, folder in splits.items()}
+    flat = {split: folder for split, folder in (splits or {"all": root}).items() if _holds_both(folder)}
+    return {split: (folder, folder) for split, folder in (splits or flat).items()} if flat else {}
 
 
-def _from_class_folders(root: Path, splits: Mapping[str, Path]) -> Listing:
-    names = sorted({folder.name for split in splits.values() for folder in _folders(split)})
-    faults: list[str] = []
+def _images_and_masks(root: Path) -> tuple[Path, Path] | None:
+    """The folder of images and that of masks in a folder; DataError where it is not plain which they are."""
+    here = folders(root, Found())
+    images = [folder for folder in here if _bare(folder.name) in IMAGE_FOLDERS]
+    masks = [folder for folder in here if _bare(folder.name) in MASK_FOLDERS]
+    if len(images) != 1 or len(here) < 2:
+        return None
+    full = [folder for folder in masks if images_in(folder, Found())]
+    if len(full) == 1:
+        return images[0], full[0]
+    others = ", ".join(f"{folder.name}/" for folder in here if folder != images[0])
+    if masks and not full:
+        raise DataError(
+            f"{root}: {masks[0].name}/ beside {images[0].name}/ holds no image, so no masks. Boxes are not read; "
+            f"name a COCO .json file to have its outlines drawn. {ACCEPTED}"
+        )
+    raise DataError(
+        f"{root}: {images[0].name}/ beside {others}: are these images and their masks? Name the masks' folder masks/; "
+        f"if they are two classes, name {images[0].name}/ otherwise."
+    )
+
+
+def _beside(folder: Path) -> Path | None:
+    """The folder of a split's masks that lies beside it, as train_masks/ does."""
+    others = [other for other in folders(folder.parent, Found()) if other != folder]
+    named = (o for o in others if o.name.lower().startswith(folder.name.lower()))
+    return next((o for o in named if _bare(o.name[len(folder.name) :]) in MASK_FOLDERS), None)
+
+
+def _holds_both(folder: Path) -> bool:
+    """Whether masks lie beside their images in one folder; DataError where that is so in folders of classes."""
+    stems = {path.stem for path in loose_images(folder)}
+    if any(_stripped(stem, OF_MASKS) in stems - {stem} for stem in stems):
+        return True
+    for inner in folders(folder, Found()):
+        known = {path.stem: path for path in loose_images(inner)}
+        for stem, path in known.items():
+            if _bare(stem).endswith("mask") and _stripped(stem, OF_MASKS) in set(known) - {stem}:
+                raise DataError(
+                    f"{path}: a mask beside its image in the folder of a class. For classification move masks away; "
+                    f"for segmentation put images into images/ and masks into masks/."
+                )
+    return False
+
+
+def _stripped(stem: str, endings: str) -> str:
+    return re.sub(f"{endings}$", "", stem, flags=re.IGNORECASE) or stem
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes in the order in which they are counted: numbers by what they are worth, else by letters.
+
+    >>> in_order(["10", "9", "1"]), in_order(["b", "a", "10"])
+    (('1', '9', '10'), ('10', 'a', 'b'))
+    """
+    names = set(names)
+    numbers = all(re.fullmatch("-?[0-9]+", name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name))) if numbers else tuple(sorted(names))
+
+
+def _from_class_folders(root: Path, splits: Mapping[str, Path], found: Found) -> Listing:
+    folders(root, found)
+    names = in_order(f.name for split in splits.values() for f in folders(split, Found() if split == root else found))
     items: dict[str, tuple[Item, ...]] = {}
     for split, folder in splits.items():
-        if loose := sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in ENDINGS):
+        if loose := loose_images(folder):
             more = f", and {len(loose) - 1} more there" if len(loose) > 1 else ""
-            faults.append(f"{loose[0]}: an image outside the class folders{more}. {ACCEPTED}")
-        files = {name: _files(folder / name, faults) for name in names if (folder / name).is_dir()}
+            found.faults.append(f"{loose[0]}: an image outside the class folders{more}. {ACCEPTED}")
+        files = {name: images_in(folder / name, found) for name in names if (folder / name).is_dir()}
         for name, images in files.items():
             if not images:
-                faults.append(f"{folder / name}: class {name} is empty. Add images to it or remove the folder.")
+                found.faults.append(f"{folder / name}: class {name} is empty. Add images to it or remove the folder.")
         items[split] = tuple(Item(image=f, label=i) for i, name in enumerate(names) for f in files.get(name, ()))
-    refuse(faults)
-    return _checked_classes(Listing(task="classification", classes=tuple(names), splits=items), root)
+    refuse(found.faults)
+    listing = Listing(task="classification", classes=names, splits=items, notes=tuple(found.notes))
+    check_classes(listing, root)
+    return listing
 
 
-def _checked_classes(listing: Listing, root: Path) -> Listing:
+def check_classes(listing: Listing, root: str | Path) -> None:
+    """DataError where there are not two classes, or where a split lacks one."""
     if len(listing.classes) < 2:
-        raise DataError(f"{root}: one class only ({', '.join(listing.classes)}); at least two are needed. {ACCEPTED}")
+        tables = [file.name for file in sorted(Path(root).glob("*.[cCtT][sS][vV]"))]
+        hint = f" If {tables[0]} says the classes, name it instead of its folder." if tables else ""
+        said = ", ".join(listing.classes)
+        raise DataError(f"{root}: one class only ({said}); at least two are needed.{hint} {ACCEPTED}")
     missing = [
         f"{root}: class {name} has no image in {split}; every split needs every class."
         for split, items in listing.splits.items()
         for name in sorted(set(listing.classes) - {listing.classes[item.label] for item in items})
     ]
     refuse(missing)
-    return listing
 
 
-def _from_images_and_masks(root: Path) -> Listing:
-    pairs = {split: (d, root / "masks" / d.name) for split, d in _split_folders(root / "images").items()}
-    return _from_mask_pairs(root, pairs or {"all": (root / "images", root / "masks")})
-
-
-def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> Listing:
-    splits, faults = {}, list[str]()
+def _from_mask_pairs(root: Path, pairs: Mapping[str, tuple[Path, Path]], found: Found) -> Listing:
+    splits = {}
     for split, (images, masks) in pairs.items():
-        by_name = _by_name(_files(images, faults), faults)
-        masked = _by_name(_files(masks, faults), faults) if masks.is_dir() else {}
-        faults += [f"{by_name[name]}: no mask {name}.* in {masks}." for name in by_name.keys() - masked.keys()]
-        faults += [f"{masked[name]}: a mask without an image in {images}." for name in masked.keys() - by_name.keys()]
+        pictures, drawn = images_in(images, found), images_in(masks, found) if masks.is_dir() else []
+        if images == masks:
+            stems = {path.stem for path in pictures}
+            drawn = [path for path in pictures if _stripped(path.stem, OF_MASKS) in stems - {path.stem}]
+            pictures = sorted(set(pictures) - set(drawn))
+        by_name = _by_name(images, pictures, (OF_IMAGES,), {}, found.faults)
+        masked = _by_name(masks, drawn, (OF_MASKS, OF_IMAGES), by_name, found.faults)
+        here = {path: name for name, path in by_name.items()}
+        found.faults += [f"{path}: no mask {path.stem}.* in {masks}." for path in here if here[path] not in masked]
+        found.faults += [
+            f"{masked[name]}: a mask without an image in {images}." for name in masked.keys() - by_name.keys()
+        ]
         splits[split] = tuple(Item(image=image, mask=masked.get(name)) for name, image in by_name.items())
-    refuse(faults)
-    return Listing(task="segmentation", classes=_class_names(root), splits=splits)
+    refuse(found.faults)
+    return Listing(task="segmentation", classes=class_names(root), splits=splits, notes=tuple(found.notes))
 
 
-def _by_name(files: Iterable[Path], faults: list[str]) -> dict[str, Path]:
-    """Files by their names without ending, by which images and masks find each other; two of one name are a fault."""
+def _by_name(
+    root: Path, files: Sequence[Path], endings: Iterable[str], known: Mapping[str, Path], faults: list[str]
+) -> dict[str, Path]:
+    """Files by the names that images and masks find each other by; two of one name are a fault.
+
+    It is the path without ending, less what only tells images from masks.
+    """
     named: dict[str, Path] = {}
     for file in files:
-        if file.stem in named:
-            faults.append(f"{file}: a second file named {file.stem}, after {named[file.stem]}.")
-        named.setdefault(file.stem, file)
+        inside = file.relative_to(root).parent
+        stem = file.stem
+        for ending in endings:
+            stem = stem if str(inside / stem) in known else _stripped(stem, ending)
+        name = str(inside / (file.stem if str(inside / file.stem) in known else stem))
+        if name in named:
+            faults.append(f"{file}: a second file named {name}, after {named[name]}.")
+        named.setdefault(name, file)
     return named
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def class_names(root: Path) -> tuple[str, ...]:
+    """The names in classes.txt in a folder, one a line; none where there is no such file."""
     file = root / "classes.txt"
     try:
-        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+        lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else []
     except UnicodeDecodeError as fault:
         raise DataError(f"{file}: not in UTF-8 ({fault}).") from None
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _from_table(table: Path) -> Listing:
-    rows = _rows(table)
-    columns = set(rows[0][1])
-    kind = "mask" if "mask" in columns else "label"
-    if missing := {"path", kind} - columns:
-        raise DataError(f"{table}: no column {', '.join(sorted(missing))}. {ACCEPTED}")
-    classes = tuple(sorted({row[kind] for _, row in rows})) if kind == "label" else _class_names(table.parent)
-    splits, faults, told = dict[str, list[Item]](), list[str](), dict[str, str]()
-    for number, row in rows:
-        said = row.get("split") or "all"
-        split = SPLIT_NAMES.get(said.lower(), "all" if said == "all" else "")
-        if not (split and row["path"] and row[kind]):
-            found = ", ".join(f"{name}={value}" for name, value in row.items())
-            faults.append(f"{table}, line {number}: {found}; split is one of train, val, test, and no field is empty.")
-            continue
-        if told.setdefault(row["path"], split) != split:
-            faults.append(f"{table}, line {number}: {row['path']} is in {told[row['path']]} already, here in {split}.")
-        answer = {"label": classes.index(row[kind])} if kind == "label" else {"mask": table.parent / row[kind]}
-        splits.setdefault(split, []).append(Item(image=table.parent / row["path"], **answer))
-    if "all" in splits and len(splits) > 1:
-        faults.append(f"{table}: some rows name a split and some do not.")
-    refuse(faults)
-    task: Task = "classification" if kind == "label" else "segmentation"
-    listing = Listing(task=task, classes=classes, splits={name: tuple(items) for name, items in splits.items()})
-    return _checked_classes(listing, table) if kind == "label" else listing
-
-
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file, each with the number of its line, blanks around fields taken away."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, restval="")
-            rows = [(reader.line_num, {k.strip(): v.strip() for k, v in row.items() if k}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as fault:
-        raise DataError(f"{table}: cannot be read as CSV in UTF-8 ({fault}).") from None
-    if not rows:
-        raise DataError(f"{table}: no rows. {ACCEPTED}")
-    return rows
-
-
-def with_splits(listing: Listing, seed: int) -> tuple[Listing, list[str]]:
-    """The listing with train and val, and test where everything lay in one folder; and what was split off.
-
-    The draw is seeded and takes the same share of every class.
-
-    >>> items = tuple(Item(image=Path(f"{i}.png"), label=i % 2) for i in range(20))
-    >>> listing = Listing(task="classification", classes=("a", "b"), splits={"all": items})
-    >>> {name: len(items) for name, items in with_splits(listing, 0)[0].splits.items()}
-    {'train': 14, 'val': 2, 'test': 4}
-    """
-    splits: dict[str, tuple[Item, ...]] = dict(listing.splits)
-    notes: list[str] = []
-    if "all" in splits:
-        everything = splits.pop("all")
-        splits["test"], rest = drawn(everything, TEST_SHARE, seed, [item.label for item in everything])
-        splits["val"], splits["train"] = drawn(rest, VAL_SHARE / (1 - TEST_SHARE), seed, [item.label for item in rest])
-        notes.append(f"one folder: {TEST_SHARE:.0%} drawn for test and {VAL_SHARE:.0%} for val with seed {seed}")
-    elif "train" not in splits:
-        raise DataError(f"{' and '.join(splits)} are there, and no train to learn from. {ACCEPTED}")
-    elif "val" not in splits:
-        train = splits["train"]
-        splits["val"], splits["train"] = drawn(train, VAL_SHARE, seed, [item.label for item in train])
-        notes.append(f"no val: {VAL_SHARE:.0%} of train drawn for it with seed {seed}")
-    order = {"train": 0, "val": 1, "test": 2}
-    if empty := [name for name, items in splits.items() if not items]:
-        count = sum(len(items) for items in splits.values())
-        raise DataError(f"{count} images are too few to draw {', '.join(empty)} from: give at least 3 a class.")
-    ordered = dict(sorted(splits.items(), key=lambda split: order[split[0]]))
-    return replace(listing, splits=ordered), notes
-
-
-def drawn(items: Sequence[T], share: float, seed: int, labels: Iterable[int]) -> tuple[tuple[T, ...], tuple[T, ...]]:
-    """A seeded share of every label's items (at least one where there are two), and the rest, both in order.
-
-    >>> taken, rest = drawn("aabb", 0.5, 0, labels=[0, 0, 1, 1])
-    >>> len(taken), len(rest)
-    (2, 2)
-    """
-    by_label: dict[int, list[int]] = {}
-    for position, label in enumerate(labels):
-        by_label.setdefault(label, []).append(position)
-    dice, taken = random.Random(seed), set()
-    for _, positions in sorted(by_label.items()):
-        count = max(1, round(share * len(positions))) if len(positions) > 1 else 0
-        taken |= set(dice.sample(positions, count))
-    return (
-        tuple(item for i, item in enumerate(items) if i in taken),
-        tuple(item for i, item in enumerate(items) if i not in taken),
-    )
+    names = tuple(line.strip() for line in lines if line.strip())
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{file}: {twice[0]} is named twice.")
+    return names

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convfabric.data.layouts import TEST_SHARE, VAL_SHARE, drawn
+from convfabric.data.splits import TEST_SHARE, VAL_SHARE, drawn
 from convfabric.errors import DataError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]

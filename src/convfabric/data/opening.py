@@ -6,31 +6,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convfabric.data import checking, layouts, named
-from convfabric.data.checking import Pixels, Reading
-from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing, Split, StreamedSplit
+from convfabric.data import arrays, checking, coco, layouts, named
+from convfabric.data.checking import Reading
+from convfabric.data.imageset import ImageSet, Split, StreamedSplit
 from convfabric.data.layouts import Item, Listing
-from convfabric.data.options import DataOptions, Fitting
-from convfabric.data.reading import fitted_array
+from convfabric.data.masks import Coding, coding_of, found_table
+from convfabric.data.options import DataOptions
+from convfabric.data.reading import SIXTEEN_BITS, Bounds, Look, usual_bounds
+from convfabric.data.splits import check_copies, with_splits
+from convfabric.data.tables import TABLES, from_table, with_classes
 from convfabric.errors import DataError
-from convfabric.graph import Task
-from convfabric.operators import Size
 
-STATISTICS_FROM = 10_000
+Like = tuple[tuple[str, ...], Bounds | None]
+"""The order of classes, and the bounds of pixels of more than 8 bits where they are not to be measured."""
 
 
 def open_data(
-    source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOptions | None = None, draw: bool = True
+    source: str | Path | Mapping[str, "Dataset[Any]"],
+    options: DataOptions | None = None,
+    draw: bool = True,
+    like: Like | None = None,
 ) -> ImageSet:
     """Checked data from a folder, a CSV table, a name of :data:`convfabric.data.named.NAMES`, or data sets by split.
 
     Files without a split of their own are drawn into train, val and test; without ``draw`` they are one split, all.
+    ``like`` gives the order of classes, where they are the same ones, and the bounds of pixels of more than 8 bits,
+    for a network that was trained already.
 
     Raises DataError that names the file and the value for everything that cannot be used.
 
@@ -40,81 +45,122 @@ def open_data(
     """
     options = options or DataOptions()
     if isinstance(source, Mapping):
-        return _from_arrays("datasets", _arrays_of(source), _class_names_of(source), options, [])
+        return arrays.from_datasets(source, options)
     if not isinstance(source, str | Path):
         raise DataError(f"{type(source).__name__}: give data sets by split, {{'train': ..., 'val': ...}}.")
     if str(source) in named.NAMES and not Path(source).exists():
         folder = Path(options.data_dir) if options.data_dir else None
-        arrays, classes = named.read_named(str(source), folder, options.download, options.split_seed)
+        splits, classes = named.read_named(str(source), folder, options.download, options.split_seed)
         notes = ["val drawn from train" if str(source) != "digits" else "test and val drawn"]
-        found = _from_arrays(str(source), arrays, classes, options, [f"{notes[0]} with seed {options.split_seed}"])
+        notes = [f"{notes[0]} with seed {options.split_seed}"]
+        found = arrays.from_arrays(str(source), splits, classes, options, notes)
         return replace(found, written=str(source) in named.WRITTEN)
-    return _from_files(Path(source), options, draw)
+    return _from_files(Path(source), options, draw, like)
 
 
-def _from_files(root: Path, options: DataOptions, draw: bool) -> ImageSet:
-    files = layouts.find_listing(root)
-    notes: list[str] = []
-    if draw:
-        files, notes = layouts.with_splits(files, options.split_seed)
-    looks = checking.survey(files)
-    if not looks:
+def find_listing(root: Path) -> Listing:
+    """The files of a data set: under a folder, in a table, or in a COCO file.
+
+    Raises DataError that says what was found and what is accepted, of everything that is wrong at once.
+    """
+    if root.is_file() and root.suffix.lower() in TABLES:
+        return from_table(root)
+    if root.is_file() and root.suffix.lower() == ".json":
+        return coco.from_coco(root)
+    if not root.is_dir():
+        found = (
+            "neither a folder nor a table (.csv, .tsv, COCO .json)" if root.exists() else "no such folder or CSV file"
+        )
+        raise DataError(f"{root}: {found}.")
+    if files := coco.coco_files(layouts.split_folders(root)):
+        return coco.from_coco_files(files)
+    return layouts.listed(root)
+
+
+def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None) -> ImageSet:
+    files = find_listing(root)
+    files = with_classes(files, like[0]) if like else files
+    every = [item for items in files.splits.values() for item in items]
+    if not every:
         raise DataError(f"{root}: no images. {layouts.ACCEPTED}")
-    channels, said = (
-        (1 if options.read_as == "grey" else 3, []) if options.read_as else checking.inferred_channels(looks)
+    if draw:
+        with_splits(files, options.split_seed)
+    looks = checking.survey(every)
+    reading, notes = _reading(root, files, looks, options, like[1] if like else None)
+    held = (
+        len(every) * reading.size[0] * reading.size[1] * (reading.channels + (files.task == "segmentation"))
+        <= options.hold_mb * 1e6
     )
-    notes += said
+    images, answers, glance = (
+        checking.read_all(every, reading) if held else (None, None, checking.check_all(every, reading))
+    )
+    classes = files.classes or reading.names
+    if files.task == "segmentation" and not classes:
+        count, said = checking.mask_classes(glance.met, options.ignore, root)
+        classes, notes = tuple(f"class {i}" for i in range(count)), [*notes, *said]
+    checking.check_not_constant(root.name, glance.pictures, [item.label for item in every], classes)
+    drawn: list[str] = []
+    if draw:
+        files, drawn = with_splits(files, options.split_seed, glance.pictures)
+    place = {item: at for at, item in enumerate(every)}
+    order = {split: [place[item] for item in items] for split, items in files.splits.items()}
+    pictures = [glance.pictures[at] for here in order.values() for at in here]
+    copies = check_copies(files, pictures, options.copies == "keep")
+    digest, splits = hashlib.sha256(), dict[str, Split]()
+    for split, here in order.items():
+        if images is not None and answers is not None:
+            splits[split] = arrays.held(images[here], answers[here])
+            digest.update(images[here].tobytes() + answers[here].tobytes())
+        else:
+            splits[split] = StreamedSplit(_Files(files.splits[split], reading), len(here), options.workers)
+            digest.update(b"".join(glance.digests[at] for at in here))
+    statistics = arrays.preprocessing(next(iter(splits.values())), reading.size, reading.channels, reading.fitting)
+    return ImageSet(
+        name=root.name,
+        task=files.task,
+        classes=classes,
+        preprocessing=replace(statistics, bounds=reading.bounds),
+        splits=splits,
+        ignore=options.ignore,
+        digest=digest.hexdigest()[:16],
+        notes=(
+            *files.notes,
+            *drawn,
+            *notes,
+            *copies,
+            *checking.said_rules(glance.rules),
+            "held in memory" if held else "read from disk as needed",
+        ),
+        files={name: tuple(str(item.image) for item in items) for name, items in files.splits.items()},
+    )
+
+
+def _reading(
+    root: Path, files: Listing, looks: Sequence[Look], options: DataOptions, bounds: Bounds | None
+) -> tuple[Reading, list[str]]:
+    """How the files are read, as far as it is not said by what the images are, and what has to be told."""
+    channels, notes = (1 if options.read_as == "grey" else 3), list[str]()
+    if not options.read_as:
+        channels, notes = checking.inferred_channels(looks)
     size, said = (options.size, []) if options.size else checking.inferred_size(looks, files.task)
-    notes += said
+    spans = [look.span for look in looks if look.span]
+    bounds = bounds or (usual_bounds(spans) if spans else SIXTEEN_BITS)
+    masks = [item.mask for items in files.splits.values() for item in items if isinstance(item.mask, Path)]
+    coding, names, told = Coding(), tuple[str, ...](), list[str]()
+    if masks:
+        coding, names, told = coding_of(masks, found_table(root, options.colours), options.ignore, options.binary_masks)
+    known = files.classes or names
     reading = Reading(
         size=size,
         channels=channels,
         fitting=options.fitting or ("cover" if files.task == "classification" else "stretch"),
         ignore=options.ignore,
-        binary_masks=options.binary_masks,
-        classes=len(files.classes) or None if files.task == "segmentation" else None,
+        classes=len(known) or None if files.task == "segmentation" else None,
+        coding=coding,
+        names=names,
+        bounds=bounds,
     )
-    held = len(looks) * size[0] * size[1] * (channels + (files.task == "segmentation")) <= options.hold_mb * 1e6
-    splits, rules, met, digest = _read_splits(root, files, reading, held, options.workers)
-    classes = files.classes
-    if files.task == "segmentation" and not classes:
-        classes = tuple(f"class {i}" for i in range(checking.mask_classes(met, options.ignore, root)))
-    return ImageSet(
-        name=root.name,
-        task=files.task,
-        classes=classes,
-        preprocessing=_preprocessing(next(iter(splits.values())), size, channels, reading.fitting),
-        splits=splits,
-        ignore=options.ignore,
-        digest=digest,
-        notes=(*notes, *checking.said_rules(rules), "held in memory" if held else "read from disk as needed"),
-        files={name: tuple(str(item.image) for item in items) for name, items in files.splits.items()},
-    )
-
-
-def _read_splits(
-    root: Path, files: Listing, reading: Reading, held: bool, workers: int
-) -> tuple[dict[str, Split], list[str], checking.Met, str]:
-    """The splits, the rules applied, mask values and a digest; DataError with what is wrong in any of the files."""
-    splits: dict[str, Split] = {}
-    if empty := [name for name, items in files.splits.items() if not items]:
-        raise DataError(f"{empty[0]}: no images.")
-    every, digest, first = [item for items in files.splits.values() for item in items], hashlib.sha256(), 0
-    if held:
-        images, answers, rules = checking.read_all(every, reading)
-        met = checking.values_met(every, answers) if files.task == "segmentation" and not files.classes else {}
-    else:
-        rules, met, digests = checking.check_all(every, reading)
-    for name, items in files.splits.items():
-        here = slice(first, first + len(items))
-        first += len(items)
-        if held:
-            splits[name] = _held(images[here], answers[here])
-            digest.update(images[here].tobytes() + answers[here].tobytes())
-        else:
-            splits[name] = StreamedSplit(_Files(items, reading), len(items), workers)
-            digest.update(b"".join(digests[here]))
-    return splits, rules, met, digest.hexdigest()[:16]
+    return reading, [*notes, *said, *told]
 
 
 class _Files(Dataset[tuple[Tensor, Tensor]]):
@@ -129,98 +175,3 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
         image, answer, _ = self.reading.read(self.items[position])
         return torch.from_numpy(image.copy()).permute(2, 0, 1), torch.as_tensor(answer)
-
-
-def _held(images: Pixels, answers: NDArray[Any]) -> HeldSplit:
-    return HeldSplit(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(answers))
-
-
-def _preprocessing(train: Split, size: Size, channels: int, fitting: Fitting | str) -> Preprocessing:
-    """Mean and spread of each channel over at most so many training images, evenly taken."""
-    stride = max(1, len(train) // STATISTICS_FROM)
-    chosen = list(range(0, len(train), stride))
-    count, total, squares = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
-    for images, _ in train.batches([chosen[i : i + 256] for i in range(0, len(chosen), 256)]):
-        pixels = images.double() / 255
-        count += pixels.numel() // channels
-        total += pixels.sum((0, 2, 3))
-        squares += pixels.square().sum((0, 2, 3))
-    mean = total / count
-    std = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
-    rounded = [tuple(round(v, 6) for v in values.tolist()) for values in (mean, std)]
-    return Preprocessing(size=size, channels=channels, fitting=fitting, mean=rounded[0], std=rounded[1])  # type: ignore[arg-type]
-
-
-def _from_arrays(
-    name: str,
-    arrays: Mapping[str, tuple[Pixels, NDArray[Any]]],
-    classes: tuple[str, ...],
-    options: DataOptions,
-    notes: list[str],
-) -> ImageSet:
-    first, answers = arrays["train"]
-    task: Task = "classification" if answers.ndim == 1 else "segmentation"
-    size = options.size or (first.shape[1], first.shape[2])
-    fitting: Fitting = options.fitting or ("cover" if task == "classification" else "stretch")
-    digest, splits = hashlib.sha256(), {}
-    for split, (images, labels) in arrays.items():
-        given = images.shape[1], images.shape[2]
-        if size != given and task == "segmentation":
-            raise DataError(
-                f"{split} of {name}: {given[0]}×{given[1]} pixels; masks given from Python keep their size, "
-                f"so resize both to {size[0]}×{size[1]} beforehand."
-            )
-        if size != given:
-            notes = [*notes, f"{split}: images of {given[0]}×{given[1]} pixels brought to {size[0]}×{size[1]}"]
-        fitted = np.stack([fitted_array(image, size, fitting) for image in images])
-        splits[split] = _held(fitted, labels)
-        digest.update(fitted.tobytes() + labels.tobytes())
-    if not classes:
-        met = set(np.unique(answers).tolist()) - ({options.ignore} if task == "segmentation" else set())
-        classes = tuple(f"class {i}" for i in range(max(met) + 1))
-    if len(classes) < 2:
-        raise DataError(f"{name}: one class only; at least two are needed.")
-    return ImageSet(
-        name=name,
-        task=task,
-        classes=classes,
-        preprocessing=_preprocessing(splits["train"], size, first.shape[3], fitting),
-        splits=splits,
-        ignore=options.ignore,
-        digest=digest.hexdigest()[:16],
-        notes=tuple(notes),
-    )
-
-
-def _arrays_of(datasets: Mapping[str, "Dataset[Any]"]) -> dict[str, tuple[Pixels, NDArray[Any]]]:
-    """Images (N, H, W, C) and answers of map-style data sets that give (image, label or mask)."""
-    if not {"train", "val"} <= set(datasets) <= {"train", "val", "test"}:
-        raise DataError(f"data sets for {', '.join(datasets)}: train and val are needed, and test where there is one.")
-    return {name: _array_of(name, dataset) for name, dataset in datasets.items()}
-
-
-def _array_of(name: str, dataset: Any) -> tuple[Pixels, NDArray[Any]]:
-    images, answers = [], []
-    for position in range(len(dataset)):
-        image, answer = dataset[position]
-        images.append(_pixels(image, f"{name}[{position}]"))
-        answers.append(np.asarray(answer))
-    if len({image.shape for image in images}) != 1:
-        raise DataError(f"{name}: images of {len({image.shape for image in images})} shapes; give one, or a folder.")
-    stacked = np.stack(answers)
-    return np.stack(images), stacked.astype(np.int64 if stacked.ndim == 1 else np.uint8)
-
-
-def _pixels(image: Any, where: str) -> Pixels:
-    """uint8 (H, W, C) of a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."""
-    array = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
-        array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8 or array.ndim != 3:
-        raise DataError(f"{where}: {array.dtype} of shape {array.shape}; uint8, or floats from 0 to 1, are read.")
-    return array
-
-
-def _class_names_of(datasets: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(name) for name in getattr(datasets["train"], "classes", ())) if "train" in datasets else ()

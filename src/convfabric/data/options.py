@@ -23,6 +23,10 @@ class DataOptions:
     """Mask value that is neither trained nor counted."""
     binary_masks: bool = False
     """Whether mask values 0 and 255 mean classes 0 and 1."""
+    colours: str | None = None
+    """Table of the colours in masks, a line for each class: red, green, blue, name."""
+    copies: Literal["refuse", "keep"] = "refuse"
+    """Whether images that are in two splits, or have two labels, are refused or kept."""
     data_dir: str | None = None
     """Folder of the named data sets of torchvision."""
     download: bool = False

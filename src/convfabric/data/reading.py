@@ -1,11 +1,11 @@
 """One image file to one array, under named rules. Needs numpy and Pillow alone.
 
-The source of :func:`upright_array` and :func:`fitted_array` is also written into every ``predict.py``,
-so that a file is seen the same way in training and on the device.
+The source of :data:`SHARED` is also written into every ``predict.py``, so that a file is seen the same way, or refused
+in the same words, in training and on the device.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +13,112 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from convfabric.errors import DataError
 
-MOST_PIXELS = 100_000_000
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".jfif")
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+HONEST = ("JPEG", "PNG", "BMP", "PPM", "WEBP")
+"""Formats whose header says the size and mode that the pixels have."""
+USUAL = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+"""The highest values of floats, and of integers of 8, 10, 12, 14 and 16 bits."""
+SIDEWAYS = (2, 4, 5, 6)
+"""The ways of turning, as Pillow counts them, that swap width and height."""
+Pixels = NDArray[np.uint8]
+Bounds = tuple[float, float]
+"""The values of pixels, of more than 8 bits or floats, that become black and white."""
+SIXTEEN_BITS = (0.0, 65535.0)
 
 
-def upright_array(image: Any, channels: int) -> tuple[Any, list[str]]:
-    """An opened Pillow image as uint8 (height, width, channels), channels 1 or 3, with the rules applied to it.
+@contextmanager
+def opened(path: Any, most_pixels: int = 100_000_000) -> Iterator[Any]:
+    """An image file, opened by Pillow; ValueError says what is wrong, then or while it is read, whatever it holds."""
+    wrong = ""
+    if path.is_dir():
+        wrong = "a folder, not an image."
+    elif not path.exists():
+        wrong = "no such file."
+    elif not path.is_file():
+        wrong = "a pipe or a device, not a file."
+    elif path.stat().st_size == 0:
+        wrong = "zero bytes long."
+    try:
+        if wrong:
+            raise ValueError(wrong)
+        with Image.open(path) as image:
+            if image.width * image.height > most_pixels:
+                wrong = f"{image.width}×{image.height} pixels; {most_pixels / 1e6:.0f} million are read at most."
+                raise ValueError(wrong)
+            yield image
+    except UnidentifiedImageError:
+        raise ValueError("not an image that Pillow can read.") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"enormous; {most_pixels / 1e6:.0f} million pixels are read at most.") from None
+    except Exception as fault:  # of a damaged file decoders raise anything
+        raise ValueError(wrong or f"truncated or damaged ({str(fault) or type(fault).__name__}).") from None
 
-    >>> upright_array(Image.new("CMYK", (3, 2)), 3)[1]
-    ['CMYK: converted to RGB']
+
+def loaded(path: Any) -> tuple[Any, list[str]]:
+    """The first frame of an image file as a Pillow image, turned upright, with the rules applied to it.
+
+    Raises ValueError that says what is wrong.
     """
     rules = []
-    if getattr(image, "n_frames", 1) > 1:
-        rules.append("animated: first frame taken")
-        image.seek(0)
-    if image.getexif().get(0x0112, 1) != 1:
+    with opened(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            rules.append("animated: first frame taken")
+            image.seek(0)
+        if ";16" in str(image.tile) and image.mode[0] != "I":
+            rules.append("16 bits a channel: the upper 8 taken")
+        image.load()
+        ways, kind, image = upright_ways(image), image.format, image.copy()
+    for way in ways:
         rules.append("EXIF orientation: turned upright")
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        rules.append("16-bit: divided by 256")
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+        image = image.transpose(way)
+    image.format = kind
+    return image, rules
+
+
+def upright_ways(image: Any) -> list[Any]:
+    """How an opened image has to be turned, as its EXIF says it; not at all where that cannot be read."""
+    turns = Image.Transpose
+    ways = {2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE}
+    ways |= {6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90}
+    try:
+        return [ways[image.getexif()[0x0112]]]
+    except Exception:  # whatever stands there, the pixels are sound
+        return []
+
+
+def scaled(values: Any, bounds: Any) -> Any:
+    """Numbers of more than 8 bits, or floats, as uint8, so that bounds become 0 and 255; beyond them nothing is seen.
+
+    ValueError where one is not finite.
+
+    >>> scaled(np.array([0, 255, 300]), (0, 255)).tolist(), scaled(np.array([0.0, 0.5, 1.0]), (0, 1)).tolist()
+    ([0, 255, 255], [0, 128, 255])
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("some pixels are no finite numbers.")
+    low, high = bounds
+    above = np.clip(np.asarray(values, dtype=np.float64), low, high) - low
+    if values.dtype.kind in "iu" and high - low >= 255:
+        return (above * 256 // (high - low + 1)).astype(np.uint8)
+    return (above * 255 / max(high - low, 1e-30) + 0.5).astype(np.uint8)
+
+
+def upright_array(path: Any, channels: int, bounds: Any) -> tuple[Any, list[str]]:
+    """An image file as uint8 (height, width, channels), channels 1 or 3, with the rules applied to it.
+
+    ``bounds``: the values, of pixels of more than 8 bits or of floats, that become black and white.
+    Raises ValueError that says what is wrong, whatever the file holds.
+    """
+    image, rules = loaded(path)
+    if image.mode[0] in "IF":
+        kind = "floating-point pixels" if image.mode == "F" else "pixels of more than 8 bits"
+        rules.append(f"{kind}: {bounds[0]:g} to {bounds[1]:g} are black to white")
+        image = Image.fromarray(scaled(np.asarray(image), bounds))
     if image.mode == "P":
         rules.append("palette: colours looked up")
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -48,7 +129,7 @@ def upright_array(image: Any, channels: int) -> tuple[Any, list[str]]:
         rules.append("alpha: laid on white")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image).convert("L" if channels == 1 else "RGB")
+        image = Image.alpha_composite(white, image)
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return array.reshape(*array.shape[:2], channels), rules
 
@@ -79,13 +160,19 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
     return np.asarray(image).reshape(*size, -1)
 
 
+SHARED = (opened, loaded, upright_ways, scaled, upright_array, fitted_array)
+"""What ``predict.py`` reads files with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Facts from a file's header."""
+    """Facts on an image before it is read."""
 
     width: int
     height: int
     grey: bool
+    span: Bounds | None = None
+    """The lowest and highest value, of pixels of more than 8 bits or of floats."""
 
 
 @contextmanager
@@ -101,63 +188,59 @@ def no_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image in a file; every way in which that can fail is a DataError that names the file."""
+def named_faults(path: Path) -> Iterator[None]:
+    """What is wrong with a file as a DataError that names it."""
     try:
-        if path.is_dir():
-            raise DataError(f"{path}: a folder, not an image.")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: zero bytes long.")
-        with no_warnings(), Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                most = f"{MOST_PIXELS / 1e6:.0f} million are read at most"
-                raise DataError(f"{path}: {image.width}×{image.height} pixels; {most}.")
-            yield image
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image that Pillow can read.") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: enormous; at most {MOST_PIXELS / 1e6:.0f} million pixels are read.") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        with no_warnings():
+            yield
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as fault:
-        raise DataError(f"{path}: truncated or damaged ({fault}).") from None
+    except ValueError as fault:
+        raise DataError(f"{path}: {fault}") from None
 
 
 def look(path: Path) -> Look:
-    """Size and kind of an image, from its header; DataError names the file where there is none."""
-    with _opened(path) as image:
-        grey = image.mode in GREY_MODES
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if turned else image.size
-        return Look(width=width, height=height, grey=grey)
+    """Size and kind of an image, from its pixels, or from a header that is known to say the same.
+
+    Raises DataError, naming the file, where there is none.
+    """
+    with named_faults(path):
+        with opened(path) as image:
+            turned = any(way in SIDEWAYS for way in upright_ways(image))
+            known, mode, (width, height) = image.format in HONEST, image.mode, image.size[:: -1 if turned else 1]
+        if known and mode[0] not in "IF":
+            return Look(width=width, height=height, grey=mode in GREY_MODES)
+        found, _ = loaded(path)
+        span = _span(np.asarray(found)) if found.mode[0] in "IF" else None
+        return Look(width=found.width, height=found.height, grey=found.mode in GREY_MODES, span=span)
 
 
-def read_picture(path: Path, channels: int) -> tuple[NDArray[np.uint8], list[str]]:
+def _span(values: NDArray[Any]) -> Bounds:
+    scaled(values, SIXTEEN_BITS)
+    return float(values.min()), float(values.max())
+
+
+def usual_bounds(spans: Iterable[Bounds]) -> Bounds:
+    """The values that become black and white in images that span these: 0 to the highest of a usual kind, or their own.
+
+    It is of floats 1, of integers that of 8, 10, 12, 14 or 16 bits, where at least a quarter of it is used.
+
+    >>> usual_bounds([(0.0, 3900.0), (12.0, 4095.0)]), usual_bounds([(0.0, 0.9)]), usual_bounds([(-1000.0, 3000.0)])
+    ((0.0, 4095.0), (0.0, 1.0), (-1000.0, 3000.0))
+    """
+    spans = list(spans)
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    usual = next((most for most in USUAL if high <= most), high)
+    return (0.0, usual) if low >= 0 and 4 * (high - low) >= usual else (low, high)
+
+
+def read_picture(path: Path, channels: int, bounds: Bounds = SIXTEEN_BITS) -> tuple[Pixels, list[str]]:
     """The pixels of a file, uint8 (height, width, channels), and the rules that were applied.
 
     Raises DataError, naming the file, for one that cannot be read whole.
     """
-    with _opened(path) as image:
-        if image.mode == "F":
-            raise DataError(f"{path}: pixels are floating-point numbers; 8 or 16 bits per channel are read.")
-        array, rules = upright_array(image, channels)
-    return array, rules
-
-
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """The class index of each pixel, uint8 (height, width). Palette masks are read by index.
-
-    Raises DataError, naming the file, for a mask of several channels or a value above 255.
-    """
-    with _opened(path) as image:
-        if image.mode not in ("1", "L", "P", "I", "I;16"):
-            raise DataError(f"{path}: a mask of mode {image.mode}; one channel that holds the class index is read.")
-        values = np.asarray(image)
-    if values.max() > 255:
-        raise DataError(f"{path}: mask value {values.max()}; class indices from 0 to 255 are read.")
-    return values.astype(np.uint8)
+    with named_faults(path):
+        return upright_array(path, channels, bounds)
 
 
 def fitted_mask(mask: NDArray[np.uint8], size: tuple[int, int], fitting: str, ignore: int) -> NDArray[np.uint8]:

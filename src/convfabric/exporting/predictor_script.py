@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 
-from convfabric.data.reading import fitted_array, upright_array
+from convfabric.data.reading import SHARED
 from convfabric.fabric.archive import write_atomically
 
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE... prints one JSON object a line.
@@ -18,12 +18,15 @@ network was trained with.
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 '''
 
@@ -49,8 +52,7 @@ def first_confident(sessions, facts, pixels):
 
 def answers(sessions, facts, path):
     """The answer for one image file: a class with its probability, or the mask that was written."""
-    with Image.open(path) as image:
-        array, _ = upright_array(image, facts["channels"])
+    array, _ = upright_array(path, facts["channels"], facts["bounds"])
     pixels = fitted_array(array, facts["size"], facts["fitting"]).astype(np.float32).transpose(2, 0, 1)[None]
     logits, number = first_confident(sessions, facts, pixels)
     if facts["task"] == "classification":
@@ -86,13 +88,15 @@ def main():
         sys.exit(f"exit-1.onnx to exit-{len(facts.get('limits', []))}.onnx belong together, and some are not here.")
     if facts["channels"] not in (1, 3):
         sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
+    warnings.simplefilter("ignore")
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
     failed = False
     for name in sys.argv[1:]:
         try:
-            print(json.dumps(answers(sessions, facts, Path(name)), ensure_ascii=False), flush=True)
-        except (OSError, ValueError, SyntaxError) as fault:
+            print(json.dumps(answers(sessions, facts, Path(name)), ensure_ascii=plain), flush=True)
+        except Exception as fault:  # whatever one file does, the others are answered
             failed = True
-            print(f"{name}: {fault}", file=sys.stderr)
+            print(f"{name}: {fault}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 
@@ -103,5 +107,5 @@ if __name__ == "__main__":
 
 def write_predictor(folder: Path) -> None:
     """``predict.py`` beside the files it runs."""
-    middle = "\n\n".join(inspect.getsource(function) for function in (upright_array, fitted_array))
+    middle = "\n\n".join(inspect.getsource(function) for function in SHARED)
     write_atomically(folder / "predict.py", OPENING + "\n" + middle + CLOSING)

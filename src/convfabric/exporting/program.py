@@ -70,6 +70,7 @@ def carried_facts(papers: Passport) -> dict[str, Any]:
         "size": list(preprocessing.size),
         "channels": preprocessing.channels,
         "fitting": preprocessing.fitting,
+        "bounds": list(preprocessing.bounds),
         "pixels": "float32 from 0 to 255; normalisation is inside",
         "any_multiple_of": variable_size(papers),
     }

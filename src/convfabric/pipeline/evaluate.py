@@ -83,10 +83,11 @@ def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[I
         ignore=papers.ignore,
         read_as="grey" if preprocessing.channels == 1 else "colour",
     )
-    data = open_data(source, options, draw=False)
+    like = papers.classes, preprocessing.bounds
+    data = open_data(source, options, draw=False, like=like)
     if data.digest == before.digest or sum(map(len, data.splits.values())) != sum(before.images.values()):
         return data, data.digest == before.digest
-    drawn = open_data(source, options)
+    drawn = open_data(source, options, like=like)
     same = drawn.digest == before.digest
     return (drawn if same and not whole else data), same
 
@@ -124,7 +125,7 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
         raise DataError(f"{run}: its images have {preprocessing.channels} channels; image files are read with 1 or 3.")
 
     def predict(path: Path) -> dict[str, Any]:
-        array, _ = read_picture(path, preprocessing.channels)
+        array, _ = read_picture(path, preprocessing.channels, preprocessing.bounds)
         pixels = torch.from_numpy(fitted_array(array, preprocessing.size, preprocessing.fitting).copy())
         prepared, left = preprocessing.normalised(pixels.permute(2, 0, 1)[None]), {}
         if limits:

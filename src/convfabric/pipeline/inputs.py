@@ -1,5 +1,6 @@
 """Inputs of a job: its data, opened, and its graph, woven for them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from convfabric.data.imageset import ImageSet
@@ -17,8 +18,10 @@ SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """Fields of a data record that have to be equal where a fabric that was trained on them is cut."""
 
 
-def opened(job: Job) -> ImageSet:
+def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
     """The data of a job; DataError where they are not images, or a run's own folder.
+
+    ``like``: the order of its classes, where a network was trained on them already.
 
     >>> from convfabric.runs.job import job_from
     >>> opened(job_from({"data": "digits"})).name
@@ -27,14 +30,15 @@ def opened(job: Job) -> ImageSet:
     if (Path(job.data) / "fabric" / GRAPH_FILE).is_file():
         other = "`convfabric curve` and `convfabric extract` cut further networks from it"
         raise DataError(f"{job.data}: the folder of a run, not of images; {other}.")
-    return open_data(job.data, job.options)
+    return open_data(job.data, job.options, like=(tuple(like), None) if like else None)
 
 
 def reopened(run: Path, job: Job, instead: str = "--set data=FOLDER says where it is now") -> ImageSet:
     """The data that the fabric of a run was trained on; DataError where they are others or gone."""
     check_data_there(run, job, instead)
     before = read_record(run).done("data").data
-    data = opened(job)
+    assert before is not None
+    data = opened(job, before.classes)
     now = data_record(data)
     for field in SAME_DATA:
         found, wanted = getattr(now, field), getattr(before, field)

@@ -1,0 +1,121 @@
+"""COCO files: which images they name, and the outlines that cover each."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convfabric.data.layouts import SPLIT_NAMES, Item, Listing
+from convfabric.data.outlines import Outlines, Shape
+from convfabric.errors import DataError
+
+OF_ROBOFLOW = "_annotations.coco.json"
+"""The COCO file that lies among the images of a split."""
+
+
+def from_coco(file: Path) -> Listing:
+    """The images of a COCO file, and of those beside it that are named alike for other splits.
+
+    Raises DataError for a file that is none, for boxes alone, and where two files have different categories.
+    """
+    names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
+    word = re.search(f"(?:^|[_.-])({names})$", file.stem)
+    if not word:
+        return _listing({"all": file})
+    begin, end = file.name[: word.start(1)], file.name[word.end(1) :]
+    there = ((split, file.with_name(f"{begin}{name}{end}")) for name, split in SPLIT_NAMES.items())
+    return _listing({split: other for split, other in there if other.is_file()})
+
+
+def coco_files(splits: Mapping[str, Path]) -> dict[str, Path]:
+    """The COCO file among the images of each split, for folders that hold one.
+
+    >>> coco_files({"train": Path("no/such/folder")})
+    {}
+    """
+    files = {split: folder / OF_ROBOFLOW for split, folder in splits.items()}
+    return {split: file for split, file in files.items() if file.is_file()}
+
+
+def from_coco_files(files: Mapping[str, Path]) -> Listing:
+    """As :func:`from_coco`, with the file of each split."""
+    return _listing(files)
+
+
+def _listing(files: Mapping[str, Path]) -> Listing:
+    found = {split: outlines(file) for split, file in files.items()}
+    classes = {known for _, known in found.values()}
+    if len(classes) > 1:
+        raise DataError(f"{' and '.join(map(str, files.values()))}: their categories differ.")
+    splits = {
+        split: tuple(Item(image=image, mask=drawn) for image, drawn in sorted(known.items()))
+        for split, (known, _) in found.items()
+    }
+    return Listing(task="segmentation", classes=classes.pop(), splits=splits)
+
+
+def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
+    """The outlines of each image of a COCO file, and the classes: what nothing covers, then its categories by number.
+
+    Raises DataError for a file that is none, or holds boxes alone.
+    """
+    try:
+        document = json.loads(file.read_text("utf-8-sig"))
+        names = {int(c["id"]): str(c["name"]) for c in document["categories"]}
+        images = {i["id"]: str(i["file_name"]) for i in document["images"]}
+        covering: dict[Any, list[Shape]] = {i: [] for i in images}
+        number = {known: at + 1 for at, known in enumerate(sorted(names))}
+        for position, one in enumerate(document["annotations"]):
+            covering[one["image_id"]].append((number[int(one["category_id"])], _shape(one, f"{file}, {position}")))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise DataError(f"{file}: not JSON ({fault}).") from None
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise DataError(f"{file}: not a COCO file: {fault!r}; it has images, categories and annotations.") from None
+    if len(names) > 254:
+        raise DataError(f"{file}: {len(names)} categories; masks hold at most 254.")
+    found = {_image_file(file, name): Outlines(file, name, tuple(covering[i])) for i, name in images.items()}
+    return found, ("background", *(names[known] for known in sorted(names)))
+
+
+def _shape(annotation: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+    found = annotation.get("segmentation")
+    if not found:
+        raise DataError(f"{where}: an annotation without a segmentation; boxes alone are not read.")
+    if isinstance(found, Mapping):
+        rows, columns = (int(side) for side in found["size"])
+        counts = found["counts"]
+        runs = _runs(counts) if isinstance(counts, str) else [int(run) for run in counts]
+        if any(run < 0 for run in runs):
+            raise DataError(f"{where}: a run of negative length.")
+        return rows, columns, tuple(runs)
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in found):
+        raise DataError(f"{where}: a polygon needs at least three points of two numbers.")
+    return tuple(tuple(float(number) for number in polygon) for polygon in found)
+
+
+def _runs(text: str) -> list[int]:
+    """Lengths of runs from COCO's compressed form: 5 bits a letter, from the third on beside the one two before.
+
+    >>> _runs("521")
+    [5, 2, 1]
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return runs
+
+
+def _image_file(file: Path, name: str) -> Path:
+    """Where an image of a COCO file lies: beside it, or in a folder of images or of the file's split."""
+    split = file.stem.rpartition("_")[2]
+    near = [file.parent, *(base / inner for base in (file.parent, file.parent.parent) for inner in ("images", split))]
+    near += [file.parent.parent, file.parent.parent / "images" / split]
+    return next((folder / name for folder in near if (folder / name).is_file()), file.parent / name)

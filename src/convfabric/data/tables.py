@@ -1,0 +1,190 @@
+"""A data set in a table: a CSV file that names images and their classes or masks, however it was written."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convfabric.data.faults import refuse
+from convfabric.data.folders import is_image
+from convfabric.data.layouts import ACCEPTED, SPLIT_NAMES, Item, Listing, check_classes, class_names, in_order
+from convfabric.errors import DataError
+
+TABLES = (".csv", ".tsv")
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "path": (
+        "path",
+        "filepath",
+        "file_path",
+        "filename",
+        "file_name",
+        "file",
+        "image",
+        "image_path",
+        "img",
+        "image_id",
+    ),
+    "label": ("label", "class", "target", "category", "class_name", "label_name", "labels"),
+    "mask": ("mask", "mask_path", "segmentation", "mask_file"),
+    "split": ("split", "set", "subset", "partition", "dataset"),
+    "group": ("group", "patient", "patient_id", "subject", "group_id"),
+}
+"""What is read, and the names that its column may have, in any case, the first that is there."""
+DELIMITERS = ",;\t|"
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    file: Path
+    rows: list[tuple[int, Row]]
+    """Each with the number of its line, by the columns that are read."""
+    notes: tuple[str, ...]
+
+
+def from_table(file: Path) -> Listing:
+    """The images that a table names; DataError with every line that cannot be used."""
+    table = _read(file)
+    kind = "mask" if "mask" in table.rows[0][1] else "label"
+    names = in_order(row[kind] for _, row in table.rows) if kind == "label" else class_names(file.parent)
+    splits, faults, told = dict[str, list[Item]](), list[str](), dict[Path, tuple[int, Row]]()
+    repeated = 0
+    for number, row in table.rows:
+        split = _split(row)
+        if not (split and row["path"] and row[kind]):
+            said = ", ".join(f"{name}={value}" for name, value in row.items())
+            faults.append(f"{file}, line {number}: {said}; split is one of train, val, test, and no field is empty.")
+            continue
+        image = _found(file.parent, row["path"])
+        first, before = told.setdefault(image.resolve(), (number, row))
+        if first != number:
+            repeated += 1
+            faults += _contradictions(f"{file}, line {number}: {row['path']}", row, before, first, kind)
+            continue
+        answer = {"label": names.index(row[kind])} if kind == "label" else {"mask": _found(file.parent, row[kind])}
+        item = Item(image=image, group=row.get("group", ""), **answer)
+        splits.setdefault(split, []).append(item)
+    if "all" in splits and len(splits) > 1:
+        faults.append(f"{file}: some rows name a split and some do not.")
+    refuse(faults)
+    notes = (*table.notes, *((f"{repeated} rows name an image that an earlier row names: read once",) * (repeated > 0)))
+    listing = Listing(
+        task="classification" if kind == "label" else "segmentation",
+        classes=names,
+        splits={name: tuple(items) for name, items in splits.items()},
+        notes=notes,
+    )
+    _check_groups(listing, file)
+    if kind == "label":
+        check_classes(listing, file)
+    return listing
+
+
+def _split(row: Row) -> str:
+    said = row.get("split") or "all"
+    return SPLIT_NAMES.get(said.lower(), "all" if said == "all" else "")
+
+
+def _contradictions(where: str, row: Row, before: Row, first: int, kind: str) -> list[str]:
+    """What one row says of an image and an earlier one otherwise."""
+    return [
+        f"{where} is in {before.get(name) or 'no split'} by line {first}, here in {row.get(name) or 'none'}."
+        if name == "split"
+        else f"{where} is {before[name]} by line {first}, here {row[name]}."
+        for name in ("split", kind)
+        if row.get(name) != before.get(name)
+    ]
+
+
+def _check_groups(listing: Listing, file: Path) -> None:
+    """DataError where the images of one group are in two splits."""
+    where: dict[str, set[str]] = {}
+    for split, items in listing.splits.items():
+        for item in items:
+            where.setdefault(item.group, set()).add(split)
+    refuse(
+        [
+            f"{file}: group {group} is in {' and '.join(sorted(splits))}; a group belongs into one."
+            for group, splits in where.items()
+            if group and len(splits) > 1
+        ]
+    )
+
+
+def _found(folder: Path, said: str) -> Path:
+    """The file that a table names: as it is written, with other slashes, or with an ending where it has none."""
+    for name in (said, said.replace("\\", "/")):
+        path = folder / name
+        if path.is_file():
+            return path
+        alike = [near for near in path.parent.glob(f"{path.name}.*") if is_image(near)] if path.parent.is_dir() else []
+        if len(alike) == 1 and not any(mark in path.name for mark in "*?["):
+            return alike[0]
+    return folder / said
+
+
+def _read(file: Path) -> _Table:
+    text, notes = _text(file)
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+        names = [(name or "").strip() for name in reader.fieldnames or ()]
+        kept, said = _columns(names)
+        rows = [
+            (reader.line_num, {kind: (row[column] or "").strip() for kind, column in kept.items()})
+            for row in ({(k or "").strip(): v for k, v in row.items()} for row in reader)
+        ]
+    except csv.Error as fault:
+        raise DataError(f"{file}: cannot be read as CSV ({fault}).") from None
+    if not rows:
+        raise DataError(f"{file}: no rows. {ACCEPTED}")
+    if missing := [name for name in ("path", "label") if name not in kept and not (name == "label" and "mask" in kept)]:
+        wanted = " or mask".join(missing) if missing == ["label"] else " and no ".join(missing)
+        marks = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(delimiter, delimiter)
+        raise DataError(
+            f"{file}: no column {wanted}; found {', '.join(names)}, parted by {marks}. The column of paths may be "
+            f"{', '.join(COLUMNS['path'])}; that of classes {', '.join(COLUMNS['label'])}. {ACCEPTED}"
+        )
+    if twice := [name for name, count in Counter(kept.values()).items() if count > 1 or names.count(name) > 1]:
+        raise DataError(f"{file}: two columns are named {twice[0]}.")
+    return _Table(file, rows, (*notes, *said))
+
+
+def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The column of each kind, and what has to be said of those that are named otherwise."""
+    lower = {name.lower().replace(" ", "_"): name for name in reversed(names)}
+    kept = {
+        kind: lower[next(word for word in words if word in lower)]
+        for kind, words in COLUMNS.items()
+        if any(word in lower for word in words)
+    }
+    other = [f"{column} as {kind}" for kind, column in kept.items() if column.lower() != kind]
+    return kept, [f"table: column {', '.join(other)}"] if other else []
+
+
+def _text(file: Path) -> tuple[str, list[str]]:
+    """The text of a file in UTF-8, UTF-16 with its mark, or else Windows-1252, which is said."""
+    content = file.read_bytes()
+    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(coding), []
+    except UnicodeDecodeError:
+        pass
+    try:
+        return content.decode("cp1252"), ["table: not in UTF-8, read as Windows-1252"]
+    except UnicodeDecodeError as fault:
+        raise DataError(f"{file}: cannot be read as text in UTF-8, UTF-16 or Windows-1252 ({fault}).") from None
+
+
+def with_classes(listing: Listing, order: Sequence[str]) -> Listing:
+    """The listing with its classes counted in another order; as it is where they are others."""
+    if listing.task == "segmentation" or set(order) != set(listing.classes) or tuple(order) == listing.classes:
+        return listing
+    place = [list(order).index(name) for name in listing.classes]
+    splits = {
+        split: tuple(replace(item, label=place[item.label]) for item in items)
+        for split, items in listing.splits.items()
+    }
+    return replace(listing, classes=tuple(order), splits=splits)
