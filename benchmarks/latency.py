@@ -111,7 +111,7 @@ def met(papers: Passport, found: Survey, threads: int, count: int) -> Row:
     ceilings = [1.5 * least * (0.9 * most / (1.5 * least)) ** (i / max(1, count - 1)) for i in range(count)]
     dice = random.Random(7)
     worth = {edge.name: dice.random() for edge in graph.edges}
-    material = Material(fabric=Fabric(graph), data=NO_DATA, recipe=Recipe(), survey=found, worth=worth)
+    material = Material(fabric=Fabric(graph), data=NO_DATA, recipe=Recipe(), survey=found, worth=worth, channels={})
     cutter = Cutter(material, exactly)
     cut = [cutter.cut(Budget(latency_ms=ceiling)).network.graph for ceiling in ceilings]
     turns = in_turns(papers, cut, threads)

@@ -379,8 +379,7 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
 
     import convfabric
 
-    images, labels = torch.rand(64, 2, 8, 8), torch.arange(64) % 3
-    sets = {name: TensorDataset(images, labels) for name in ("train", "val")}
+    sets = {name: TensorDataset(torch.rand(64, 2, 8, 8), torch.arange(64) % 3) for name in ("train", "val")}
     record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", search="exact")
     assert record.network.parameters <= 0.6 * record.fabric.parameters
     assert (tmp_path / "r" / "model.onnx").is_file()

@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from convfabric.cutting.norm_statistics import refresh
-from convfabric.cutting.worth import WORTHS
+from convfabric.cutting.worth import WORTHS, channel_worth
 from convfabric.data.augmentation import Augmentation, augmented, fit_for
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
@@ -24,6 +25,7 @@ from convfabric.errors import ArchiveError, SettingError, TrainingError
 from convfabric.evaluation.scoring import score
 from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
+from convfabric.graph import Place
 from convfabric.training import loop
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Moment, train
@@ -253,7 +255,7 @@ def test_segmentation_trains(tmp_path: Path) -> None:
     data = open_data(mask_folders(tmp_path), DataOptions(size=(32, 32)))
     torch.manual_seed(0)
     fabric = Fabric(weave("fabric-tiny", size=(32, 32), classes=3, task="segmentation"))
-    rows = train(fabric, data, Recipe(epochs=8, batch=2, lr=0.05, flip=False, shift=0, zoom=0), device="cpu")
+    rows = train(fabric, data, Recipe(epochs=24, batch=2, lr=0.05, flip=False, shift=0, zoom=0), device="cpu")
     assert rows[-1]["val_miou"] > 2 * rows[0]["val_miou"] or rows[-1]["val_miou"] > 0.8
 
 
@@ -270,6 +272,25 @@ def test_loss_change_is_the_squared_effect_of_a_gate_by_differences() -> None:
         handle.remove()
     expected = float(((losses[0] - losses[1]) / (2 * step)).square().mean())
     assert WORTHS["loss-change"](fabric.float(), data)[name] == pytest.approx(expected, rel=1e-3)
+
+
+def test_channel_worth_is_half_the_squared_effect_of_gates_by_differences() -> None:
+    data, fabric = few_digits(8), fresh().double().eval()
+    images, targets = next(data.splits["train"].batches([list(range(8))]))
+    pixels, place, step = data.preprocessing.normalised(images).double(), Place(1, 1), 1e-5
+    for channel in (0, 3):
+        gate = torch.zeros(1, fabric.graph.node(place).channels, 1, 1, dtype=torch.float64)
+        gate[:, channel] = step
+        losses = []
+        for scale in (1 + gate, 1 - gate):
+            handle = fabric.nodes[str(place)].register_forward_hook(lambda module, read, out, scale=scale: out * scale)
+            with torch.no_grad():
+                losses.append(torch.nn.functional.cross_entropy(fabric(pixels), targets, reduction="none"))
+            handle.remove()
+        expected = float(((losses[0] - losses[1]) / (2 * step)).square().mean()) / 2
+        assert float(channel_worth(copy.deepcopy(fabric).float(), data)[place][channel]) == pytest.approx(
+            expected, rel=1e-3
+        )
 
 
 def test_refreshed_statistics_are_those_of_the_data() -> None:

@@ -166,9 +166,11 @@ def test_edges_weigh_the_same_among_a_few(name: str, task: Task) -> None:
 def test_a_ranked_fabric_answers_as_before(name: str, task: Task) -> None:
     fabric = lively_fabric(small(name, task), 1).double()
     images = torch.randn(2, 3, *SIZES[0], dtype=torch.float64)
-    with torch.no_grad():
-        pairs = zip(ranked(fabric).forward_exits(images), fabric.forward_exits(images), strict=True)
-    assert max(apart(found, wanted) for found, wanted in pairs) < EXACT
+    chance = {node.place: torch.rand(node.channels) for node in fabric.graph.nodes}
+    for worth in (None, chance):
+        with torch.no_grad():
+            pairs = zip(ranked(fabric, worth).forward_exits(images), fabric.forward_exits(images), strict=True)
+        assert max(apart(found, wanted) for found, wanted in pairs) < EXACT
 
 
 @every_family

@@ -4,16 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from torch import Tensor
+
 from convfabric.choice import Budget, choose, choose_exactly, measures
 from convfabric.choice.evolution import Evolution
 from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
-from convfabric.cutting.surgery import extract
+from convfabric.cutting.surgery import extract, strengths
 from convfabric.cutting.worth import WORTHS, Worths
 from convfabric.data.imageset import ImageSet
-from convfabric.errors import BudgetError, SettingError
+from convfabric.errors import BudgetError, GraphError, SettingError
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Place
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.survey import Survey
 from convfabric.progress import Say, time_left
@@ -32,6 +34,8 @@ class Material:
     survey: Survey
     worth: Worths
     """Of every edge."""
+    channels: Mapping[Place, Tensor]
+    """The worth of the channels of every place."""
     took_ms: dict[Graph, float] = field(default_factory=dict)
     """Milliseconds of networks measured so far."""
     say: Say = print
@@ -116,7 +120,8 @@ def _levels(sampler: Sampler) -> Iterator[Graph]:
 
 
 def _starts(material: Material, budget: Budget) -> Iterator[Graph]:
-    """At each level of widths the edges of most worth for what they cost, and those of most worth in all."""
+    """The whole less its weakest channels; at each level of widths the edges of most worth for cost, and in all."""
+    yield from _weakest_gone(material, budget)
     prediction = material.survey.prediction
     for level in _levels(material.survey.sampler):
         for chooser in (choose, choose_exactly):
@@ -124,6 +129,43 @@ def _starts(material: Material, budget: Budget) -> Iterator[Graph]:
                 yield chooser(level, material.worth, budget, prediction.image, prediction.milliseconds)
             except (BudgetError, SettingError):
                 continue
+
+
+def _weakest_gone(material: Material, budget: Budget) -> Iterator[Graph]:
+    """The whole graph less the channels that are weakest for what they take, as many as have to go; or nothing."""
+    sampler, fits = material.survey.sampler, material.survey.fits
+    steps = sorted(step for at in range(len(sampler.widths)) for step in _steps(material, budget, at))
+    positions = [len(group.counts) - 1 for group in sampler.widths]
+    for _, at, position in steps:
+        positions[at] = min(positions[at], position)
+        try:
+            part = sampler.part(sampler.graph.edge_names, positions)
+        except GraphError:
+            return
+        if fits(part, budget):
+            yield part
+            return
+
+
+def _steps(material: Material, budget: Budget, at: int) -> Iterator[tuple[float, int, int]]:
+    """For each narrower width of a group, the widest first, worth lost for what is saved, and which width it is.
+
+    What is saved is a share of what the ceilings allow.
+    """
+    sampler = material.survey.sampler
+    group, whole = sampler.widths[at], [len(group.counts) - 1 for group in sampler.widths]
+    [tie] = (tie for tie in sampler.graph.ties if tie.places == group.places)
+    strong = strengths(material.fabric, tie, material.channels)
+    worst = 0.0
+    for position in reversed(range(len(group.counts) - 1)):
+        try:
+            part = sampler.part(sampler.graph.edge_names, [*whole[:at], position, *whole[at + 1 :]])
+        except GraphError:
+            return
+        saved = sum((limit(sampler.graph) - limit(part)) / most for limit, most in material.survey.limits(budget))
+        lost = float(strong[tie.units * group.counts[position] // group.counts[-1] :].sum())
+        worst = max(worst, lost / max(saved, 1e-9))
+        yield worst, at, position
 
 
 def _in_rounds(material: Material, budget: Budget, rounds: int, measure: str) -> Graph:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convfabric.errors import GraphError
 from convfabric.fabric.inherited_weights import Weights, inherited, slices, staying
 from convfabric.fabric.module import Fabric, unweighted
-from convfabric.graph import Graph, Place
+from convfabric.graph import Graph, Place, Tie
 from convfabric.operators import Channels, Composite, Operator, every
 
 
@@ -54,12 +54,13 @@ def _fill(fabric: Fabric, weights: Weights) -> None:
             own[name].copy_(weight)
 
 
-def ranked(fabric: Fabric) -> Fabric:
+def ranked(fabric: Fabric, worth: Mapping[Place, Tensor] | None = None) -> Fabric:
     """A fabric with the same answers whose channels stand strongest first, so that narrowing takes the weakest.
 
-    A channel is as strong as the norms that make it multiply it, or where there is none the squares of its kernels,
-    times the length of the kernels and maps that read it. Places whose channels are cut together are judged together,
-    groups as a whole. Channels that belong together, and classes, stay in order.
+    ``worth`` says for each place how strong its channels are, (C,). By default one is as strong as the norms that make
+    it multiply it, or where there is none the squares of its kernels, times the length of the kernels and maps that
+    read it. Places whose channels are cut together are judged together, groups as a whole. Channels that belong
+    together, and classes, stay in order.
 
     >>> from convfabric.weavers import weave
     >>> fabric, images = Fabric(weave("fabric-tiny")).eval(), torch.rand(1, 3, 32, 32)
@@ -69,15 +70,26 @@ def ranked(fabric: Fabric) -> Fabric:
     for tie in fabric.graph.ties:
         if tie.fixed or tie.units == 1:
             continue
-        alone = [_made_by(fabric, place) * _read_by(fabric, place) for place in sorted(tie.places)]
-        strengths = sum((strength.view(tie.units, -1).sum(1) for strength in alone), torch.zeros(()))
-        order = strengths.argsort(descending=True, stable=True)
+        order = strengths(fabric, tie, worth).argsort(descending=True, stable=True)
         kept = {place: _expanded(order, fabric.graph.node(place).channels // tie.units) for place in tie.places}
         try:
             fabric = extract(fabric, fabric.graph, kept)
         except GraphError:
             continue
     return fabric
+
+
+def strengths(fabric: Fabric, tie: Tie, worth: Mapping[Place, Tensor] | None = None) -> Tensor:
+    """How strong each unit of places is whose channels are cut together, float (units,), as :func:`ranked` has it.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("vgg"))
+    >>> strengths(fabric, fabric.graph.ties[0]).shape == (fabric.graph.ties[0].units,)
+    True
+    """
+    places = sorted(tie.places)
+    alone = [worth[place] if worth else _made_by(fabric, place) * _read_by(fabric, place) for place in places]
+    return sum((strength.view(tie.units, -1).sum(1) for strength in alone), torch.zeros(()))
 
 
 def _expanded(order: Tensor, unit: int) -> Tensor:

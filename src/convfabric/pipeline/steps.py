@@ -18,7 +18,7 @@ from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.strategies import Material, Strategy, by_trying, by_worth, exactly
 from convfabric.cutting.surgery import ranked
-from convfabric.cutting.worth import WORTHS
+from convfabric.cutting.worth import WORTHS, channel_worth
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import BudgetError, SettingError
@@ -102,10 +102,18 @@ def cutter_of(
     Where gates were trained, their probabilities are what edges are worth.
     """
     found = found or surveyed(fabric.graph, job, data, listener)
-    source = fabric if job.recipe.subnetworks else ranked(fabric)
+    source = fabric if job.recipe.subnetworks else ranked(fabric, channel_worth(fabric, data))
     gated = job.recipe.gates != "none"
     worth = json.loads((run / GATES).read_text()) if gated else WORTHS[job.procedure.worth](source, data)
-    material = Material(fabric=source, data=data, recipe=job.recipe, survey=found, worth=worth, say=listener.say)
+    material = Material(
+        fabric=source,
+        data=data,
+        recipe=job.recipe,
+        survey=found,
+        worth=worth,
+        channels=channel_worth(source, data),
+        say=listener.say,
+    )
     return Cutter(material, strategy_of(job.procedure))
 
 
