@@ -108,7 +108,7 @@ def test_a_record_of_now_with_one_value_of_another_kind_is_refused(tmp_path: Pat
     [
         ('"format": 1', '"format": true', "found format True, this version reads records of format 1"),
         ('"accuracy": ', '"accuracy": 7', "is no share from 0 to 1"),
-        ('"miou": null', '"miou": NaN', "nan is no share from 0 to 1"),
+        ('"miou": null', '"miou": NaN', "NaN is no number"),
     ],
 )
 def test_a_record_that_makes_no_sense_is_refused(tmp_path: Path, before: str, now: str, said: str) -> None:

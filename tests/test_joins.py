@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from convfabric.cutting.surgery import extract
-from convfabric.cutting.worth import _gate_gradients
+from convfabric.cutting.worth import _gradients
 from convfabric.errors import GraphError, NoRouteError
 from convfabric.graph import POINT, Graph, Place
 from convfabric.graph.costs import costs
@@ -156,7 +156,8 @@ def test_shared_weights_are_stored_and_counted_once_and_cut_where_they_are_no_lo
 
 def test_edges_that_share_weights_are_weighed_each_by_itself() -> None:
     graph = weave_trellis(Trellis(layers=3, scales=2, channels=4, shared=True))
-    gradients = _gate_gradients(lively_fabric(graph, 0), torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), 255)
+    gates = {name: torch.ones(2, 1, 1, 1, requires_grad=True) for name in graph.edge_names}
+    gradients = _gradients(lively_fabric(graph, 0), torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), 255, gates)
     assert set(gradients) == graph.edge_names
     assert not torch.equal(gradients["L0S0_L1S0"], gradients["L0S1_L1S1"])
 

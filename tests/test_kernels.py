@@ -1,7 +1,11 @@
 """The kernels compute what the readable layers do, and are built where they can be."""
 
 import ctypes
+import ctypes.util
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,19 +236,58 @@ def test_kernels_are_built_once_and_found_again(tmp_path: Path) -> None:
     built = first.stat().st_mtime_ns
     assert compiler.built(tmp_path) == first
     assert first.stat().st_mtime_ns == built
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+    assert {path.name for path in tmp_path.iterdir()} == {first.name, first.with_suffix(".sha256").name}
     assert hasattr(ctypes.CDLL(str(first)), "convfabric_sums")
 
 
 @kernels
 @pytest.mark.usefixtures("no_library")
-def test_a_damaged_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "kept_in", lambda: tmp_path)
-    compiler.built(tmp_path).write_bytes(b"not a library")
-    assert isinstance(compiler.library(), ctypes.CDLL)
-
-
 @kernels
+@pytest.mark.parametrize("harm", ["cut short", "not a library", "one bit", "another library", "no digest"])
+def test_a_damaged_file_is_built_again(harm: str, tmp_path: Path) -> None:
+    file = compiler.built(tmp_path)
+    whole = file.read_bytes()
+    other = Path(ctypes.util.find_library("m") or "")
+    harmed = {
+        "cut short": whole[: len(whole) // 2],
+        "not a library": b"no library",
+        "one bit": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+        "another library": other.read_bytes() if other.is_file() else b"",
+        "no digest": whole,
+    }
+    file.write_bytes(harmed[harm])
+    if harm == "no digest":
+        file.with_suffix(".sha256").unlink()
+    assert not compiler.is_whole(file)
+    code = "import sys; from pathlib import Path; from convfabric.execution import compiler as c; "
+    code += "c.kept_in = lambda: Path(sys.argv[1]); assert not isinstance(c.library(), str), c.library()"
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    assert compiler.is_whole(file)
+
+
+@pytest.mark.parametrize("home", ["unset", "not writable", "another's", "own"])
+def test_kernels_are_kept_where_nobody_else_writes(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = tmp_path / "shared" / ".cache" / "convfabric"
+    planted.mkdir(parents=True)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
+    if home == "unset":
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    elif home == "not writable":
+        (tmp_path / "home" / ".cache").write_text("a file")
+    elif home == "another's":
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+    compiler.kept_in.cache_clear()
+    try:
+        folder = compiler.kept_in()
+    finally:
+        compiler.kept_in.cache_clear()
+    assert (folder == tmp_path / "home" / ".cache" / "convfabric") == (home == "own")
+    assert folder != planted
+    assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_second_derivatives_are_refused_in_words() -> None:
     x = torch.randn(2, 8, 5, 4, requires_grad=True)
     weight = layer(BandedConv(), 8, 8).get_parameter("weight")

@@ -28,6 +28,7 @@ BROKEN = {
     "a place holds one node": replace(GOOD, nodes=(*GOOD.nodes, GOOD.nodes[0])),
     "an edge is one of a kind": with_edge(GOOD.edges[0]),
     "edges, entry and heads name nodes that exist": with_edge(Edge(source=A, target=Place(9, 0), operator=Conv())),
+    "places count from 0": replace(GOOD, heads=(replace(GOOD.head, name="forward"),)),
     "channels and images": replace(GOOD, heads=(replace(GOOD.head, classes=1),)),
     "maps that meet have one size": replace(GOOD, edges=(*GOOD.edges[1:], replace(GOOD.edges[0], operator=Identity()))),
     "a product has a factor of more than one pixel": replace(
@@ -71,6 +72,20 @@ BROKEN = {
 def test_a_graph_that_breaks_a_law_is_refused_with_its_sentence(sentence: str) -> None:
     with pytest.raises(GraphError, match=sentence):
         check(BROKEN[sentence], (8, 8))
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "forward", "items", "<b>", "x" * 101, "1"])
+def test_names_that_layers_cannot_have_are_refused(name: str) -> None:
+    edges = tuple(replace(edge, shared=name) for edge in GOOD.edges[:1]) + GOOD.edges[1:]
+    for odd in (replace(GOOD, heads=(replace(GOOD.head, name=name),)), *([replace(GOOD, edges=edges)] if name else [])):
+        with pytest.raises(GraphError, match="is no name"):
+            check(odd)
+
+
+@pytest.mark.parametrize("changes", [{"channels": 10**30}, {"place": Place(-1, 0)}, {"place": Place(0, 10**9)}])
+def test_counts_that_no_machine_has_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(GraphError, match=r"channels|below zero|beyond"):
+        check(replace(GOOD, nodes=(*GOOD.nodes[:-1], replace(GOOD.nodes[-1], **changes))))
 
 
 def test_every_law_has_a_graph_that_breaks_it() -> None:

@@ -1,6 +1,7 @@
 """Values of settings, held against the kind that a record's field is annotated with."""
 
 from dataclasses import fields
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,8 @@ def accepted_value(name: str, hint: Any, value: Any) -> Any:
     >>> accepted_value("blocks", tuple[int, ...], [1, 2])
     (1, 2)
     """
+    if isinstance(value, float) and not isfinite(value):
+        raise SettingError(f"{name}={value}: give a finite number.")
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for kind in kinds:
         if get_origin(kind) is tuple and isinstance(value, list | tuple):
@@ -48,7 +51,8 @@ def parsed_size(said: Any) -> tuple[int, int]:
     ((180, 240), (32, 32))
     """
     sides = str(said).lower().split("x")
-    if not all(side.isdigit() and int(side) > 0 for side in sides) or len(sides) > 2:
+    digits = all(side.isascii() and side.isdigit() and len(side) < 7 for side in sides)
+    if not digits or len(sides) > 2 or not all(map(int, sides)):
         raise SettingError(f"size={said}: give WIDTHxHEIGHT in pixels, such as 240x180, or one number for both.")
     size = int(sides[-1]), int(sides[0])
     if max(size) > LARGEST_SIDE:

@@ -158,17 +158,19 @@ def train(
         from convfabric.pipeline.steps import train_step
         from convfabric.progress import Listener
         from convfabric.runs.folder import begin, check_may_begin
+        from convfabric.runs.lock import held
 
         keep_imports()
         check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
         woven(job, images)
-        begin(folder, job, force=force, resume=resume)
         quiet = Listener(say=lambda text: None)
         first = is_first_process()
         if first:
             say_data(images, say)
-        train_step(folder, job, images, Listener(say=say, watch=shown) if first else quiet, resume=resume)
+        with held(folder):
+            begin(folder, job, force=force, resume=resume)
+            train_step(folder, job, images, Listener(say=say, watch=shown) if first else quiet, resume=resume)
     if first:
         typer.echo(f"next: convfabric extract {quote(str(folder))} --latency-ms 5")
 
@@ -193,6 +195,7 @@ def extract(
     from convfabric.progress import Listener
     from convfabric.report.pages import said_macs, said_share
     from convfabric.runs.folder import recut
+    from convfabric.runs.lock import held
     from convfabric.runs.record import read_record
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
@@ -202,7 +205,8 @@ def extract(
         others = dict.fromkeys(named) if any(named.values()) else {}
         job = recut(run, others | settings_from(None, changes, threads=threads, **named))
         data, fabric = reopened(run, job), load_fabric(run / "fabric")[0]
-        extract_step(run, job, data, fabric, Listener(say=say, watch=shown), resume=resume)
+        with held(run):
+            extract_step(run, job, data, fabric, Listener(say=say, watch=shown), resume=resume)
         network = read_record(run).done("network").network
     assert network is not None
     line = f"{network.edges} edges, {said_macs(network.macs)}, {said_share(network.score)}"
@@ -222,11 +226,14 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
     from convfabric.pipeline.steps import export_step
     from convfabric.runs.folder import job_of
     from convfabric.runs.job import job_from, settings_of
+    from convfabric.runs.lock import held
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
         network = load_fabric(run)[0]
-        exported = export_step(run, job, reopened(run, job, PUT_BACK), network)
+        data = reopened(run, job, PUT_BACK)
+        with held(run):
+            exported = export_step(run, job, data, network)
     answer(as_json, written(exported), [str(exported.latency), f"next: convfabric report {quote(str(run))}"])
 
 
@@ -237,12 +244,14 @@ def report(run: RunFolder) -> None:
     from convfabric.pipeline.inputs import reopened
     from convfabric.pipeline.steps import report_step
     from convfabric.runs.folder import check_exported, job_of
+    from convfabric.runs.lock import held
 
     with refusals():
         network = load_fabric(run)[0]
         data = reopened(run, job_of(run), PUT_BACK)
         check_exported(run)
-        page = report_step(run, data, load_fabric(run / "fabric")[0].graph, network)
+        with held(run):
+            page = report_step(run, data, load_fabric(run / "fabric")[0].graph, network)
     typer.echo(f"{page}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
 
 
@@ -372,8 +381,11 @@ def gallery(
 def doctor(as_json: AsJson = False) -> None:
     """Versions, machine, and what is missing."""
     from convfabric.environment import machine, versions
+    from convfabric.execution.compiler import kept_in, library
 
-    facts = machine() | versions()
+    kernels = library()
+    said = f"not used ({kernels})" if isinstance(kernels, str) else f"built, whole, kept in {kept_in()}"
+    facts = machine() | versions() | {"kernels": said}
     missing = [name for name, found in facts.items() if found == "missing"]
     result = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
     answer(as_json, facts, [*(f"{name:16}{value}" for name, value in facts.items()), result])

@@ -33,6 +33,10 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
     except ConvfabricError as fault:
         typer.secho(f"error: {fault}", fg="red", err=True)
         raise typer.Exit(REFUSED) from None
+    except OSError as fault:
+        where = f"{fault.filename}: " if fault.filename else ""
+        typer.secho(f"error: {where}{fault.strerror or fault}.", fg="red", err=True)
+        raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
         begun = folder is None or folder.exists()
         kept = f"the state is kept. {resume}" if begun else "nothing was begun, so type the whole command again"

@@ -5,6 +5,7 @@ Legend of the suffixes: B images, C channels, H height, W width.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ from convfabric.data.options import Fitting
 from convfabric.data.reading import SIXTEEN_BITS
 from convfabric.graph import Task
 from convfabric.operators import Size
+
+MOST_SIDE = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,17 @@ class Preprocessing:
     std: tuple[float, ...]
     bounds: tuple[float, float] = SIXTEEN_BITS
     """The values, of pixels of more than 8 bits or floats in files, that become black and white."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size, a mean or a spread that no images have."""
+        if not all(1 <= side <= MOST_SIDE for side in self.size):
+            raise ValueError(f"size {self.size[0]}×{self.size[1]}: from 1 to {MOST_SIDE} pixels a side")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} spreads of {self.channels} channels")
+        if not all(map(isfinite, (*self.mean, *self.std, *self.bounds))) or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean}, std {self.std}: finite numbers, and spreads above 0")
+        if self.bounds[0] > self.bounds[1]:
+            raise ValueError(f"bounds {self.bounds}: the lower first")
 
     def normalised(self, images_BCHW: Tensor) -> Tensor:
         """uint8 pixels as floats of about zero mean and unit spread."""

@@ -1,5 +1,6 @@
 """The C++ kernels: built on first use, kept for the next time, done without where nothing can build them."""
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -23,20 +24,15 @@ TUNED = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ()
 def library() -> ctypes.CDLL | str:
     """The compiled kernels, or why there are none."""
     try:
-        found = _loaded(built(kept_in()))
-    except (OSError, subprocess.SubprocessError) as fault:
+        return _loaded(built(kept_in()))
+    except (OSError, AttributeError, subprocess.SubprocessError) as fault:
         return str(fault)
-    found.convfabric_packed_size.restype = ctypes.c_int64
-    return found
 
 
 def _loaded(file: Path) -> ctypes.CDLL:
-    """The file, built again where what was kept is damaged."""
-    try:
-        return ctypes.CDLL(str(file))
-    except OSError:
-        file.unlink()
-        return ctypes.CDLL(str(built(file.parent)))
+    found = ctypes.CDLL(str(file))
+    found.convfabric_packed_size.restype = ctypes.c_int64
+    return found
 
 
 def compiled() -> ctypes.CDLL:
@@ -56,8 +52,9 @@ def _compiler() -> str | None:
 
 
 def built(folder: Path) -> Path:
-    """The file with the kernels in a folder, compiled now if it is not there.
+    """The file with the kernels in a folder, compiled now if it is not there, or not as it was written.
 
+    A library that was cut short would end the process, so its digest, kept beside it, is looked at first.
     Raises OSError where there is no compiler or the folder cannot be written; SubprocessError with what the
     compiler said where it fails.
     """
@@ -65,22 +62,61 @@ def built(folder: Path) -> Path:
     if compiler is None:
         raise OSError(missing())
     file = folder / f"kernels-{_digest(compiler)}.so"
-    if not file.is_file():
+    if not is_whole(file):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as draft:
-            _compile(compiler, Path(draft) / file.name)
-            os.replace(Path(draft) / file.name, file)
+            made = Path(draft) / file.name
+            _compile(compiler, made)
+            noted = Path(draft) / _note(file).name
+            noted.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+            for part in (made, noted):
+                with part.open("rb") as written:
+                    os.fsync(written.fileno())
+            _note(file).unlink(missing_ok=True)
+            os.replace(made, file)
+            os.replace(noted, _note(file))
     return file
 
 
-def kept_in() -> Path:
-    """The folder where compiled kernels are kept from run to run.
+def is_whole(file: Path) -> bool:
+    """Whether kept kernels are as they were written, by the digest beside them.
 
-    >>> kept_in().name
-    'convfabric'
+    >>> is_whole(Path("no/such/file.so"))
+    False
     """
-    home = Path.home()
-    return (home if os.access(home, os.W_OK) else Path(tempfile.gettempdir())) / ".cache" / "convfabric"
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == _note(file).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _note(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
+@cache
+def kept_in() -> Path:
+    """The user's own folder, where compiled kernels and times are kept from run to run.
+
+    Nobody else may write in it, as what lies there is run. Where the user's home cannot be written, or the folder is
+    another's, it is a new one that goes when the program ends.
+
+    >>> kept_in().is_dir()
+    True
+    """
+    try:
+        folder = Path.home() / ".cache" / "convfabric"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        facts = folder.stat()
+        if facts.st_uid == getattr(os, "getuid", lambda: facts.st_uid)() and os.access(folder, os.W_OK):
+            if facts.st_mode & 0o077:
+                folder.chmod(0o700)
+            return folder
+    except (OSError, RuntimeError):
+        pass
+    own = tempfile.TemporaryDirectory(prefix="convfabric-")
+    atexit.register(own.cleanup)
+    return Path(own.name)
 
 
 def _compile(compiler: str, file: Path) -> None:

@@ -1,19 +1,23 @@
 """A network on disk: ``graph.json`` and ``model.safetensors``. Nothing is ever pickled or unpickled."""
 
+import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet, Preprocessing
-from convfabric.errors import ArchiveError
-from convfabric.fabric.module import Fabric
+from convfabric.errors import ArchiveError, GraphError
+from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Graph
-from convfabric.graph.json_format import from_text, to_text
+from convfabric.graph.json_format import from_text, text_of, to_text
 from convfabric.graph.laws import check
 
 GRAPH_FILE, WEIGHTS_FILE = "graph.json", "model.safetensors"
@@ -28,6 +32,17 @@ class Passport:
     preprocessing: Preprocessing
     ignore: int = 255
     """Mask value that was neither trained nor counted."""
+    weights: str = field(default="", compare=False)
+    """Digest of the weights beside it, see :func:`digest_of`; archives of before have none."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the parts do not fit one another."""
+        if len(self.classes) != self.graph.head.classes:
+            raise ValueError(f"{len(self.classes)} names of classes, the head has {self.graph.head.classes}")
+        if self.preprocessing.channels != self.graph.entry.image_channels:
+            raise ValueError(
+                f"images of {self.preprocessing.channels} channels, the graph reads {self.graph.entry.image_channels}"
+            )
 
 
 def passport(fabric: Fabric, data: ImageSet) -> Passport:
@@ -69,52 +84,115 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def save_fabric(folder: Path, fabric: Fabric, papers: Passport) -> None:
-    """Graph and weights in a folder, each written whole or not at all."""
+    """Graph and weights in a folder, each written whole or not at all; the graph, which says the digest, last."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in fabric.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(weights))
-    write_atomically(folder / GRAPH_FILE, to_text(papers))
+    write_atomically(folder / GRAPH_FILE, to_text(replace(papers, weights=digest_of(weights))))
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Thirty-two hexadecimal digits of the SHA-256 of names, kinds, shapes and values.
+
+    >>> digest_of({"a": torch.zeros(2)}) == digest_of({"a": torch.zeros(2)}) != digest_of({"a": torch.ones(2)})
+    True
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:32]
 
 
 def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     """The fabric in a folder, in evaluation mode, and its passport.
 
-    Raises ArchiveError for what is missing, damaged, of another graph or of an unknown key.
+    Raises ArchiveError for what is missing, damaged, of another graph or of an unknown key, before anything as large as
+    the graph says is made.
     """
     folder = Path(folder)
-    file = folder / GRAPH_FILE
+    file, weights = folder / GRAPH_FILE, folder / WEIGHTS_FILE
     if not file.is_file():
         if (folder / "config.yaml").is_file():
             raise ArchiveError(f"{folder}: this run has no network yet; convfabric fit goes on with --resume.")
         raise ArchiveError(f"{folder}: no {GRAPH_FILE}, so it is not a run of convfabric.")
-    papers = from_text(Passport, file.read_text("utf-8"), str(file))
-    fabric = Fabric(check(papers.graph))
-    load_weights(fabric, read_tensors(folder / WEIGHTS_FILE)[0], str(folder / WEIGHTS_FILE))
+    papers = from_text(Passport, text_of(file), str(file))
+    try:
+        check(papers.graph, papers.preprocessing.size)
+        with torch.device("meta"):
+            wanted = shapes_of(unweighted(papers.graph).fabric.state_dict())
+    except (GraphError, RuntimeError, OverflowError, MemoryError) as fault:
+        raise ArchiveError(f"{file}: {str(fault).splitlines()[0]}") from None
+    _check_shapes(wanted, _header(weights), str(weights))
+    fabric, found = unweighted(papers.graph).fabric, read_tensors(weights)[0]
+    load_weights(fabric, found, str(weights))
+    if papers.weights and digest_of(found) != papers.weights:
+        raise ArchiveError(f"{weights}: not the weights that were written with {GRAPH_FILE}. Nothing was loaded.")
     return fabric.eval(), papers
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """Every tensor in a safetensors file, and its text fields; ArchiveError for a missing or damaged one."""
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Of each tensor its shape, and its type as safetensors writes it."""
+TYPES = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """The shape and type of each tensor.
+
+    >>> shapes_of({"a": torch.zeros(2, 3)})
+    {'a': ((2, 3), 'F32')}
+    """
+    return {name: (tuple(tensor.shape), TYPES.get(tensor.dtype, str(tensor.dtype))) for name, tensor in tensors.items()}
+
+
+def _header(path: Path) -> Shapes:
+    """What a file of weights says that it holds."""
+    with _opened(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise ArchiveError(f"{path}: no such file.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as fault:
+            yield file
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as fault:
+        if isinstance(fault, ArchiveError):
+            raise
         raise ArchiveError(f"{path}: truncated or damaged ({fault}). Nothing was loaded.") from None
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Every tensor in a safetensors file, and its text fields; ArchiveError for a missing or damaged one."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
 def load_weights(fabric: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """The weights into the fabric, all or none; ArchiveError where they are another graph's."""
-    wanted = {name: tensor.shape for name, tensor in fabric.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if wanted != found:
-        odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise ArchiveError(
-            f"{where}: weights of another graph. {odd[0]} is {_said(found.get(odd[0]))} there and "
-            f"{_said(wanted.get(odd[0]))} here, {len(odd)} of {len(wanted)} differ. Nothing was loaded."
-        )
+    """The weights into the fabric, all or none; ArchiveError where they are another graph's, or no weights at all."""
+    _check_shapes(shapes_of(fabric.state_dict()), shapes_of(weights), where)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ArchiveError(f"{where}: {name} holds what is no finite number. Nothing was loaded.")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise ArchiveError(f"{where}: {name} holds a variance below zero. Nothing was loaded.")
     fabric.load_state_dict(dict(weights))
 
 
-def _said(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else "×".join(map(str, shape)) or "a number"
+def _check_shapes(wanted: Shapes, found: Shapes, where: str) -> None:
+    if wanted != found:
+        odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        there, here = found.get(odd[0]), wanted.get(odd[0])
+        kinds = bool(there and here and there[0] == here[0])
+        raise ArchiveError(
+            f"{where}: weights of another graph. {odd[0]} is {_said(there, kinds)} there and "
+            f"{_said(here, kinds)} here, {len(odd)} of {len(wanted)} differ. Nothing was loaded."
+        )
+
+
+def _said(known: tuple[tuple[int, ...], str] | None, kind: bool) -> str:
+    if known is None:
+        return "missing"
+    return known[1] if kind else "×".join(map(str, known[0])) or "a number"

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
+from math import isfinite
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -76,7 +78,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
             raise ArchiveError(f"{where}: found {value!r}, expected names and values.")
         return {key: read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
     fits = value in get_args(kind) if get_origin(kind) is Literal else type(value) is kind
-    if not (fits or (kind is float and type(value) is int)):
+    if not (fits or (kind is float and type(value) is int)) or (kind is float and not isfinite(value)):
         raise ArchiveError(f"{where}: found {value!r}, expected {getattr(kind, '__name__', kind)}.")
     return value
 
@@ -151,16 +153,49 @@ def from_text(kind: type[Record], text: str, where: str) -> Record:
     >>> from_text(Place, '{"format": 3, "layer": 1, "scale": 0}', "a place")
     Place(layer=1, scale=0, lane=0)
     """
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as fault:
-        raise ArchiveError(f"{where}: not JSON ({fault}).") from None
+    document = parsed(text, where)
     if not isinstance(document, dict) or document.get("format") not in (2, FORMAT):
         found = document.get("format") if isinstance(document, dict) else document
         raise ArchiveError(f"{where}: found format {found!r}, this version reads {FORMAT} and 2.")
     document = document if document["format"] == FORMAT else _from_format_2(document)
     record: Record = read(kind, {key: value for key, value in document.items() if key != "format"}, where)
     return record
+
+
+def parsed(text: str, where: str) -> Any:
+    """A JSON document; ArchiveError for text that is none, numbers that are none, and what is too deep or too long.
+
+    >>> parsed('{"format": 3}', "a record")
+    {'format': 3}
+    """
+
+    def refused(constant: str) -> Any:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refused)
+    except RecursionError:
+        raise ArchiveError(f"{where}: nested too deep.") from None
+    except ValueError as fault:
+        raise ArchiveError(f"{where}: not JSON ({fault}).") from None
+
+
+def text_of(file: Path) -> str:
+    """The text of one of our files; ArchiveError where it cannot be read.
+
+    >>> text_of(Path("no/such/file"))
+    Traceback (most recent call last):
+        ...
+    convfabric.errors.ArchiveError: no/such/file: no such file.
+    """
+    try:
+        return file.read_text("utf-8")
+    except FileNotFoundError:
+        raise ArchiveError(f"{file}: no such file.") from None
+    except UnicodeDecodeError as fault:
+        raise ArchiveError(f"{file}: not in UTF-8 ({fault}).") from None
+    except OSError as fault:
+        raise ArchiveError(f"{file}: cannot be read ({fault.strerror or fault}).") from None
 
 
 def _from_format_2(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Laws of every graph: one row each, and all that are broken are reported at once."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from convfabric.errors import GraphError
@@ -8,6 +9,13 @@ from convfabric.graph.sizes import map_sizes
 from convfabric.graph.structure import Graph
 from convfabric.operators import Size
 
+MOST = 1_000_000
+"""Of channels, classes, layers and scales, so that no graph asks for more than a machine has."""
+NAMES = "[A-Za-z][A-Za-z0-9_-]{0,99}"
+TAKEN = frozenset(
+    ("clear", "forward", "items", "keys", "modules", "pop", "train", "training", "type", "update", "values")
+)
+"""Names that the layers of a network would be confused with."""
 Law = Callable[[Graph, Size | None], Iterator[str]]
 """Yields one short sentence for each place or edge that breaks the law, for images of a size where one is given."""
 
@@ -22,6 +30,15 @@ def _names_are_distinct(graph: Graph, image: Size | None) -> Iterator[str]:
     yield from (f"{name} stands twice" for name in sorted(set(names)) if names.count(name) > 1)
 
 
+def _places_and_names_can_be_written(graph: Graph, image: Size | None) -> Iterator[str]:
+    for node in graph.nodes:
+        yield from (f"{node.place} is below zero" for _ in range(min(node.place) < 0))
+        yield from (f"{node.place} is beyond {MOST}" for _ in range(max(node.place) > MOST))
+    for name in (*(head.name for head in graph.heads), *(edge.shared for edge in graph.edges if edge.shared)):
+        if not re.fullmatch(NAMES, name) or name in TAKEN:
+            yield f"{name!r} is no name: letters, digits, _ and -, a letter first, at most 100"
+
+
 def _ends_exist(graph: Graph, image: Size | None) -> Iterator[str]:
     places = {node.place for node in graph.nodes}
     for edge in graph.edges:
@@ -31,6 +48,10 @@ def _ends_exist(graph: Graph, image: Size | None) -> Iterator[str]:
 
 
 def _counts_are_positive(graph: Graph, image: Size | None) -> Iterator[str]:
+    counts = [(str(node.place), "channels", node.channels) for node in graph.nodes]
+    counts += [("the image", "channels", graph.entry.image_channels)]
+    counts += [(head.name, "classes", head.classes) for head in graph.heads]
+    yield from (f"{name} has {count:.0e} {kind}" for name, kind, count in counts if count > MOST)
     yield from (f"{node.place} has {node.channels} channels" for node in graph.nodes if node.channels < 1)
     yield from (f"the image has {graph.entry.image_channels} channels" for _ in range(graph.entry.image_channels < 1))
     yield from (f"{head.name} has {head.classes} classes" for head in graph.heads if head.classes < 2)
@@ -144,6 +165,7 @@ LAWS: tuple[tuple[str, Law], ...] = (
     ("a place holds one node", _places_are_distinct),
     ("an edge is one of a kind: two between the same places differ in lane", _names_are_distinct),
     ("edges, entry and heads name nodes that exist", _ends_exist),
+    (f"places count from 0 to {MOST}, heads and shared weights have names", _places_and_names_can_be_written),
     ("channels and images have at least one channel, heads one read and two classes", _counts_are_positive),
     ("no edge runs to an earlier layer", _layers_run_onward),
     ("an operator that keeps channels joins equal counts", _kept_channels_are_equal),
@@ -158,7 +180,7 @@ LAWS: tuple[tuple[str, Law], ...] = (
     ("every node lies on a route from the images to the head", _everything_lies_on_a_route),
     ("maps that meet have one size, and operators can read them", _maps_that_meet_have_one_size),
 )
-"""The first three make the others askable, and all others the last: where one breaks, those behind are not asked."""
+"""The first four make the others askable, and all others the last: where one breaks, those behind are not asked."""
 
 
 def broken_laws(graph: Graph, image: Size | None = None) -> list[str]:
@@ -170,7 +192,7 @@ def broken_laws(graph: Graph, image: Size | None = None) -> list[str]:
     """
     said: list[str] = []
     for position, (sentence, law) in enumerate(LAWS):
-        if said and position in (3, len(LAWS) - 1):
+        if said and position in (4, len(LAWS) - 1):
             break
         if breaches := list(law(graph, image)):
             said.append(f"{sentence}: {'; '.join(breaches)}")

@@ -28,6 +28,7 @@ from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
 from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, recut
 from convfabric.runs.job import Job, read_config, settings_of
+from convfabric.runs.lock import held
 from convfabric.runs.record import CutRecord, read_record, update_record
 
 KINDS = ("latency_ms", "macs", "params")
@@ -90,11 +91,12 @@ def curve(
     dots = read_dots(Path(against)) if against else []
     _check_others(members, force)
     fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
-    _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
-    every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
-    found = sorted(every, key=taken)
-    rows = [row_of(folder) for folder in found]
-    _write(run, rows, [_point(folder) for folder in found], dots, fabric.graph)
+    with held(run):
+        _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
+        every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
+        found = sorted(every, key=taken)
+        rows = [row_of(folder) for folder in found]
+        _write(run, rows, [_point(folder) for folder in found], dots, fabric.graph)
     return rows
 
 
@@ -136,10 +138,11 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
         same = member.begun and not member.done
-        begin(member.folder, member.job, force=not same, resume=same)
-        of_run = read_record(run)
-        update_record(member.folder, data=of_run.data, fabric=of_run.fabric, plan=of_run.plan)
-        network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
+        with held(member.folder):
+            begin(member.folder, member.job, force=not same, resume=same)
+            of_run = read_record(run)
+            update_record(member.folder, data=of_run.data, fabric=of_run.fabric, plan=of_run.plan)
+            network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
 
 
 def row_of(folder: Path) -> dict[str, str]:

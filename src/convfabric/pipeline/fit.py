@@ -17,6 +17,7 @@ from convfabric.pipeline.steps import cutter_of, export_step, extract_step, repo
 from convfabric.progress import Listener
 from convfabric.runs.folder import begin, check_may_begin
 from convfabric.runs.job import Job, default_folder, job_from
+from convfabric.runs.lock import held
 from convfabric.runs.record import RunRecord, read_record
 
 MOST_SMALLER = 2
@@ -70,12 +71,13 @@ def run_job(
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
         listener.say(said_stages(job))
         found = surveyed(woven(job, data), job, data, listener)
-    begin(folder, job, force=force, resume=resume)
-    fabric = train_step(folder, job, data, listener, resume=resume)
-    cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
-    network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
-    report_step(folder, data, fabric.graph, network)
-    return read_record(folder)
+    with held(folder):
+        begin(folder, job, force=force, resume=resume)
+        fabric = train_step(folder, job, data, listener, resume=resume)
+        cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
+        network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
+        report_step(folder, data, fabric.graph, network)
+        return read_record(folder)
 
 
 def _announce(job: Job, data: ImageSet, listener: Listener) -> None:

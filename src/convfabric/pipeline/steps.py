@@ -38,6 +38,7 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
@@ -104,7 +105,7 @@ def cutter_of(
     found = found or surveyed(fabric.graph, job, data, listener)
     source = fabric if job.recipe.subnetworks else ranked(fabric, channel_worth(fabric, data))
     gated = job.recipe.gates != "none"
-    worth = json.loads((run / GATES).read_text()) if gated else WORTHS[job.procedure.worth](source, data)
+    worth = parsed(text_of(run / GATES), GATES) if gated else WORTHS[job.procedure.worth](source, data)
     material = Material(
         fabric=source,
         data=data,
@@ -254,7 +255,7 @@ def _rows_of_training(state: Path) -> list[Row]:
     if not state.is_file():
         return []
     _, texts = read_tensors(state)
-    rows: list[Row] = json.loads(texts["progress"])["rows"]
+    rows: list[Row] = parsed(texts.get("progress", "{}"), str(state)).get("rows", [])
     return rows
 
 

@@ -23,6 +23,7 @@ from convfabric.environment import is_first_process
 from convfabric.errors import ArchiveError, DataError, SettingError
 from convfabric.fabric.archive import GRAPH_FILE, WEIGHTS_FILE, write_atomically
 from convfabric.runs.job import Job, job_from, read_config, settings_of, written_config
+from convfabric.runs.lock import holds_something
 from convfabric.runs.record import RECORD, read_record
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import find_preset
@@ -54,7 +55,7 @@ def begin(folder: Path, job: Job, *, force: bool = False, resume: bool = False) 
     check_may_begin(folder, job, force=force, resume=resume)
     if resume and (folder / CONFIG).is_file():
         return
-    if _holds_something(folder):
+    if holds_something(folder):
         _remove_run(folder)
     write_atomically(folder / CONFIG, written_config(job))
 
@@ -67,7 +68,7 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if nearest != folder.absolute() and not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ArchiveError(f"{folder}: cannot be made, as {nearest} is no folder that may be written in.")
-    if _holds_something(folder):
+    if holds_something(folder):
         if not folder.is_dir():
             raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
         if not force:
@@ -78,10 +79,6 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
             raise ArchiveError(
                 f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run; --force replaces runs only."
             )
-
-
-def _holds_something(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _check_unchanged(folder: Path, job: Job) -> None:
@@ -156,20 +153,27 @@ def _remove_run(folder: Path) -> None:
     """Removes what a run writes, and leaves whatever else lies in its folder."""
     remove_exported(folder)
     for name in WRITTEN:
-        (folder / name).unlink(missing_ok=True)
+        _remove(folder / name)
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as fault:
+        raise ArchiveError(f"{file}: cannot be removed ({fault.strerror or fault}).") from None
 
 
 def remove_exported(folder: Path) -> None:
     """Removes what an earlier network of the run was exported to."""
     for file in (*(folder / name for name in EXPORTED), *folder.glob("exit-*.onnx")):
-        file.unlink(missing_ok=True)
+        _remove(file)
 
 
 def remove_network(folder: Path) -> None:
     """Removes the network of a run, pruned, fine-tuned and exported, and leaves the fabric."""
     remove_exported(folder)
     for name in (f"cut/{GRAPH_FILE}", FINETUNE_STATE, *NETWORK):
-        (folder / name).unlink(missing_ok=True)
+        _remove(folder / name)
 
 
 def job_of(folder: Path) -> Job:

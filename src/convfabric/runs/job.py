@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_type_hints
 
 import yaml
@@ -51,6 +52,9 @@ class Procedure:
         for name, least in (("trials", 1), ("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
+        for name, most in (("trials", 1_000_000), ("rounds", 10_000), ("threads", 1024), ("finetune", 1000)):
+            if getattr(self, name) > most:
+                raise SettingError(f"{name}={getattr(self, name)}: give at most {most}.")
         if not 0 <= self.finetune_distil <= 1:
             raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
         if self.device not in ("auto", "cpu"):
@@ -239,8 +243,15 @@ def read_config(file: Path) -> dict[str, Any]:
         found = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise SettingError(f"{file}: cannot be read as YAML ({fault}).") from None
+    except RecursionError:
+        raise SettingError(f"{file}: nested too deep.") from None
     if not isinstance(found, dict):
         raise SettingError(f"{file}: expected lines of the form key: value.")
+    plain = (str, int, float, bool, NoneType)
+    for key, value in found.items():
+        several = value if isinstance(value, list) else [value]
+        if not isinstance(key, str) or not all(isinstance(item, plain) for item in several):
+            raise SettingError(f"{file}: {key!r} is not a name with a text, a number or a list of such.")
     return found
 
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from convfabric.choice import Budget
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import ArchiveError
 from convfabric.evaluation.exit_thresholds import Exits
@@ -13,7 +14,7 @@ from convfabric.evaluation.scoring import Score, score
 from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs, peak_bytes
-from convfabric.graph.json_format import read, written
+from convfabric.graph.json_format import parsed, read, text_of, written
 from convfabric.latency.measurement import Latency
 from convfabric.runs.old_records import modernised
 
@@ -22,8 +23,20 @@ FORMAT = 1
 """Raised whenever a field changes meaning. Records without a number are of before, and read."""
 
 
+class _Counted:
+    """A record whose numbers count or measure something, so that none is below zero."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number below zero."""
+        for part in fields(self):  # type: ignore[arg-type]
+            found = getattr(self, part.name)
+            numbers = found.values() if isinstance(found, Mapping) and part.name != "worth" else [found]
+            if odd := [number for number in numbers if isinstance(number, int | float) and number < 0]:
+                raise ValueError(f"{part.name} {odd[0]} is below zero")
+
+
 @dataclass(frozen=True, kw_only=True)
-class DataRecord:
+class DataRecord(_Counted):
     """The data of a run."""
 
     name: str
@@ -43,7 +56,7 @@ class DataRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkRecord:
+class NetworkRecord(_Counted):
     """A trained network: its costs for one image, and its scores."""
 
     edges: int
@@ -63,7 +76,7 @@ class NetworkRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutRecord:
+class CutRecord(_Counted):
     """The cut: the budget, the prediction, and the worth of edges."""
 
     requested: str
@@ -76,6 +89,12 @@ class CutRecord:
     """Median of |predicted / measured - 1| over networks that were measured."""
     worth: Mapping[str, float]
     """Of each edge of the fabric."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a ceiling that is none, too."""
+        super().__post_init__()
+        if odd := sorted(set(self.ceilings) - {part.name for part in fields(Budget)}):
+            raise ValueError(f"unknown ceiling {odd[0]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +110,7 @@ class TuningRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportRecord:
+class ExportRecord(_Counted):
     """The exported files."""
 
     latency: Latency
@@ -183,10 +202,7 @@ def read_record(folder: Path) -> RunRecord:
     file = folder / RECORD
     if not file.is_file():
         return RunRecord()
-    try:
-        document = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as fault:
-        raise ArchiveError(f"{file}: not JSON ({fault}).") from None
+    document = parsed(text_of(file), str(file))
     if not isinstance(document, dict):
         raise ArchiveError(f"{file}: found {document!r}, expected the fields of a run's record.")
     if "format" not in document:

@@ -11,7 +11,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from convfabric.errors import ArchiveError, SettingError
-from convfabric.fabric.archive import load_weights, read_tensors, write_atomically
+from convfabric.fabric.archive import digest_of, load_weights, read_tensors, write_atomically
+from convfabric.graph.json_format import parsed
 
 
 @dataclass(kw_only=True)
@@ -40,7 +41,7 @@ def save_state(
             if isinstance(value, Tensor):
                 tensors[f"optimiser.{number}.{name}"] = value
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    facts = {"progress": json.dumps(vars(progress)), "identity": json.dumps(dict(identity))}
+    facts = {"progress": json.dumps(vars(progress)), "identity": json.dumps(dict(identity)), "digest": digest_of(flat)}
     write_atomically(file, save(flat, metadata=facts))
 
 
@@ -51,7 +52,9 @@ def load_state(
     tensors, facts = read_tensors(file)
     if not {"identity", "progress"} <= set(facts):
         raise ArchiveError(f"{file}: not the state of a training run.")
-    before = json.loads(facts["identity"])
+    if facts.get("digest", digest_of(tensors)) != digest_of(tensors):
+        raise ArchiveError(f"{file}: not the state that was written. Nothing was loaded; --force begins anew.")
+    before = parsed(facts["identity"], f"{file}, identity")
     for name in sorted(set(before) | set(identity)):
         if before.get(name) != identity.get(name):
             raise SettingError(
@@ -62,9 +65,13 @@ def load_state(
         own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
         load_weights(module, own, str(file))
     memory: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            memory.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": memory, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(**json.loads(facts["progress"]))
+    try:
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, number, key = name.split(".")
+                memory.setdefault(int(number), {})[key] = tensor
+        optimiser.load_state_dict({"state": memory, "param_groups": optimiser.state_dict()["param_groups"]})
+        progress = Progress(**parsed(facts["progress"], f"{file}, progress"))
+    except (TypeError, ValueError, KeyError) as fault:
+        raise ArchiveError(f"{file}: not the state of this training run ({fault}).") from None
+    return progress

@@ -139,6 +139,7 @@ class Run:
         if self.state_file and self.state_file.is_file():
             trained = {"fabric": self.fabric, "lesson": self.objective.own}
             self.progress = load_state(self.state_file, trained, self.optimiser, self.identity)
+            self._write_metrics()
 
     def go_on(self, watch: Watch, interrupts: Interrupts) -> None:
         """Every step that is left."""
@@ -258,6 +259,10 @@ class Run:
         if self.state_file and self.folder and self.accelerator.is_main_process:
             trained = {"fabric": self.fabric, "lesson": self.objective.own}
             save_state(self.state_file, trained, self.optimiser, self.progress, self.identity)
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        if self.folder and self.accelerator.is_main_process:
             write_rows(self.folder / "metrics.csv", [*self.earlier, *self.progress.rows])
 
     def _moment(self, step_loss: float, seconds_a_step: float, row: Row | None) -> Moment:
