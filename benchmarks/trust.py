@@ -45,16 +45,8 @@ from convfabric.runs.record import read_record
 SECONDS = 90.0
 """After which a trial hangs."""
 MOST_BYTES = 8 << 30
-QUICK: dict[str, Any] = {
-    "network": "trellis",
-    "layers": 3,
-    "scales": 2,
-    "channels": 4,
-    "epochs": 2,
-    "search": "exact",
-    "finetune": 0.5,
-    "seed": 0,
-}
+QUICK: dict[str, Any] = {"network": "trellis", "layers": 3, "scales": 2, "channels": 4}
+QUICK |= {"epochs": 2, "search": "exact", "finetune": 0.5, "seed": 0}
 SAME = ("fabric/model.safetensors", "model.safetensors", "fabric/graph.json", "graph.json", "metrics.csv")
 Trial = Callable[[], Any]
 
@@ -232,7 +224,7 @@ def _loaded(folder: Path) -> str:
     return "loaded"
 
 
-ODD = (None, -1, 0, 10**30, 1e308, "", "²", "a.b", [], {}, [[]], True, "<script>", "../x", "x" * 5000)
+ODD: tuple[Any, ...] = (None, -1, 0, 10**30, 1e308, "", "²", "a.b", [], {}, [[]], True, "<script>", "../x", "x" * 5000)
 
 
 def _mutated(file: Path, whole: bytes, dice: random.Random) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convfabric.cli.budgets import calibrate, curve
-from convfabric.cli.console import REFUSED, ProgressBar, answer, keep_answers_apart, refusals, say
+from convfabric.cli.console import REFUSED, ProgressBar, answer, keep_answers_apart, refusals, say, tell_doubts
 from convfabric.cli.options import (
     AsJson,
     Config,
@@ -28,6 +28,7 @@ from convfabric.cli.options import (
     Seed,
     Settings,
     Size,
+    Strict,
     Threads,
     job_of_words,
     settings_from,
@@ -89,6 +90,7 @@ def fit(
     force: Force = False,
     resume: Resume = False,
     as_json: AsJson = False,
+    strict: Strict = False,
 ) -> None:
     """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
     from convfabric.runs.job import default_folder
@@ -106,10 +108,12 @@ def fit(
         keep_imports()
         record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
     answer(as_json, record.as_json(folder), _fitted_lines(record, folder))
+    tell_doubts(record.doubts, strict)
 
 
 def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
     """The result of a finished run, for people."""
+    from convfabric.evaluation.baseline import said_beside
     from convfabric.report.pages import parts_of, said_macs, said_share, said_tuning
 
     data, fabric, cut, network, tuning, exported = parts_of(record)
@@ -118,6 +122,7 @@ def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
         ("after pruning", said_share(tuning.after_pruning)),
         ("recalibrated", f"{said_share(tuning.after_recalibration)}, batch norms' statistics taken anew"),
         (said_tuning(tuning), f"{said_share(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
+        ("beside it", said_beside(network.score)),
         ("model.onnx", str(exported.latency)),
         ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
         ("report", str(folder / "report.html")),
@@ -265,8 +270,10 @@ def evaluate(
         str | None, typer.Option(help="train, val, test, or all of unsplit data.  [default: test, or all, or val]")
     ] = None,
     as_json: AsJson = False,
+    strict: Strict = False,
 ) -> None:
     """Score the network of a run on data."""
+    from convfabric.evaluation.baseline import said_beside
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
     from convfabric.report.pages import exit_rows, said_share
 
@@ -278,7 +285,9 @@ def evaluate(
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
-    answer(as_json, found.as_json(), [line, *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."])
+    lines = [line, said_beside(score), *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."]
+    answer(as_json, found.as_json(), lines)
+    tell_doubts(found.doubts, strict)
 
 
 @app.command()

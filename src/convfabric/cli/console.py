@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from convfabric.errors import BudgetError, ConvfabricError
 if TYPE_CHECKING:
     from convfabric.progress import Moment
 
-OVER_BUDGET, REFUSED, INTERRUPTED = 3, 1, 130
+OVER_BUDGET, REFUSED, DOUBTFUL, INTERRUPTED = 3, 1, 4, 130
 
 
 @contextmanager
@@ -66,6 +66,14 @@ def say(text: str) -> None:
 def answer(as_json: bool, facts: Mapping[str, Any], lines: list[str]) -> None:
     """The result of a command: one JSON object, or lines."""
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def tell_doubts(doubts: Sequence[str], strict: bool) -> None:
+    """Why a result is not to be trusted; with ``strict`` the exit code is 4 then."""
+    for doubt in doubts:
+        typer.secho(f"doubtful: {doubt}.", fg="yellow", err=True)
+    if doubts and strict:
+        raise typer.Exit(DOUBTFUL)
 
 
 class ProgressBar:

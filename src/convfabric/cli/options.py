@@ -17,7 +17,7 @@ Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings,
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
 Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the training images.  [default, and 0: fit for their number]")
+    int | None, typer.Option(min=1, help="Passes over the training images.  [default: fit for their number]")
 ]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
 Seed = Annotated[
@@ -33,6 +33,8 @@ MemoryMb = Annotated[str | None, typer.Option(help="Peak memory in megabytes, we
 Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.  [default: refuse]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 4 where the result is doubtful.")]
 
 
 def settings_from(config: Path | None, changes: list[str] | None, **named: Any) -> dict[str, Any]:

@@ -30,10 +30,14 @@ class Score:
     """Mean over the classes that occur of intersection over union; None for classification."""
     class_iou: tuple[float | None, ...]
     """The same of each class; None where it does not occur. Empty for classification."""
+    recall: tuple[float | None, ...] = ()
+    """Share of each class's images, or pixels, answered right; None where it does not occur. Empty in old records."""
+    largest: float = 0.0
+    """Share of the most frequent class."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a share that is none."""
-        for share in (self.accuracy, self.miou, *self.class_iou):
+        for share in (self.accuracy, self.miou, self.largest, *self.class_iou, *self.recall):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{share} is no share from 0 to 1")
 
@@ -41,6 +45,12 @@ class Score:
     def headline(self) -> float:
         """The figure a network is judged by: accuracy for classification, mIoU for segmentation."""
         return self.accuracy if self.miou is None else self.miou
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean recall of the classes that occur; None in old records."""
+        occurring = [share for share in self.recall if share is not None]
+        return sum(occurring) / len(occurring) if occurring else None
 
     def surely_below(self, other: "Score") -> bool:
         """Whether the headline is below another's by more than the standard error of their difference.
@@ -122,10 +132,16 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
         accuracy=int(confusion.diagonal().sum()) / max(int(confusion.sum()), 1),
         miou=sum(occurring) / len(occurring) if occurring else None,
         class_iou=iou,
+        recall=_shares(confusion.diagonal(), confusion.sum(1)),
+        largest=int(confusion.sum(1).max()) / max(int(confusion.sum()), 1),
     )
 
 
 def _class_iou(confusion_KK: Tensor) -> tuple[float | None, ...]:
     right = confusion_KK.diagonal()
     union = confusion_KK.sum(0) + confusion_KK.sum(1) - right
-    return tuple(float(r / u) if u else None for r, u in zip(right.double(), union.tolist(), strict=True))
+    return _shares(right, union)
+
+
+def _shares(right_K: Tensor, of_K: Tensor) -> tuple[float | None, ...]:
+    return tuple(float(r / n) if n else None for r, n in zip(right_K.double(), of_K.tolist(), strict=True))

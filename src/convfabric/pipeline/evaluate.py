@@ -13,6 +13,7 @@ from convfabric.data.layouts import SPLIT_NAMES
 from convfabric.data.opening import open_data
 from convfabric.data.reading import fitted_array, read_picture
 from convfabric.errors import DataError
+from convfabric.evaluation.baseline import doubts
 from convfabric.evaluation.early_exit import answer_early, exits_of
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
@@ -33,6 +34,8 @@ class Evaluation:
     score: Score
     exits: Exits | None
     """Of networks with several exits, scores and costs of each; needs a val split."""
+    doubts: tuple[str, ...]
+    """Why the score is not to be trusted, see :func:`convfabric.evaluation.baseline.doubts`."""
     same_images: bool
     """Whether the data are those of the run, wherever they lie."""
 
@@ -44,6 +47,8 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
         return {**written(self.score), "split": self.split, "exits": written(self.exits)} | {
+            "balanced_accuracy": self.score.balanced_accuracy,
+            "doubts": list(self.doubts),
             "same_images": self.same_images,
             "trained_on": self.trained_on,
         }
@@ -69,7 +74,8 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
     exits = exits_of(network, data, name) if several else None
-    return Evaluation(split=name, score=found, exits=exits, same_images=same)
+    said = tuple(doubts(found, papers.classes))
+    return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same)
 
 
 def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[ImageSet, bool]:

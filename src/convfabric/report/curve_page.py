@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 
 from convfabric.graph import Graph
 from convfabric.report.drawing import DARK, DEAD, LIVE, PALE, draw
-from convfabric.report.pages import STYLE, table
+from convfabric.report.pages import STYLE, opening, table
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 14, 46
@@ -56,12 +56,12 @@ def curve_page(
 ) -> str:
     """One HTML file that opens offline; ``figure`` names the score, ``rows`` begin with their heading."""
     chosen = len(points) // 2
-    facts = json.dumps([asdict(point) for point in points]).replace("</", "<\\/")
+    facts = json.dumps([asdict(point) for point in points]).replace("<", "\\u003c")
     listed = "".join(f"<li>{escape(line)}</li>" for line in conditions)
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}: curve</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{_STYLE}</style>'
-        f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
+        opening(f"{title}: curve", STYLE + _STYLE, _SCRIPT)
+        + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
+        + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
         f'<div class="chart">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
         f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'

@@ -152,4 +152,4 @@ def _entry(spot: tuple[float, float]) -> str:
 def _read(spot: tuple[float, float], name: str, alive: bool) -> str:
     x, y = spot
     colour = DARK if alive else PALE
-    return f'<text x="{x:.0f}" y="{y + RADIUS + 13:.0f}" text-anchor="middle" fill="{colour}">↓ {name}</text>'
+    return f'<text x="{x:.0f}" y="{y + RADIUS + 13:.0f}" text-anchor="middle" fill="{colour}">↓ {escape(name)}</text>'

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from convfabric.report.pages import STYLE, Picture, figure
+from convfabric.report.pages import STYLE, Picture, figure, opening
 
 Section = tuple[str, str, str]
 """A title, a line below it, and HTML."""
@@ -21,9 +21,7 @@ def gallery(sections: Iterable[Section]) -> str:
     )
     style = STYLE + ".wide{overflow-x:auto}.wide svg{max-width:none}"
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>convfabric: gallery</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{style}</style>'
-        "<h1>Every family is a graph on the grid</h1>"
+        opening("convfabric: gallery", style) + "<h1>Every family is a graph on the grid</h1>"
         '<p class="note">Layers from left to right, the finest scale on top; numbers are channels, orange nodes '
         f"concatenate, the others add.</p>{parts}</html>\n"
     )

@@ -1,10 +1,13 @@
 """The page of a run: one HTML file that opens offline."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from convfabric.evaluation.baseline import said_beside
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score
 from convfabric.runs.record import (
@@ -61,10 +64,21 @@ def page(
         ),
         _section("Conditions", _list([*data.notes, *conditions])),
     )
-    title = escape(f"{data.name}: convfabric")
+    return f"{opening(f'{data.name}: convfabric', STYLE)}{''.join(sections)}</html>\n"
+
+
+def opening(title: str, style: str, script: str = "") -> str:
+    """The head of a page that loads nothing, and runs no script but the one given.
+
+    >>> "default-src 'none'" in opening("a < b", STYLE), "a &lt; b" in opening("a < b", STYLE)
+    (True, True)
+    """
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else "'none'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>{"".join(sections)}</html>\n'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{style}</style>'
     )
 
 
@@ -140,6 +154,8 @@ def _headline(record: RunRecord) -> str:
         f"{figure_name(data)} {said_share(network.score)} at {said_macs(network.macs)}, "
         f"{network.macs / fabric.macs:.0%} of the fabric's; {exported.latency.median_ms:.3f} ms.",
         f"Budget: {cut.requested}.",
+        *([f"{said_beside(network.score)}."] if network.score.recall else []),
+        *(f"Doubtful: {doubt}." for doubt in record.doubts),
     ]
     return f"<h1>{escape(data.name)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
 

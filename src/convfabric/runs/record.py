@@ -9,6 +9,7 @@ from typing import Any
 from convfabric.choice import Budget
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import ArchiveError
+from convfabric.evaluation.baseline import doubts
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
 from convfabric.fabric.archive import write_atomically
@@ -142,6 +143,11 @@ class RunRecord:
         most = self.cut.ceilings.get("latency_ms")
         return most is None or self.exported.latency.median_ms <= most
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the network's score is not to be trusted, see :func:`convfabric.evaluation.baseline.doubts`."""
+        return [] if self.network is None or self.data is None else doubts(self.network.score, self.data.classes)
+
     def done(self, *names: str) -> "RunRecord":
         """The record itself; ArchiveError where one of these parts is not there yet."""
         if missing := [name for name in names if getattr(self, name) is None]:
@@ -156,6 +162,8 @@ class RunRecord:
             "format": FORMAT,
             **written(self),
             "budget_met": self.budget_met,
+            "balanced_accuracy": self.network.score.balanced_accuracy if self.network else None,
+            "doubts": self.doubts,
             "paths": {"run": str(folder), **paths},
         }
 

@@ -1,0 +1,42 @@
+"""A result beside the trivial one: the most frequent class alone, and classes that are never answered."""
+
+from collections.abc import Sequence
+from math import sqrt
+
+from convfabric.evaluation.scoring import Score
+
+REMEDY = "a lower rate (--set lr=), more epochs, or a fabric trained alone (--set subnetworks=0) may help"
+MOST_NAMED = 5
+
+
+def said_beside(score: Score) -> str:
+    """Balanced accuracy and the share of the most frequent class, in words; empty for scores of before.
+
+    >>> said_beside(Score(images=8, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75))
+    'balanced 50.00 %, the most frequent class alone 75.00 %'
+    """
+    if score.balanced_accuracy is None:
+        return ""
+    return f"balanced {100 * score.balanced_accuracy:.2f} %, the most frequent class alone {100 * score.largest:.2f} %"
+
+
+def doubts(score: Score, classes: Sequence[str]) -> list[str]:
+    """Why a result is not to be trusted: it is not surely above the most frequent class, or never answers some class.
+
+    >>> score = Score(images=8, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75)
+    >>> doubts(score, "ab")[1]
+    'class b is never answered'
+    """
+    found = []
+    spread = sqrt(score.largest * (1 - score.largest) / max(score.images, 1))
+    if score.recall and score.accuracy <= score.largest + spread:
+        found.append(
+            f"{score.accuracy:.2%} right is not surely above {score.largest:.2%}, which the most frequent class alone "
+            f"would have: the network has learned little or nothing; {REMEDY}"
+        )
+    never = [name for name, share in zip(classes, score.recall, strict=False) if share == 0]
+    if never:
+        more = f" and {len(never) - MOST_NAMED} more" if len(never) > MOST_NAMED else ""
+        kind, verb = ("class", "is") if len(never) == 1 else ("classes", "are")
+        found.append(f"{kind} {', '.join(never[:MOST_NAMED])}{more} {verb} never answered")
+    return found
