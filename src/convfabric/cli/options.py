@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from convfabric.runs.job import Job
 
 Data = Annotated[
-    str, typer.Argument(help="A folder, a CSV file, or one of digits, mnist, fashion-mnist, cifar10, cifar100.")
+    str,
+    typer.Argument(help="A folder, a table, a COCO file, or one of digits, mnist, fashion-mnist, cifar10, cifar100."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
