@@ -176,6 +176,13 @@ def test_names_that_cannot_be_written_down_are_named(name: str, tmp_path: Path) 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"a\xff")])
+def test_class_names_that_cannot_be_written_down_are_named(name: str, tmp_path: Path) -> None:
+    (class_folders(tmp_path) / "train" / "red").rename(tmp_path / "train" / name)
+    (tmp_path / "val" / "red").rename(tmp_path / "val" / name)
+    check_refused(tmp_path, r"a class with a name")
+
+
 def moved(root: Path, *pairs: tuple[str, str]) -> Path:
     for before, after in pairs:
         (root / after).parent.mkdir(parents=True, exist_ok=True)

@@ -95,7 +95,7 @@ def images_in(folder: Path, found: Found) -> list[Path]:
     for path in _files(folder, found, seen=set()):
         if path.is_symlink() and not path.exists():
             found.faults.append(f"{path}: a link to a file that is not there.")
-        elif fault := _fault_of_name(path.name):
+        elif fault := fault_of_name(path.name):
             found.faults.append(f"{str(path)!r}: {fault}; rename it.")
         elif is_image(path):
             images.append(path)
@@ -121,8 +121,12 @@ def _files(folder: Path, found: Found, seen: set[str]) -> Iterator[Path]:
         yield from _files(path, found, seen)
 
 
-def _fault_of_name(name: str) -> str:
-    """What keeps a name from being written down; nothing for most."""
+def fault_of_name(name: str) -> str:
+    r"""What keeps a name from being written down; nothing for most.
+
+    >>> fault_of_name("red"), fault_of_name("a\nb")
+    ('', 'a name with a control character')
+    """
     if any(unicodedata.category(letter) == "Cs" for letter in name):
         return "a name that is not UTF-8"
     if any(unicodedata.category(letter) == "Cc" for letter in name.rstrip("\r")):

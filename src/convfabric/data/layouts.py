@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convfabric.data.faults import refuse
-from convfabric.data.folders import Found, folders, images_in, loose_images
+from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images
 from convfabric.data.outlines import Outlines
 from convfabric.errors import DataError
 from convfabric.graph import Task
@@ -164,6 +164,7 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path], found: Found) ->
     folders(root, found)
     names = in_order(f.name for split in splits.values() for f in folders(split, Found() if split == root else found))
     items: dict[str, tuple[Item, ...]] = {}
+    found.faults += [f"{name!r}: a class with {fault}; rename it." for name in names if (fault := fault_of_name(name))]
     for split, folder in splits.items():
         if loose := loose_images(folder):
             more = f", and {len(loose) - 1} more there" if len(loose) > 1 else ""

@@ -12,8 +12,8 @@ Where files exit-1.onnx and so on lie beside it, they are run instead, one after
 
 Masks are written into the present folder, over no file that is there.
 
-Needs numpy, pillow and onnxruntime. Written by convfabric; the functions in the middle are those the
-network was trained with.
+Needs numpy, pillow and onnxruntime, from 1.18 on. The ONNX files take pixels from 0 to 255. Written by convfabric; the
+functions in the middle are those the network was trained with.
 """
 
 import json
@@ -55,6 +55,8 @@ def answers(sessions, facts, path):
     array, _ = upright_array(path, facts["channels"], facts["bounds"])
     pixels = fitted_array(array, facts["size"], facts["fitting"]).astype(np.float32).transpose(2, 0, 1)[None]
     logits, number = first_confident(sessions, facts, pixels)
+    if not np.isfinite(logits).all():
+        raise ValueError("the network's answer is no finite number.")
     if facts["task"] == "classification":
         odds = softmax(logits)
         best = int(odds.argmax())

@@ -140,6 +140,8 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
         else:
             with torch.inference_mode():
                 logits = network(prepared)[0]
+        if not bool(logits.isfinite().all()):
+            raise DataError(f"{path}: the network's answer is no finite number.")
         if papers.graph.head.task == "classification":
             odds = logits.softmax(0)
             best = int(odds.argmax())
