@@ -1,0 +1,66 @@
+"""Commands that put a finished network to use: scored on data, or answering for single files."""
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from convfabric.cli.console import REFUSED, answer, refusals, tell_doubts
+from convfabric.cli.options import AsJson, RunFolder, Strict
+
+
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test, or all of unsplit data.  [default: test, or all, or val]")
+    ] = None,
+    as_json: AsJson = False,
+    strict: Strict = False,
+) -> None:
+    """Score the network of a run on data."""
+    from convfabric.evaluation.baseline import said_beside
+    from convfabric.pipeline.evaluate import evaluate as run_evaluate
+    from convfabric.report.pages import exit_rows, said_share
+
+    with refusals():
+        found = run_evaluate(run, data, split)
+    score = found.score
+    line = f"{said_share(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
+    if data and found.same_images and found.split != "all":
+        line += "; these are the run's own images, split as they were for it"
+    line += "; the network was trained on some or all of them" * bool(found.trained_on)
+    exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
+    lines = [line, said_beside(score), *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."]
+    answer(as_json, found.as_json(), lines)
+    tell_doubts(found.doubts, strict)
+
+
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+) -> None:
+    """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights.
+
+    A file that is no image is named, and the others are answered; the exit code is 1 then.
+    """
+    import json
+
+    from convfabric.errors import DataError
+    from convfabric.pipeline.evaluate import predictor
+
+    refused, plain = 0, "utf" not in (sys.stdout.encoding or "").lower()
+    with refusals():
+        answer_of = predictor(run)
+        for image in images:
+            try:
+                typer.echo(json.dumps(answer_of(image), ensure_ascii=plain))
+            except DataError as fault:
+                refused += 1
+                typer.secho(f"error: {fault}", fg="red", err=True)
+    if refused:
+        raise typer.Exit(REFUSED)
