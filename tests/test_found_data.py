@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.data.reading import look, read_picture
+from convfabric.data.reading import fitted_mask, look, read_picture
 from convfabric.errors import DataError
 from folders import class_folders, mask_folders, picture
 from test_data import check_refused
@@ -329,7 +329,7 @@ def coco(root: Path) -> Path:
 def test_outlines_of_coco_become_masks(tmp_path: Path) -> None:
     data = open_data(coco(tmp_path))
     assert (data.classes, counts(data)) == (("background", "crack", "dent"), {"train": 4, "val": 4})
-    assert targets(data)[0, 0, [0, 15, 16, 23, 24]].tolist() == [1, 1, 2, 2, 0]
+    assert targets(data)[0, 0, [0, 14, 15, 16, 23, 24]].tolist() == [1, 1, 0, 2, 2, 0]
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": 3}', '{"images": [], "categories": [], "annotations": [{}]}'])
@@ -526,3 +526,158 @@ def test_draws_are_the_same_share_of_every_class(tmp_path: Path) -> None:
     for split, share in (("test", 0.15), ("val", 0.15)):
         met = Counter(targets(data, split).tolist())
         assert (met[0], met[1]) == (round(40 * share), round(20 * share))
+
+
+# --- what newcomers brought ------------------------------------------------------------------------------------------
+
+LOOKALIKES = {
+    "splits by other names": (
+        ["training_set/cat", "training_set/dog", "test_set/cat", "test_set/dog"],
+        "look like splits",
+    ),
+    "splits in splits": (["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a"], "look like splits"),
+    "a split by another name": (["train/a", "train/b", "eval/a", "eval/b"], "eval: beside train/, and no split"),
+    "splits inside classes": (["cat/train", "cat/test", "dog/train", "dog/test"], "a split inside a class"),
+    "a folder for each picture": (["x1/images", "x1/masks", "x2/images", "x2/masks"], "images or masks inside"),
+    "masks by another name": (["pictures of it", "its masks"], "are these images and masks"),
+}
+
+
+@pytest.mark.parametrize("layout", LOOKALIKES)
+def test_folders_that_only_look_like_classes_are_refused(layout: str, tmp_path: Path) -> None:
+    places, message = LOOKALIKES[layout]
+    for place in places:
+        for i in range(3):
+            picture(tmp_path / place / f"{i}.png", seed=seed(place, i))
+    check_refused(tmp_path, message)
+
+
+def test_img_dir_and_ann_dir_are_images_and_masks(tmp_path: Path) -> None:
+    data = open_data(moved(mask_folders(tmp_path), ("images", "img_dir"), ("masks", "ann_dir")))
+    assert (data.task, counts(data)) == ("segmentation", {"train": 4, "val": 4})
+
+
+def changed_coco(root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    file = coco(root)
+    for name in ("train", "val"):
+        document = json.loads((root / "annotations" / f"instances_{name}.json").read_text())
+        change(document)
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(document))
+    return file
+
+
+COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "another size": (
+        lambda d: d["images"][0].update(height=64, width=64),
+        r"outlines for 64×64 pixels, the image has 32",
+    ),
+    "beside the image": (lambda d: d["annotations"][0].update(segmentation=[[500, 500, 520, 500, 520, 520]]), "beside"),
+    "shares": (lambda d: d["annotations"][0].update(segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]), "are no pixels"),
+    "no number": (lambda d: d["annotations"][0].update(segmentation=[[float("nan")] * 6]), "are no pixels"),
+    "no annotation": (lambda d: d.update(annotations=[]), "no annotation"),
+    "an id twice": (lambda d: d["categories"].append({"id": 3, "name": "horse"}), "two categories have the id 3"),
+    "a name twice": (
+        lambda d: d["categories"].append({"id": 9, "name": "dent"}),
+        "two categories have the name 'dent'",
+    ),
+    "an unknown image": (lambda d: d["annotations"][1].update(image_id=999), "annotation 1: image_id 999 is not among"),
+    "an unknown category": (lambda d: d["annotations"][1].update(category_id="x"), "category_id 'x' is not among"),
+    "a flat list": (lambda d: d["annotations"][0].update(segmentation=[1, 2, 3, 4, 5, 6]), "a list of polygons"),
+    "letters": (lambda d: d["annotations"][0].update(segmentation=[["a"] * 6]), "not a COCO file"),
+    "half a size": (
+        lambda d: d["annotations"][1].update(segmentation={"size": [16], "counts": [1]}),
+        "not a COCO file",
+    ),
+    "a long name": (lambda d: d["images"][0].update(file_name="x" * 5000), "not a COCO file"),
+}
+
+
+@pytest.mark.parametrize("fault", COCO_FAULTS)
+def test_faults_of_coco_files_are_named(fault: str, tmp_path: Path) -> None:
+    change, message = COCO_FAULTS[fault]
+    check_refused(changed_coco(tmp_path, change), message)
+
+
+def test_annotations_of_one_file_under_two_ids_are_all_drawn(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["images"].append({"id": 77, "file_name": document["images"][0]["file_name"]})
+        document["annotations"][1]["image_id"] = 77
+
+    assert targets(open_data(changed_coco(tmp_path, change)))[0, 0, [0, 16]].tolist() == [1, 2]
+
+
+def test_an_outline_covers_the_pixels_whose_centres_it_holds(tmp_path: Path) -> None:
+    square = [[4.0, 4.0, 8.0, 4.0, 8.0, 8.0, 4.0, 8.0]]
+    data = open_data(changed_coco(tmp_path, lambda d: d["annotations"][0].update(segmentation=square)))
+    assert int((targets(data)[0] == 1).sum()) == 16
+
+
+@pytest.mark.parametrize(("size", "turn", "fits"), [((32, 16), 6, True), ((32, 16), 3, False), ((16, 16), 6, False)])
+def test_a_turned_image_with_a_mask_that_is_not(size: tuple[int, int], turn: int, fits: bool, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for split in ("train", "val"):
+        for i in range(3):
+            file = picture(tmp_path / "images" / split / f"{i}.jpg", size, seed=seed(split, i))
+            Image.open(file).save(file, exif=exif)
+            shape = size if turn == 6 else size[::-1]
+            mask = tmp_path / "masks" / split / f"{i}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8) % 2).save(mask)
+    if fits:
+        assert open_data(tmp_path).preprocessing.size == (32, 16)
+    else:
+        check_refused(tmp_path, "turned by its EXIF, and its mask is not")
+
+
+def test_masks_shrink_about_the_centre_as_images_do() -> None:
+    halves = fitted_mask(np.repeat([[0, 1]], 8, 1).astype(np.uint8).repeat(16, 0), (2, 2), "stretch", 255)
+    assert halves.tolist() == [[0, 1], [0, 1]]
+    stripes = np.tile(np.array([[9, 1, 9, 9]], np.uint8), (4, 2))
+    assert fitted_mask(stripes, (1, 2), "stretch", 255).tolist() == [[9, 9]]
+
+
+def test_sixteen_bit_colour_that_would_be_black_is_refused(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 16, 12, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + np.random.default_rng(i).integers(0, 4096, 48).astype(">u2").tobytes() for i in range(12))
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    file = class_folders(tmp_path) / "train" / "red" / "wide.png"
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    check_refused(tmp_path, r"wide\.png: 16 bits a channel, of which the upper 4 are not used")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_transparent_colour_is_laid_on_white(mode: str, tmp_path: Path) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert read_picture(tmp_path / "a.png", 3)[0].min() == 255
+
+
+def test_python_sets_that_differ_in_their_classes_are_refused() -> None:
+    sets: Any = python_set()
+    for split, names in (("train", ("a", "b")), ("val", ("b", "c"))):
+        sets[split] = type("Named", (list,), {"classes": names})(sets[split])
+    with pytest.raises(DataError, match="val: classes b, c; train has a, b"):
+        open_data(sets)
+
+
+def test_tensors_with_channels_last_are_refused() -> None:
+    with pytest.raises(DataError, match=r"train\[5\]: a tensor of shape \(32, 32, 3\)"):
+        open_data(python_set(image=torch.zeros(32, 32, 3)))
+
+
+def test_binary_masks_from_python() -> None:
+    sets = {
+        split: [(torch.rand(3, 8, 8), np.repeat([[0, 255]], 8, 0).repeat(4, 1)) for _ in range(4)]
+        for split in ("train", "val")
+    }
+    assert len(open_data(sets, DataOptions(binary_masks=True)).classes) == 2
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "x" * 5000])
+def test_paths_that_no_system_has_are_named(name: str, tmp_path: Path) -> None:
+    check_refused(table(tmp_path, [f"{name},a,train", "1.png,b,val"]), r"t\.csv")
+    check_refused(tmp_path / name, "cannot be read|no such folder")

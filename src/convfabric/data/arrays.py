@@ -17,14 +17,14 @@ from convfabric.data.faults import refuse
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing, Split
 from convfabric.data.layouts import Item, Listing, check_classes
 from convfabric.data.options import DataOptions, Fitting
-from convfabric.data.reading import Pixels, fitted_array, scaled, usual_bounds
+from convfabric.data.reading import Pixels, fitted_array, flattened, scaled, upright_ways, usual_bounds
 from convfabric.data.splits import check_copies
 from convfabric.errors import DataError
 from convfabric.graph import Task
 from convfabric.operators import Size
 
 STATISTICS_FROM = 10_000
-PLAIN = ("L", "RGB", "RGBA", "I", "F", "I;16")
+PLAIN = ("L", "RGB", "I", "F", "I;16")
 """Modes of Pillow's images whose numbers are taken as they are."""
 Arrays = Mapping[str, tuple[Pixels, NDArray[Any]]]
 """Of each split images (N, H, W, C), and labels (N,) or masks (N, H, W)."""
@@ -64,13 +64,21 @@ def from_datasets(datasets: Mapping[str, "Dataset[Any]"], options: DataOptions) 
     """
     if not {"train", "val"} <= set(datasets) <= {"train", "val", "test"}:
         raise DataError(f"data sets for {', '.join(datasets)}: train and val are needed, and test where there is one.")
-    classes = tuple(str(name) for name in getattr(datasets["train"], "classes", None) or ())
+    named = {split: tuple(map(str, getattr(one, "classes", None) or ())) for split, one in datasets.items()}
+    classes = named["train"]
+    if odd := [split for split, names in named.items() if names and names != classes]:
+        raise DataError(
+            f"{odd[0]}: classes {', '.join(named[odd[0]])}; train has {', '.join(classes) or 'none named'}."
+        )
+    if options.read_as:
+        raise DataError(f"read_as={options.read_as}: of files only; data sets from Python give channels as they are.")
     read = {split: _read(split, datasets[split]) for split in ("train", "val", "test") if split in datasets}
     kinds = {answer.ndim for _, answers in read.values() for answer in answers}
     if len(kinds) > 1:
         raise DataError("data sets: some answers are labels and some are masks.")
     images, notes = _as_pixels({split: found for split, (found, _) in read.items()})
-    arrays = {split: (images[split], _answers(split, answers, images[split])) for split, (_, answers) in read.items()}
+    binary = options.binary_masks
+    arrays = {s: (images[s], _answers(s, answers, images[s], binary)) for s, (_, answers) in read.items()}
     return from_arrays("datasets", arrays, classes, options, notes)
 
 
@@ -169,11 +177,15 @@ def _read(split: str, dataset: Any) -> tuple[list[NDArray[Any]], list[NDArray[An
 def _image(image: Any, where: str) -> NDArray[Any]:
     """An image as (H, W, C), of whatever numbers it has."""
     if isinstance(image, Image.Image):
-        image = image if image.mode in PLAIN else image.convert("RGBA" if image.mode == "PA" else "RGB")
-        array = np.asarray(image)
+        for way in upright_ways(image):
+            image = image.transpose(way)
+        array = np.asarray(image if image.mode in PLAIN else flattened(image, []))
     else:
         array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
         if array.ndim == 3 and isinstance(image, Tensor):
+            if array.shape[0] > 4 and array.shape[2] in (1, 3, 4):
+                shape = tuple(array.shape)
+                raise DataError(f"{where}: a tensor of shape {shape}; tensors are read as (C, H, W): permute(2, 0, 1).")
             array = array.transpose(1, 2, 0)
     array = array[..., None] if array.ndim == 2 else array
     said = f"{where}: {array.dtype} of shape {array.shape}; "
@@ -228,7 +240,7 @@ def _as_pixels(read: Mapping[str, Sequence[NDArray[Any]]]) -> tuple[dict[str, Pi
     return {split: np.stack([brought(image) for image in images]) for split, images in read.items()}, notes
 
 
-def _answers(split: str, answers: Sequence[NDArray[Any]], images: Pixels) -> NDArray[Any]:
+def _answers(split: str, answers: Sequence[NDArray[Any]], images: Pixels, binary: bool) -> NDArray[Any]:
     """Labels int64 (N,) or masks uint8 (N, H, W); DataError for a mask that is not as large as its image."""
     size = images.shape[1:3]
     refuse(
@@ -239,4 +251,8 @@ def _answers(split: str, answers: Sequence[NDArray[Any]], images: Pixels) -> NDA
         ]
     )
     stacked = np.stack(answers)
+    if binary and stacked.ndim == 3:
+        if odd := sorted(set(np.unique(stacked).tolist()) - {0, 1, 255}):
+            raise DataError(f"{split}: mask value {odd[0]}; binary masks hold 0 and 255 (or 1).")
+        stacked = stacked > 0
     return stacked.astype(np.int64 if stacked.ndim == 1 else np.uint8)

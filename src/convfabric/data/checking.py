@@ -16,7 +16,17 @@ from convfabric.data.faults import MOST_FAULTS_SAID, refuse
 from convfabric.data.layouts import Item
 from convfabric.data.masks import Coding
 from convfabric.data.outlines import Outlines
-from convfabric.data.reading import Bounds, Look, Pixels, fitted_array, fitted_mask, look, no_warnings, read_picture
+from convfabric.data.reading import (
+    Bounds,
+    Look,
+    Pixels,
+    fitted_array,
+    fitted_mask,
+    is_turned,
+    look,
+    no_warnings,
+    read_picture,
+)
 from convfabric.errors import DataError
 from convfabric.operators import Size
 
@@ -48,6 +58,7 @@ class Reading:
         fitted = fitted_array(picture, self.size, self.fitting)
         if item.mask is None:
             return fitted, item.label, rules
+        self._check_turn(item, picture.shape, any(rule.startswith("EXIF orientation") for rule in rules))
         mask = self._mask(item.mask, picture.shape)
         if mask.shape != picture.shape[:2]:
             found, wanted = mask.shape, picture.shape
@@ -55,6 +66,25 @@ class Reading:
                 f"{item.mask}: {found[1]}×{found[0]} pixels, its image {item.image.name} has {wanted[1]}×{wanted[0]}."
             )
         return fitted, fitted_mask(mask, self.size, self.fitting, self.ignore), rules
+
+    @staticmethod
+    def _check_turn(item: Item, shape: tuple[int, ...], turned: bool) -> None:
+        """DataError where an image was turned, its mask was not, and their sizes do not tell that it fits so."""
+        sideways = False
+        if isinstance(item.mask, Outlines):
+            if None not in item.mask.size and item.mask.size != shape[:2]:
+                height, width = item.mask.size
+                raise DataError(
+                    f"{item.mask}: outlines for {width}×{height} pixels, the image has {shape[1]}×{shape[0]}"
+                    f"{' as its EXIF turns it; save it upright' * turned}."
+                )
+            sideways = None not in item.mask.size and item.mask.size[0] != item.mask.size[1]
+        elif turned and item.mask and not is_turned(item.mask):
+            sideways = is_turned(item.image, (2, 4, 5, 6)) and shape[0] != shape[1]
+        else:
+            return
+        if turned and not (sideways and is_turned(item.image, (2, 4, 5, 6))):
+            raise DataError(f"{item.image}: turned by its EXIF, and its mask is not; save both upright.")
 
     def _mask(self, found: Path | Outlines, shape: tuple[int, ...]) -> Pixels:
         mask = found.drawn(shape[0], shape[1]) if isinstance(found, Outlines) else self.coding.read(found)

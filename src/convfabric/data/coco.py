@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +63,47 @@ def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
     """
     try:
         document = json.loads(file.read_text("utf-8-sig"))
-        names = {int(c["id"]): str(c["name"]) for c in document["categories"]}
-        images = {i["id"]: str(i["file_name"]) for i in document["images"]}
-        covering: dict[Any, list[Shape]] = {i: [] for i in images}
-        number = {known: at + 1 for at, known in enumerate(sorted(names))}
+        numbers = _categories(document["categories"], str(file))
+        images = {one["id"]: one for one in document["images"]}
+        covering: dict[Any, list[Shape]] = {known: [] for known in images}
         for position, one in enumerate(document["annotations"]):
-            covering[one["image_id"]].append((number[int(one["category_id"])], _shape(one, f"{file}, {position}")))
+            where = f"{file}, annotation {position}"
+            if one["image_id"] not in images or one["category_id"] not in numbers:
+                odd = "image_id" if one["image_id"] not in images else "category_id"
+                raise DataError(f"{where}: {odd} {one[odd]!r} is not among those that the file names.")
+            shape = _shape(one, where, images[one["image_id"]])
+            covering[one["image_id"]].append((numbers[one["category_id"]], shape))
+        found: dict[Path, Outlines] = {}
+        for known, one in images.items():
+            path, size = _image_file(file, str(one["file_name"])), (one.get("height"), one.get("width"))
+            before = found[path].shapes if path in found else ()
+            found[path] = Outlines(file, str(one["file_name"]), (*before, *covering[known]), size)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
         raise DataError(f"{file}: not JSON ({fault}).") from None
-    except (KeyError, TypeError, AttributeError) as fault:
-        raise DataError(f"{file}: not a COCO file: {fault!r}; it has images, categories and annotations.") from None
-    if len(names) > 254:
-        raise DataError(f"{file}: {len(names)} categories; masks hold at most 254.")
-    found = {_image_file(file, name): Outlines(file, name, tuple(covering[i])) for i, name in images.items()}
-    return found, ("background", *(names[known] for known in sorted(names)))
+    except DataError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as fault:
+        raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
+    if not any(one.shapes for one in found.values()):
+        raise DataError(f"{file}: no annotation, so every pixel would be background.")
+    names = {number: str(one["name"]) for one in document["categories"] if (number := numbers[one["id"]])}
+    return found, ("background", *(names[number] for number in sorted(names)))
 
 
-def _shape(annotation: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+def _categories(categories: Sequence[Mapping[str, Any]], file: str) -> dict[Any, int]:
+    """The class of each category, by number; one that is named background is what nothing covers."""
+    ids, names = [one["id"] for one in categories], [str(one["name"]) for one in categories]
+    for kind, known in (("id", ids), ("name", names)):
+        if twice := [one for one in known if known.count(one) > 1]:
+            raise DataError(f"{file}: two categories have the {kind} {twice[0]!r}.")
+    if len(ids) > 254:
+        raise DataError(f"{file}: {len(ids)} categories; masks hold at most 254.")
+    counted = sorted((known, name) for known, name in zip(ids, names, strict=True) if name.lower() != "background")
+    places = {known: at for at, (known, _) in enumerate(counted, 1)}
+    return {known: places.get(known, 0) for known in ids}
+
+
+def _shape(annotation: Mapping[str, Any], where: str, image: Mapping[str, Any]) -> tuple[Any, ...]:
     found = annotation.get("segmentation")
     if not found:
         raise DataError(f"{where}: an annotation without a segmentation; boxes alone are not read.")
@@ -86,12 +111,17 @@ def _shape(annotation: Mapping[str, Any], where: str) -> tuple[Any, ...]:
         rows, columns = (int(side) for side in found["size"])
         counts = found["counts"]
         runs = _runs(counts) if isinstance(counts, str) else [int(run) for run in counts]
-        if any(run < 0 for run in runs):
-            raise DataError(f"{where}: a run of negative length.")
+        if any(run < 0 for run in runs) or sum(runs) != rows * columns:
+            raise DataError(f"{where}: runs of {sum(runs)} pixels in all, none below 0; {rows * columns} are needed.")
         return rows, columns, tuple(runs)
-    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in found):
-        raise DataError(f"{where}: a polygon needs at least three points of two numbers.")
-    return tuple(tuple(float(number) for number in polygon) for polygon in found)
+    if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in found):
+        raise DataError(f"{where}: a list of polygons is read, each of at least three points of two numbers.")
+    polygons = tuple(tuple(float(number) for number in polygon) for polygon in found)
+    across, along = ([n for polygon in polygons for n in polygon[start::2]] for start in (0, 1))
+    width, height = (image.get(side) or max(ends) + 1 for side, ends in (("width", across), ("height", along)))
+    if not all(map(isfinite, (*across, *along))) or max(*across, *along) <= 1 < min(width, height):
+        raise DataError(f"{where}: points that are no pixels of an image of {width}×{height}, such as {found[0][:2]}.")
+    return polygons
 
 
 def _runs(text: str) -> list[int]:

@@ -13,10 +13,27 @@ from convfabric.graph import Task
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SPLIT_NAMES |= {"testing": "test", "train2017": "train", "val2017": "val"}
-IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures"))
+IMAGE_FOLDERS = frozenset(
+    (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "jpegimages",
+        "photo",
+        "photos",
+        "picture",
+        "pictures",
+        "frames",
+        "imgdir",
+        "leftimg8bit",
+    )
+)
 MASK_FOLDERS = frozenset(
     ("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "groundtruth")
-) | frozenset(("segmentation", "segmentations", "segmentationclass", "labelmaps", "targets", "maskpngs"))
+) | frozenset(
+    ("segmentation", "segmentations", "segmentationclass", "labelmaps", "targets", "maskpngs", "anndir", "gtfine")
+)
 OF_MASKS = r"[ _.-]*(mask|masks|label|labels|gt|seg|segmentation|annotation|annot|labelids|groundtruth|L)"
 OF_IMAGES = r"[ _.-]+(image|img|rgb|sat|leftImg8bit)"
 """Ends of the names of masks, and of images, that do not tell which belong together."""
@@ -60,6 +77,12 @@ def listed(root: Path) -> Listing:
         return _from_mask_pairs(root, pairs, found)
     splits = split_folders(root)
     if "train" in splits or (splits and len(splits) == len(folders(root, Found()))):
+        for other in sorted(set(folders(root, Found())) - set(splits.values())):
+            if images_in(other, Found()):
+                found.faults.append(
+                    f"{other}: beside {'/, '.join(f.name for f in splits.values())}/, and no split by its "
+                    f"name; splits are {', '.join(SPLIT_NAMES)}. Rename it or move it away."
+                )
         return _from_class_folders(root, splits, found)
     if folders(root, Found()):
         return _from_class_folders(root, {"all": root}, found)
@@ -164,6 +187,8 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path], found: Found) ->
     folders(root, found)
     names = in_order(f.name for split in splits.values() for f in folders(split, Found() if split == root else found))
     items: dict[str, tuple[Item, ...]] = {}
+    for folder in splits.values():
+        _check_are_classes(folder)
     found.faults += [f"{name!r}: a class with {fault}; rename it." for name in names if (fault := fault_of_name(name))]
     for split, folder in splits.items():
         if loose := loose_images(folder):
@@ -178,6 +203,29 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path], found: Found) ->
     listing = Listing(task="classification", classes=names, splits=items, notes=tuple(found.notes))
     check_classes(listing, root)
     return listing
+
+
+def _check_are_classes(root: Path) -> None:
+    """DataError where folders taken for classes are splits, or images and masks, by their names or what they hold."""
+    classes = folders(root, Found())
+    split_words = [folder for folder in classes if set(re.split("[ _.-]", folder.name.lower())) & set(SPLIT_NAMES)]
+    if len(split_words) > 1:
+        said = " and ".join(f"{folder.name}/" for folder in split_words[:3])
+        raise DataError(f"{root}: {said} look like splits; splits are named {', '.join(SPLIT_NAMES)}. {ACCEPTED}")
+    for folder in classes:
+        for inner in folders(folder, Found()):
+            if inner.name.lower() in SPLIT_NAMES:
+                raise DataError(f"{inner}: a split inside a class; splits stand around classes. {ACCEPTED}")
+            if len(classes) > 1 and _bare(inner.name) in IMAGE_FOLDERS | MASK_FOLDERS:
+                raise DataError(f"{inner}: images or masks inside what would be a class. {ACCEPTED}")
+    named = [folder for folder in classes if any(word in _bare(folder.name) for word in ("mask", "annot", "label"))]
+    if len(classes) == 2 and len(named) == 1:
+        one, other = ({_stripped(path.stem, OF_MASKS) for path in images_in(folder, Found())} for folder in classes)
+        if one == other and len(one) > 1:
+            raise DataError(
+                f"{root}: {classes[0].name}/ and {classes[1].name}/ hold files of the same names: are these images and "
+                f"masks? Name them images/ and masks/; if they are classes, name {named[0].name}/ otherwise."
+            )
 
 
 def check_classes(listing: Listing, root: str | Path) -> None:

@@ -55,7 +55,12 @@ def open_data(
         notes = [f"{notes[0]} with seed {options.split_seed}"]
         found = arrays.from_arrays(str(source), splits, classes, options, notes)
         return replace(found, written=str(source) in named.WRITTEN)
-    return _from_files(Path(source), options, draw, like)
+    try:
+        return _from_files(Path(source), options, draw, like)
+    except DataError:
+        raise
+    except (OSError, ValueError) as fault:
+        raise DataError(f"{str(source)[:200]}: cannot be read ({str(fault)[:200]}).") from None
 
 
 def find_listing(root: Path) -> Listing:
@@ -98,6 +103,8 @@ def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None)
     if files.task == "segmentation" and not classes:
         count, said = checking.mask_classes(glance.met, options.ignore, root)
         classes, notes = tuple(f"class {i}" for i in range(count)), [*notes, *said]
+    if glance.met.get(options.ignore):
+        notes.append(f"mask value {options.ignore} is ignored, as in {glance.met[options.ignore]}")
     checking.check_not_constant(root.name, glance.pictures, [item.label for item in every], classes)
     drawn: list[str] = []
     if draw:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from convfabric.errors import DataError
 
@@ -21,6 +20,8 @@ class Outlines:
     file: Path
     image: str
     shapes: tuple[Shape, ...]
+    size: tuple[int | None, int | None] = (None, None)
+    """Height and width of the image, by the file."""
 
     def __str__(self) -> str:
         return f"{self.file}, {self.image}"
@@ -30,7 +31,7 @@ class Outlines:
 
         >>> square = Outlines(Path("a.json"), "a.png", ((1, ((0, 0, 2, 0, 2, 1, 0, 1),)),))
         >>> square.drawn(2, 4).tolist()
-        [[1, 1, 1, 0], [1, 1, 1, 0]]
+        [[1, 1, 0, 0], [0, 0, 0, 0]]
         """
         layers = [(label, self._covered(parts, height, width)) for label, parts in self.shapes]
         mask = np.zeros((height, width), np.uint8)
@@ -46,7 +47,23 @@ class Outlines:
             values = np.arange(len(runs)) % 2 == 1
             covered: NDArray[np.bool_] = np.repeat(values, runs).reshape(columns, rows).T
             return covered
-        canvas = Image.new("1", (width, height))
-        for polygon in parts:
-            ImageDraw.Draw(canvas).polygon(list(polygon), fill=1, outline=1)
-        return np.asarray(canvas)
+        across, along = ([n for polygon in parts for n in polygon[start::2]] for start in (0, 1))
+        if max(across) <= 0 or max(along) <= 0 or min(across) >= width or min(along) >= height:
+            raise DataError(f"{self}: an outline beside its image of {width}×{height} pixels, at {parts[0][:2]}.")
+        return _inside(parts, height, width)
+
+
+def _inside(polygons: tuple[tuple[float, ...], ...], height: int, width: int) -> NDArray[np.bool_]:
+    """Pixels (height, width) whose centres lie in one of some polygons."""
+    covered = np.zeros((height, width), bool)
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    for polygon in polygons:
+        own = np.zeros_like(covered)
+        across, along = np.array(polygon[::2]), np.array(polygon[1::2])
+        for x, y, u, v in zip(across, along, np.roll(across, -1), np.roll(along, -1), strict=True):
+            crossed = np.flatnonzero((rows > y) != (rows > v))
+            if len(crossed):
+                at = x + (rows[crossed] - y) * (u - x) / (v - y)
+                own[crossed] ^= columns[None] > at[:, None]
+        covered |= own
+    return covered

@@ -5,7 +5,7 @@ in the same words, in training and on the device.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,11 @@ def loaded(path: Any) -> tuple[Any, list[str]]:
         if ";16" in str(image.tile) and image.mode[0] != "I":
             rules.append("16 bits a channel: the upper 8 taken")
         image.load()
-        ways, kind, image = upright_ways(image), image.format, image.copy()
+        wide = rules[-1:] == ["16 bits a channel: the upper 8 taken"]
+        ways, kind, dark = upright_ways(image), image.format, wide and np.asarray(image).max() < 16
+        image = image.copy()
+    if dark:
+        raise ValueError("16 bits a channel, of which the upper 4 are not used; convert it to 8 bits.")
     for way in ways:
         rules.append("EXIF orientation: turned upright")
         image = image.transpose(way)
@@ -108,6 +112,25 @@ def scaled(values: Any, bounds: Any) -> Any:
     return (above * 255 / max(high - low, 1e-30) + 0.5).astype(np.uint8)
 
 
+def flattened(image: Any, rules: list[str]) -> Any:
+    """A Pillow image without palette, alpha or other colours than grey or red, green, blue; rules are noted.
+
+    >>> flattened(Image.new("CMYK", (3, 2)), []).mode
+    'RGB'
+    """
+    if image.mode == "P":
+        rules.append("palette: colours looked up")
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        rules.append(f"{image.mode}: converted to RGB")
+        image = image.convert("RGB")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        rules.append("alpha: laid on white")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+    return image
+
+
 def upright_array(path: Any, channels: int, bounds: Any) -> tuple[Any, list[str]]:
     """An image file as uint8 (height, width, channels), channels 1 or 3, with the rules applied to it.
 
@@ -119,17 +142,7 @@ def upright_array(path: Any, channels: int, bounds: Any) -> tuple[Any, list[str]
         kind = "floating-point pixels" if image.mode == "F" else "pixels of more than 8 bits"
         rules.append(f"{kind}: {bounds[0]:g} to {bounds[1]:g} are black to white")
         image = Image.fromarray(scaled(np.asarray(image), bounds))
-    if image.mode == "P":
-        rules.append("palette: colours looked up")
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        rules.append(f"{image.mode}: converted to RGB")
-        image = image.convert("RGB")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        rules.append("alpha: laid on white")
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
+    image = flattened(image, rules)
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return array.reshape(*array.shape[:2], channels), rules
 
@@ -160,7 +173,7 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
     return np.asarray(image).reshape(*size, -1)
 
 
-SHARED = (opened, loaded, upright_ways, scaled, upright_array, fitted_array)
+SHARED = (opened, loaded, upright_ways, scaled, flattened, upright_array, fitted_array)
 """What ``predict.py`` reads files with."""
 
 
@@ -197,6 +210,12 @@ def named_faults(path: Path) -> Iterator[None]:
         raise
     except ValueError as fault:
         raise DataError(f"{path}: {fault}") from None
+
+
+def is_turned(path: Path, ways: Sequence[int] = range(7)) -> bool:
+    """Whether the EXIF of a file turns it, in one of some ways as Pillow counts them; DataError where it is none."""
+    with named_faults(path), opened(path) as image:
+        return any(way in ways for way in upright_ways(image))
 
 
 def look(path: Path) -> Look:
@@ -252,8 +271,8 @@ def fitted_mask(mask: NDArray[np.uint8], size: tuple[int, int], fitting: str, ig
     if mask.shape == size:
         return mask
     if fitting == "stretch":
-        rows = (np.arange(size[0]) * mask.shape[0] // size[0])[:, None]
-        cols = (np.arange(size[1]) * mask.shape[1] // size[1])[None]
+        rows = ((2 * np.arange(size[0]) + 1) * mask.shape[0] // (2 * size[0]))[:, None]
+        cols = ((2 * np.arange(size[1]) + 1) * mask.shape[1] // (2 * size[1]))[None]
         stretched: NDArray[np.uint8] = mask[rows, cols]
         return stretched
     ratios = (size[0] / mask.shape[0], size[1] / mask.shape[1])
