@@ -364,6 +364,18 @@ def table(root: Path, rows: list[str], header: str = "path,label,split") -> Path
     return root / "t.csv"
 
 
+def test_what_spreadsheets_write_before_a_table_is_passed_over(tmp_path: Path) -> None:
+    rows = [f"{i}.png;{'ab'[i % 2]}" for i in range(20)]
+    assert open_data(table(tmp_path, ["path;label", *rows], "\nsep=;")).classes == ("a", "b")
+    (tmp_path / "t.csv").write_bytes("path,label\n1.png,a\n".encode("utf-16-le"))
+    check_refused(tmp_path / "t.csv", "holds zero bytes")
+
+
+def test_a_data_set_one_folder_deeper_is_pointed_at(tmp_path: Path) -> None:
+    class_folders(tmp_path / "dataset", splits=())
+    check_refused(tmp_path, r"If dataset/ is the data set, name .*dataset instead")
+
+
 def test_a_row_that_comes_again_is_read_once_or_named(tmp_path: Path) -> None:
     rows = [f"{i}.png,{'ab'[i % 2]}" for i in range(20)]
     data = open_data(table(tmp_path, rows + [f"./{row}" for row in rows], "path,label"))

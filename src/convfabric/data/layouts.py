@@ -234,6 +234,8 @@ def check_classes(listing: Listing, root: str | Path) -> None:
         tables = [file.name for file in sorted(Path(root).glob("*.[cCtT][sS][vV]"))]
         hint = f" If {tables[0]} says the classes, name it instead of its folder." if tables else ""
         said = ", ".join(listing.classes)
+        if len(listing.classes) == 1 and (inner := Path(root) / said).is_dir() and len(folders(inner, Found())) > 1:
+            hint = f" If {said}/ is the data set, name {inner} instead."
         raise DataError(f"{root}: one class only ({said}); at least two are needed.{hint} {ACCEPTED}")
     missing = [
         f"{root}: class {name} has no image in {split}; every split needs every class."

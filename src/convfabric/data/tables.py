@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,8 @@ def from_table(file: Path) -> Listing:
         split = _split(row)
         if not (split and row["path"] and row[kind]):
             said = ", ".join(f"{name}={value}" for name, value in row.items())
-            faults.append(f"{file}, line {number}: {said}; split is one of train, val, test, and no field is empty.")
+            wrong = "split is one of train, val, test" if row["path"] and row[kind] else "a field is empty"
+            faults.append(f"{file}, line {number}: {said}; {wrong}.")
             continue
         image = _found(file.parent, row["path"])
         first, before = told.setdefault(image.resolve(), (number, row))
@@ -127,6 +129,9 @@ def _found(folder: Path, said: str) -> Path:
 
 def _read(file: Path) -> _Table:
     text, notes = _text(file)
+    if "\0" in text:
+        raise DataError(f"{file}: holds zero bytes; save it as UTF-8, or as UTF-16 with its mark.")
+    text = re.sub(r"^sep=.\s*\n", "", text.lstrip("\r\n "))
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
