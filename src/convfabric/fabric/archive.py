@@ -35,15 +35,6 @@ class Passport:
     weights: str = field(default="", compare=False)
     """Digest of the weights beside it, see :func:`digest_of`; archives of before have none."""
 
-    def __post_init__(self) -> None:
-        """Raises ValueError where the parts do not fit one another."""
-        if len(self.classes) != self.graph.head.classes:
-            raise ValueError(f"{len(self.classes)} names of classes, the head has {self.graph.head.classes}")
-        if self.preprocessing.channels != self.graph.entry.image_channels:
-            raise ValueError(
-                f"images of {self.preprocessing.channels} channels, the graph reads {self.graph.entry.image_channels}"
-            )
-
 
 def passport(fabric: Fabric, data: ImageSet) -> Passport:
     """The passport of a fabric that was trained on these data.
@@ -116,6 +107,7 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
             raise ArchiveError(f"{folder}: this run has no network yet; convfabric fit goes on with --resume.")
         raise ArchiveError(f"{folder}: no {GRAPH_FILE}, so it is not a run of convfabric.")
     papers = from_text(Passport, text_of(file), str(file))
+    _check_parts(papers, str(file))
     try:
         check(papers.graph, papers.preprocessing.size)
         with torch.device("meta"):
@@ -128,6 +120,15 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     if papers.weights and digest_of(found) != papers.weights:
         raise ArchiveError(f"{weights}: not the weights that were written with {GRAPH_FILE}. Nothing was loaded.")
     return fabric.eval(), papers
+
+
+def _check_parts(papers: Passport, where: str) -> None:
+    """ArchiveError where classes or images are not those of the graph."""
+    if len(papers.classes) != papers.graph.head.classes:
+        raise ArchiveError(f"{where}: {len(papers.classes)} classes, the head has {papers.graph.head.classes}.")
+    if papers.preprocessing.channels != papers.graph.entry.image_channels:
+        read, wanted = papers.preprocessing.channels, papers.graph.entry.image_channels
+        raise ArchiveError(f"{where}: images of {read} channels, the graph reads {wanted}.")
 
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
