@@ -1,4 +1,3 @@
-import copy
 import csv
 import json
 import os
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 from convfabric.cutting.norm_statistics import refresh
-from convfabric.cutting.worth import WORTHS, channel_worth
+from convfabric.cutting.worth import WORTHS
 from convfabric.data.augmentation import Augmentation, augmented, fit_for
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
@@ -25,7 +24,6 @@ from convfabric.errors import ArchiveError, SettingError, TrainingError
 from convfabric.evaluation.scoring import score
 from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Place
 from convfabric.training import loop
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import Moment, train
@@ -272,25 +270,6 @@ def test_loss_change_is_the_squared_effect_of_a_gate_by_differences() -> None:
         handle.remove()
     expected = float(((losses[0] - losses[1]) / (2 * step)).square().mean())
     assert WORTHS["loss-change"](fabric.float(), data)[name] == pytest.approx(expected, rel=1e-3)
-
-
-def test_channel_worth_is_half_the_squared_effect_of_gates_by_differences() -> None:
-    data, fabric = few_digits(8), fresh().double().eval()
-    images, targets = next(data.splits["train"].batches([list(range(8))]))
-    pixels, place, step = data.preprocessing.normalised(images).double(), Place(1, 1), 1e-5
-    for channel in (0, 3):
-        gate = torch.zeros(1, fabric.graph.node(place).channels, 1, 1, dtype=torch.float64)
-        gate[:, channel] = step
-        losses = []
-        for scale in (1 + gate, 1 - gate):
-            handle = fabric.nodes[str(place)].register_forward_hook(lambda module, read, out, scale=scale: out * scale)
-            with torch.no_grad():
-                losses.append(torch.nn.functional.cross_entropy(fabric(pixels), targets, reduction="none"))
-            handle.remove()
-        expected = float(((losses[0] - losses[1]) / (2 * step)).square().mean()) / 2
-        assert float(channel_worth(copy.deepcopy(fabric).float(), data)[place][channel]) == pytest.approx(
-            expected, rel=1e-3
-        )
 
 
 def test_refreshed_statistics_are_those_of_the_data() -> None:
