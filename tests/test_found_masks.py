@@ -1,6 +1,7 @@
 """Masks and outlines as people have them; each is read right, or named."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,12 @@ def test_masks_shrink_about_the_centre_as_images_do() -> None:
     assert halves.tolist() == [[0, 1], [0, 1]]
     stripes = np.tile(np.array([[9, 1, 9, 9]], np.uint8), (4, 2))
     assert fitted_mask(stripes, (1, 2), "stretch", 255).tolist() == [[9, 9]]
+
+
+def test_a_split_without_its_coco_file_is_named(tmp_path: Path) -> None:
+    file = coco(tmp_path / "made")
+    for split in ("train", "val"):
+        (tmp_path / "made" / "images" / split).rename(tmp_path / split)
+    file.rename(tmp_path / "train" / "_annotations.coco.json")
+    shutil.rmtree(tmp_path / "made")
+    check_refused(tmp_path, r"val: no _annotations\.coco\.json, which other splits have")

@@ -77,7 +77,10 @@ def find_listing(root: Path) -> Listing:
             "neither a folder nor a table (.csv, .tsv, COCO .json)" if root.exists() else "no such folder or CSV file"
         )
         raise DataError(f"{root}: {found}.")
-    if files := coco.coco_files(layouts.split_folders(root)):
+    splits = layouts.split_folders(root)
+    if files := coco.coco_files(splits):
+        if without := sorted(set(splits) - set(files)):
+            raise DataError(f"{splits[without[0]]}: no {coco.OF_ROBOFLOW}, which other splits have.")
         return coco.from_coco_files(files)
     return layouts.listed(root)
 
