@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def samples_are_short() -> None:
-    """Sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
-    from convfabric.latency import survey
+def samples_are_short_and_few() -> None:
+    """Six sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
+    from convfabric.latency import prediction, survey
 
     survey.SAMPLE_SECONDS = 0.01
+    survey.calibrate = partial(prediction.calibrate, count=6)

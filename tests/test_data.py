@@ -167,7 +167,7 @@ def test_sixteen_bits_keep_their_order(tmp_path: Path) -> None:
 def test_an_animation_gives_its_first_frame_and_says_so(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "blue")]
     data = saved_as(tmp_path, frames[0], "0.gif", save_all=True, append_images=frames[1:])
-    assert any("animated: first frame taken" in note for note in data.notes)
+    assert any("several frames or pages: the first taken" in note for note in data.notes)
 
 
 def test_exif_orientation_is_applied_and_said(tmp_path: Path) -> None:

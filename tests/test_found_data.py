@@ -66,6 +66,14 @@ def test_pixels_keep_their_range(kind: str, tmp_path: Path) -> None:
     assert said(data, f"{bounds[0]:g} to {bounds[1]:g} are black to white")
 
 
+def test_a_tiff_of_16_bits_whose_white_is_0_is_turned_round(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    for file, values, photometric in (("black.tif", ramp, 1), ("white.tif", 65535 - ramp, 0)):
+        Image.fromarray(values).save(tmp_path / file, tiffinfo={262: photometric})
+    plain, turned = (read_picture(tmp_path / file, 1)[0] for file in ("black.tif", "white.tif"))
+    assert np.array_equal(plain, turned)
+
+
 @pytest.mark.parametrize("ending", ["tif", "png", "jpg", "webp"])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_the_size_is_that_of_the_pixels(ending: str, turn: int, tmp_path: Path) -> None:

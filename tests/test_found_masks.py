@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convfabric.data.masks import read_colours
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.data.reading import fitted_mask
+from convfabric.errors import DataError
 from folders import mask_folders, picture
 from test_data import check_refused
 from test_found_data import counts, said, seed, targets
@@ -48,6 +50,21 @@ def test_a_table_of_colours_names_the_classes(layout: str, tmp_path: Path) -> No
     data = open_data(coloured(tmp_path / "data"), DataOptions(colours=str(tmp_path / "table.txt")))
     assert data.classes == ("ground", "crack")
     assert targets(data)[0, 0, [0, 12, 31]].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("line", ["0 10 20 30", "10 20 30 2 lanes", "10 20", "a b c"])
+def test_a_line_of_colours_that_may_mean_two_things_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "table.txt").write_text(f"0 0 0 ground\nLane 2 255 0 0\n{line}\n")
+    with pytest.raises(DataError, match=rf"line 3: '{line}'; three numbers"):
+        read_colours(tmp_path / "table.txt", 255)
+
+
+def test_a_class_that_a_split_has_no_pixel_of_is_told(tmp_path: Path) -> None:
+    mask_folders(tmp_path, values=(0, 1, 2))
+    for file in (tmp_path / "masks" / "val").iterdir():
+        Image.fromarray(np.asarray(Image.open(file)).clip(0, 1)).save(file)
+    for hold in (1000.0, 0.0):
+        assert said(open_data(tmp_path, DataOptions(hold_mb=hold)), "val: no pixel of class 2")
 
 
 def test_a_colour_that_a_table_lacks_is_named(tmp_path: Path) -> None:
@@ -99,6 +116,15 @@ def test_outlines_of_coco_become_masks(tmp_path: Path) -> None:
     data = open_data(coco(tmp_path))
     assert (data.classes, counts(data)) == (("background", "crack", "dent"), {"train": 4, "val": 4})
     assert targets(data)[0, 0, [0, 14, 15, 16, 23, 24]].tolist() == [1, 1, 0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("prefix", ["C:\\\\data\\\\", "/elsewhere/"])
+def test_coco_files_of_another_machine_name_files_beside_them(prefix: str, tmp_path: Path) -> None:
+    file = coco(tmp_path)
+    for one in file.parent.glob("*.json"):
+        text = one.read_text().replace('"file_name": "', f'"file_name": "{prefix}')
+        one.write_bytes(text.encode("utf-16"))
+    assert counts(open_data(file)) == {"train": 4, "val": 4}
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": 3}', '{"images": [], "categories": [], "annotations": [{}]}'])

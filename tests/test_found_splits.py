@@ -54,6 +54,29 @@ def test_a_data_set_one_folder_deeper_is_pointed_at(tmp_path: Path) -> None:
     check_refused(tmp_path, r"If dataset/ is the data set, name .*dataset instead")
 
 
+def test_a_table_names_files_in_either_form_of_accents_and_columns_that_are_not_read(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for i in range(2):
+            picture(tmp_path / f"e\u0301{split}{i}.png", seed=seed(split, i))
+    rows = [f"\u00e9{split}{i}.png,{'ab'[i]},{split},{i}" for split in ("train", "val") for i in range(2)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,target", *rows]))
+    data = open_data(tmp_path / "t.csv")
+    assert counts(data) == {"train": 2, "val": 2}
+    assert said(data, "column target is not read")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["lost.png,a,train", "1.png,b,val"], r"t\.csv, line 2: lost\.png: no such file"),
+        (["0.png,1,train", "1.png,1.0,val"], r"labels 1 and 1\.0 would be two classes"),
+        (["0.png,cat,train", "1.png,Cat,val"], "labels Cat and cat would be two classes"),
+    ],
+)
+def test_what_a_table_cannot_mean_is_named(rows: list[str], message: str, tmp_path: Path) -> None:
+    check_refused(table(tmp_path, rows), message)
+
+
 def test_a_row_that_comes_again_is_read_once_or_named(tmp_path: Path) -> None:
     rows = [f"{i}.png,{'ab'[i % 2]}" for i in range(20)]
     data = open_data(table(tmp_path, rows + [f"./{row}" for row in rows], "path,label"))
@@ -142,6 +165,19 @@ def test_what_is_wrong_in_a_python_set_is_named_with_its_position(changed: dict[
     sets: Any = python_set(**changed)
     sets["train"] = type("Named", (list,), {"classes": ("a", "b")})(sets["train"])
     with pytest.raises(DataError, match=r"train\[5\]|some answers are labels|2 shapes"):
+        open_data(sets)
+
+
+def test_samples_may_be_dictionaries_as_hugging_face_has_them() -> None:
+    sets: Any = {
+        split: type("Named", (list,), {"features": {"label": type("Label", (), {"names": ["cat", "dog"]})}})(
+            {"image": Image.fromarray(image), "label": label} for image, label in found
+        )
+        for split, found in python_set().items()
+    }
+    assert open_data(sets).classes == ("cat", "dog")
+    sets["train"][3] = {"picture": 1}
+    with pytest.raises(DataError, match=r"train\[3\]: .*has picture; read are image"):
         open_data(sets)
 
 

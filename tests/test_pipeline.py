@@ -61,7 +61,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     data = mask_folders(folder / "data")
     words = ["fit", data, "--network", "fabric-tiny", "--params", "60%", "--epochs", 2, "--out", folder / "run"]
-    done([*words, "--set", "trials=8"])
+    done([*words, "--set", "layers=3", "--set", "trials=8"])
     return folder / "run"
 
 
@@ -380,7 +380,8 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
     import convfabric
 
     sets = {name: TensorDataset(torch.rand(64, 2, 8, 8), torch.arange(64) % 3) for name in ("train", "val")}
-    record = convfabric.fit(sets, tmp_path / "r", network="fabric-tiny", epochs=1, params="60%", search="exact")
+    small = dict(network="fabric-tiny", layers=2, epochs=1, search="exact")
+    record = convfabric.fit(sets, tmp_path / "r", params="60%", **small)
     assert record.network.parameters <= 0.6 * record.fabric.parameters
     assert (tmp_path / "r" / "model.onnx").is_file()
     assert "its images have 2 channels" in refusal(["predict", tmp_path / "r", "any.png"])

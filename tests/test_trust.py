@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
+from convfabric.data.opening import open_data
 from convfabric.errors import ArchiveError, ConvfabricError, DataError
 from convfabric.evaluation.baseline import doubts, said_beside
 from convfabric.evaluation.scoring import score
@@ -25,9 +27,11 @@ from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph.json_format import text_of
 from convfabric.pipeline.evaluate import predictor
+from convfabric.pipeline.fit import fit
 from convfabric.runs.folder import begin
 from convfabric.runs.job import job_from, read_config
 from convfabric.runs.lock import held, holds_something
+from convfabric.runs.record import data_record, update_record
 from convfabric.weavers import weave
 
 SIZE = (12, 16)
@@ -224,6 +228,14 @@ def test_what_killed_processes_left_is_swept_and_is_no_run(tmp_path: Path) -> No
     (tmp_path / "cut").rmdir()
     begin(tmp_path, job_from({"data": "digits"}))
     assert (tmp_path / "config.yaml").is_file()
+
+
+def test_other_images_are_refused_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(tmp_path / "run", job_from({"data": "digits"}))
+    update_record(tmp_path / "run", data=replace(data_record(open_data("digits")), digest="another"))
+    monkeypatch.setattr("convfabric.pipeline.fit.surveyed", None)
+    with pytest.raises(DataError, match=r"digits: not what the fabric in .* was trained on: other images"):
+        fit("digits", tmp_path / "run", resume=True)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from contracts.test_families import fabric_of, noise, papers_of, small
 from convfabric.errors import ExportError
 from convfabric.exporting.exporter import export
-from convfabric.exporting.formats import FORMATS, Format, accept_close
+from convfabric.exporting.formats import FORMATS, Format, accept_close, formats_with
 from convfabric.graph import Task
 
 every_format = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
@@ -38,6 +39,17 @@ def test_a_file_that_answers_otherwise_is_refused_by_name_and_none_is_kept(kind:
     with pytest.raises(ExportError, match=rf"on images of val, {kind.file} answers unlike the network: logits are up"):
         export(fabric, papers_of(fabric.graph), noise("classification"), tmp_path, formats=[skewed])
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(kind.file, "the one before")]
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(18, 8), (21, 10), (24, 12)])
+def test_onnx_files_are_of_the_oldest_format_that_has_their_operators(
+    opset: int, ir_version: int, tmp_path: Path
+) -> None:
+    fabric = fabric_of(small("resnet", "classification"))
+    export(fabric, papers_of(fabric.graph), noise("classification"), tmp_path, formats=formats_with(opset)[:1])
+    made = onnx.load(tmp_path / "model.onnx")
+    assert ([one.version for one in made.opset_import], made.ir_version) == ([opset], ir_version)
+    onnx.checker.check_model(made, full_check=True)
 
 
 def test_a_first_choice_that_differs_by_more_than_rounding_is_refused() -> None:

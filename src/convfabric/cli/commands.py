@@ -21,6 +21,7 @@ from convfabric.cli.options import (
     Macs,
     MemoryMb,
     Network,
+    Opset,
     Out,
     Params,
     Resume,
@@ -79,6 +80,7 @@ def fit(
     params: Params = None,
     memory_mb: MemoryMb = None,
     threads: Threads = None,
+    opset: Opset = None,
     network: Network = None,
     epochs: Epochs = None,
     size: Size = None,
@@ -97,7 +99,7 @@ def fit(
 
     _not_both(force, resume)
     folder = out or default_folder(data)
-    named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads)
+    named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
@@ -159,7 +161,7 @@ def train(
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.environment import is_first_process
         from convfabric.pipeline.announcements import say_data
-        from convfabric.pipeline.inputs import opened, woven
+        from convfabric.pipeline.inputs import check_same_data, opened, woven
         from convfabric.pipeline.steps import train_step
         from convfabric.progress import Listener
         from convfabric.runs.folder import begin, check_may_begin
@@ -168,6 +170,8 @@ def train(
         keep_imports()
         check_may_begin(folder, job, force=force, resume=resume)
         images = opened(job)
+        if resume:
+            check_same_data(folder, images)
         woven(job, images)
         quiet = Listener(say=lambda text: None)
         first = is_first_process()
@@ -223,7 +227,7 @@ app.command()(calibrate)
 
 
 @app.command()
-def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> None:
+def export(run: RunFolder, threads: Threads = None, opset: Opset = None, as_json: AsJson = False) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
     from convfabric.fabric.archive import load_fabric
     from convfabric.graph.json_format import written
@@ -234,7 +238,7 @@ def export(run: RunFolder, threads: Threads = None, as_json: AsJson = False) -> 
     from convfabric.runs.lock import held
 
     with refusals():
-        job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads))
+        job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads, opset=opset))
         network = load_fabric(run)[0]
         data = reopened(run, job, PUT_BACK)
         with held(run):

@@ -26,6 +26,9 @@ from convfabric.operators import Size
 STATISTICS_FROM = 10_000
 PLAIN = ("L", "RGB", "I", "F", "I;16")
 """Modes of Pillow's images whose numbers are taken as they are."""
+IMAGES = ("image", "img", "pixel_values")
+ANSWERS = ("label", "labels", "mask", "annotation", "fine_label", "target")
+"""Names of the image and of its answer in samples that are dictionaries, the first that is there."""
 Arrays = Mapping[str, tuple[Pixels, NDArray[Any]]]
 """Of each split images (N, H, W, C), and labels (N,) or masks (N, H, W)."""
 
@@ -56,7 +59,7 @@ def preprocessing(train: Split, size: Size, channels: int, fitting: Fitting | st
 
 
 def from_datasets(datasets: Mapping[str, "Dataset[Any]"], options: DataOptions) -> ImageSet:
-    """The data of map-style data sets that give (image, label or mask).
+    """The data of map-style data sets that give (image, label or mask), or dictionaries of them.
 
     Images are Pillow's, arrays (H, W) or (H, W, C), or tensors (C, H, W): uint8, other integers, whose range is
     measured, or floats from 0 to 1. Labels are whole numbers from 0, masks (H, W) hold such. Raises DataError that
@@ -64,7 +67,7 @@ def from_datasets(datasets: Mapping[str, "Dataset[Any]"], options: DataOptions) 
     """
     if not {"train", "val"} <= set(datasets) <= {"train", "val", "test"}:
         raise DataError(f"data sets for {', '.join(datasets)}: train and val are needed, and test where there is one.")
-    named = {split: tuple(map(str, getattr(one, "classes", None) or ())) for split, one in datasets.items()}
+    named = {split: _class_names(one) for split, one in datasets.items()}
     classes = named["train"]
     if odd := [split for split, names in named.items() if names and names != classes]:
         raise DataError(
@@ -161,7 +164,7 @@ def _read(split: str, dataset: Any) -> tuple[list[NDArray[Any]], list[NDArray[An
     for position in range(len(dataset)):
         where = f"{split}[{position}]"
         try:
-            image, answer = dataset[position]
+            image, answer = _pair(dataset[position])
         except Exception as fault:  # the data set is the user's, and may raise anything
             faults.append(f"{where}: gives no image and answer ({type(fault).__name__}: {fault}).")
             continue
@@ -172,6 +175,24 @@ def _read(split: str, dataset: Any) -> tuple[list[NDArray[Any]], list[NDArray[An
             faults.append(str(fault))
     refuse(faults)
     return images, answers
+
+
+def _pair(sample: Any) -> tuple[Any, Any]:
+    """Image and answer of a sample, which is a pair or has them by name, as Hugging Face's data sets do."""
+    if not isinstance(sample, Mapping):
+        image, answer = sample
+        return image, answer
+    kept = [next((name for name in names if name in sample), None) for names in (IMAGES, ANSWERS)]
+    if None in kept:
+        raise ValueError(f"has {', '.join(map(str, sample))}; read are {', '.join(IMAGES)} and {', '.join(ANSWERS)}")
+    return sample[kept[0]], sample[kept[1]]
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    """Names of the classes of a data set, as torchvision's or Hugging Face's say them; none where it does not."""
+    features = getattr(dataset, "features", None) or {}
+    said = [getattr(features[name], "names", None) for name in ANSWERS if name in features]
+    return tuple(map(str, getattr(dataset, "classes", None) or next(iter(said), None) or ()))
 
 
 def _image(image: Any, where: str) -> NDArray[Any]:

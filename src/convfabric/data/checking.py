@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +135,8 @@ def inferred_size(looks: Sequence[Look], task: str) -> tuple[Size, list[str]]:
         size = (_to_multiple(height * shrink), _to_multiple(width * shrink))
     else:
         size = (_to_multiple(min(height, width, LARGEST_INFERRED)),) * 2
-    return size, [f"{len(sizes)} different image sizes, brought to {size[1]}×{size[0]} pixels; --size sets another"]
+    found = f"{len(sizes)} different image sizes" if len(sizes) > 1 else f"images of {width}×{height} pixels"
+    return size, [f"{found}, brought to {size[1]}×{size[0]} pixels; --size sets another"]
 
 
 def _to_multiple(side: float, of: int = 16) -> int:
@@ -149,6 +150,8 @@ class Glance:
     rules: list[str]
     """Applied to each."""
     met: Met
+    values: list[frozenset[int]]
+    """In the mask of each; none for labels."""
     digests: list[bytes]
     """Of each, its image and its answer."""
     pictures: list[bytes | None]
@@ -164,6 +167,7 @@ def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[n
     glance = Glance(
         rules=[rule for _, _, rules in results for rule in rules],
         met=values_met(items, stacked) if items[0].mask else {},
+        values=[_values(answer) for answer in answers],
         digests=[],
         pictures=[picture_digest(image) for image in images],
     )
@@ -173,11 +177,10 @@ def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[n
 def check_all(items: Sequence[Item], reading: Reading) -> Glance:
     """As :func:`read_all`, keeping no pixels."""
 
-    def glance(item: Item) -> tuple[list[str], set[int], bytes, bytes | None]:
+    def glance(item: Item) -> tuple[list[str], frozenset[int], bytes, bytes | None]:
         image, answer, rules = reading.read(item)
-        values = set() if isinstance(answer, int) else set(np.unique(answer).tolist())
         digest = hashlib.sha256(image.tobytes() + np.asarray(answer).tobytes()).digest()
-        return rules, values, digest, picture_digest(image)
+        return rules, _values(answer), digest, picture_digest(image)
 
     results = _each(items, glance)
     met: dict[int, Path | Outlines | None] = {}
@@ -186,9 +189,24 @@ def check_all(items: Sequence[Item], reading: Reading) -> Glance:
     return Glance(
         rules=[rule for rules, _, _, _ in results for rule in rules],
         met=met,
+        values=[values for _, values, _, _ in results],
         digests=[digest for _, _, digest, _ in results],
         pictures=[picture for _, _, _, picture in results],
     )
+
+
+def _values(answer: Pixels | int) -> frozenset[int]:
+    return frozenset() if isinstance(answer, int) else frozenset(np.unique(answer).tolist())
+
+
+def said_absent(split: str, values: Iterable[frozenset[int]], classes: Sequence[str]) -> list[str]:
+    """Classes that no mask of a split has a pixel of, so that nothing is said of them by its score.
+
+    >>> said_absent("val", [frozenset({0}), frozenset({0, 255})], ("road", "car"))
+    ['val: no pixel of car']
+    """
+    absent = [name for at, name in enumerate(classes) if at not in frozenset().union(*values)]
+    return [f"{split}: no pixel of {', '.join(absent)}"] if absent else []
 
 
 def picture_digest(image: Pixels) -> bytes | None:

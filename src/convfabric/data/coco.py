@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from convfabric.data.folders import named_file
 from convfabric.data.layouts import SPLIT_NAMES, Item, Listing
 from convfabric.data.outlines import Outlines, Shape
 from convfabric.errors import DataError
@@ -62,7 +63,7 @@ def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
     Raises DataError for a file that is none, or holds boxes alone.
     """
     try:
-        document = json.loads(file.read_text("utf-8-sig"))
+        document = json.loads(file.read_bytes())
         numbers = _categories(document["categories"], str(file))
         images = {one["id"]: one for one in document["images"]}
         covering: dict[Any, list[Shape]] = {known: [] for known in images}
@@ -148,4 +149,4 @@ def _image_file(file: Path, name: str) -> Path:
     split = file.stem.rpartition("_")[2]
     near = [file.parent, *(base / inner for base in (file.parent, file.parent.parent) for inner in ("images", split))]
     near += [file.parent.parent, file.parent.parent / "images" / split]
-    return next((folder / name for folder in near if (folder / name).is_file()), file.parent / name)
+    return named_file(near, name) or file.parent / name

@@ -1,9 +1,10 @@
 """Which files of a folder belong to a data set: images do; what tools and programs leave beside them does not."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +120,29 @@ def _files(folder: Path, found: Found, seen: set[str]) -> Iterator[Path]:
     yield from (path for path in inside if not path.is_dir())
     for path in _counted((path for path in inside if path.is_dir()), found):
         yield from _files(path, found, seen)
+
+
+def named_file(near: Iterable[Path], said: str) -> Path | None:
+    """The file that a table or a COCO file names, in the first of some folders that has it.
+
+    As it is written, with other slashes, in the other form of accented letters, or, of the whole path on another
+    machine, by its name alone; with an ending of an image where it has none.
+
+    >>> named_file([Path("no/such/folder")], "a.png") is None
+    True
+    """
+    slashed = said.replace("\\", "/")
+    names = [said, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    names += [name.rpartition("/")[2] for name in names if re.match("/|[A-Za-z]:", said)]
+    for folder in near:
+        for name in dict.fromkeys(names):
+            path = folder / name
+            if path.is_file():
+                return path
+            alike = [one for one in path.parent.glob(f"{path.name}.*") if is_image(one)] if path.parent.is_dir() else []
+            if len(alike) == 1 and not any(mark in path.name for mark in "*?["):
+                return alike[0]
+    return None
 
 
 def fault_of_name(name: str) -> str:

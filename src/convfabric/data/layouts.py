@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from convfabric.data.faults import refuse
 from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images
@@ -87,7 +88,9 @@ def listed(root: Path) -> Listing:
     if folders(root, Found()):
         return _from_class_folders(root, {"all": root}, found)
     there = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
-    raise DataError(f"{root}: found {there}. {ACCEPTED}")
+    tables = [path for path in (*sorted(root.iterdir()), *sorted(root.glob("*/*.json"))) if is_table(path)]
+    hint = f" If {tables[0].relative_to(root)} says what they are, name it instead of its folder." if tables else ""
+    raise DataError(f"{root}: found {there}.{hint} {ACCEPTED}")
 
 
 def _bare(name: str) -> str:
@@ -228,11 +231,20 @@ def _check_are_classes(root: Path) -> None:
             )
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file may be a table of images, or a COCO file, by its name.
+
+    >>> is_table(Path("train.CSV")), is_table(Path("notes.txt"))
+    (True, False)
+    """
+    return path.suffix.lower() in (".csv", ".tsv", ".json")
+
+
 def check_classes(listing: Listing, root: str | Path) -> None:
     """DataError where there are not two classes, or where a split lacks one."""
     if len(listing.classes) < 2:
-        tables = [file.name for file in sorted(Path(root).glob("*.[cCtT][sS][vV]"))]
-        hint = f" If {tables[0]} says the classes, name it instead of its folder." if tables else ""
+        tables = [file for file in sorted(Path(root).glob("*")) if is_table(file)]
+        hint = f" If {tables[0].name} says the classes, name it instead of its folder." if tables else ""
         said = ", ".join(listing.classes)
         if len(listing.classes) == 1 and (inner := Path(root) / said).is_dir() and len(folders(inner, Found())) > 1:
             hint = f" If {said}/ is the data set, name {inner} instead."
@@ -274,11 +286,11 @@ def _by_name(
     """
     named: dict[str, Path] = {}
     for file in files:
-        inside = file.relative_to(root).parent
-        stem = file.stem
+        whole = Path(normalize("NFC", str(file.relative_to(root).with_suffix(""))))
+        inside, stem = whole.parent, whole.name
         for ending in endings:
             stem = stem if str(inside / stem) in known else _stripped(stem, ending)
-        name = str(inside / (file.stem if str(inside / file.stem) in known else stem))
+        name = str(whole if str(whole) in known else inside / stem)
         if name in named:
             faults.append(f"{file}: a second file named {name}, after {named[name]}.")
         named.setdefault(name, file)

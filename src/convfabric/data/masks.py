@@ -187,9 +187,8 @@ def read_colours(table: Path, ignore: int) -> tuple[dict[Colour, int], tuple[str
     except UnicodeDecodeError as fault:
         raise DataError(f"{table}: not in UTF-8 ({fault}).") from None
     for number, line in enumerate(lines, 1):
-        [fields] = csv.reader([re.sub(r"[\s,;:]+", ",", line.strip())]) if line.strip() else [[]]
-        numbers = [int(part) for part in fields if part.isascii() and part.isdecimal()]
-        words = [part for part in fields if part and not part.isdecimal()]
+        [fields] = csv.reader([re.sub(r"[\s,;:]+", ",", line.strip(" ,;:\t"))]) if line.strip() else [[]]
+        numbers, words = _parted(fields)
         if not fields or line.startswith("#") or (number == 1 and not numbers):
             continue
         if len(numbers) != 3 or max(numbers) > 255 or (numbers[0], numbers[1], numbers[2]) in colours:
@@ -203,6 +202,20 @@ def read_colours(table: Path, ignore: int) -> tuple[dict[Colour, int], tuple[str
     if len(names) < 2:
         raise DataError(f"{table}: colours of {len(names)} classes; at least two are needed.")
     return colours, tuple(names)
+
+
+def _parted(fields: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The three numbers of a line, which stand first or last, and the words of the name.
+
+    >>> _parted(["Lane", "2", "10", "20", "30"])
+    ([10, 20, 30], ['Lane', '2'])
+    """
+    plain = [part.isascii() and part.isdecimal() for part in fields]
+    if plain[:3] == [True] * 3 and not any(plain[3:4]):  # a fourth number would be an index, before or behind
+        return [int(part) for part in fields[:3]], list(fields[3:])
+    if plain[-3:] == [True] * 3 and not all(plain):
+        return [int(part) for part in fields[-3:]], list(fields[:-3])
+    return [], list(fields)
 
 
 def _packed(colours: NDArray[Any]) -> NDArray[np.int64]:

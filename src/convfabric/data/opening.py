@@ -118,6 +118,8 @@ def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None)
     copies = check_copies(files, pictures, options.copies == "keep")
     digest, splits = hashlib.sha256(), dict[str, Split]()
     for split, here in order.items():
+        if files.task == "segmentation":
+            notes += checking.said_absent(split, [glance.values[at] for at in here], classes)
         if images is not None and answers is not None:
             splits[split] = arrays.held(images[here], answers[here])
             digest.update(images[here].tobytes() + answers[here].tobytes())

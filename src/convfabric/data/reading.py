@@ -67,14 +67,18 @@ def loaded(path: Any) -> tuple[Any, list[str]]:
     rules = []
     with opened(path) as image:
         if getattr(image, "n_frames", 1) > 1:
-            rules.append("animated: first frame taken")
+            rules.append("several frames or pages: the first taken")
             image.seek(0)
         if ";16" in str(image.tile) and image.mode[0] != "I":
             rules.append("16 bits a channel: the upper 8 taken")
         image.load()
         wide = rules[-1:] == ["16 bits a channel: the upper 8 taken"]
         ways, kind, dark = upright_ways(image), image.format, wide and np.asarray(image).max() < 16
+        white_is_zero = kind == "TIFF" and image.tag_v2.get(262) == 0 and image.mode[:4] == "I;16"
         image = image.copy()
+    if white_is_zero:  # Pillow turns 8 bits round, and leaves 16 as they are
+        rules.append("white is 0: turned round")
+        image = Image.fromarray(np.uint16(65535) - np.asarray(image).astype(np.uint16))
     if dark:
         raise ValueError("16 bits a channel, of which the upper 4 are not used; convert it to 8 bits.")
     for way in ways:

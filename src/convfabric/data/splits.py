@@ -45,7 +45,8 @@ def with_splits(listing: Listing, seed: int, digests: Digests = ()) -> tuple[Lis
     if notes:
         _check_drawn(replace(listing, splits=splits), kin)
     if any(item.group for item in kin):
-        notes.append(f"{len(set(kin.values()))} groups, none of them in two splits")
+        groups = len({item.group for item in kin if item.group})
+        notes.append(f"{groups} group{'s' * (groups > 1)}, none in two splits")
     order = {"train": 0, "val": 1, "test": 2}
     return replace(listing, splits=dict(sorted(splits.items(), key=lambda split: order[split[0]]))), notes
 

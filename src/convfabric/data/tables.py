@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convfabric.data.faults import refuse
-from convfabric.data.folders import is_image
+from convfabric.data.folders import named_file
 from convfabric.data.layouts import ACCEPTED, SPLIT_NAMES, Item, Listing, check_classes, class_names, in_order
 from convfabric.errors import DataError
 
@@ -59,15 +59,20 @@ def from_table(file: Path) -> Listing:
             wrong = "split is one of train, val, test" if row["path"] and row[kind] else "a field is empty"
             faults.append(f"{file}, line {number}: {said}; {wrong}.")
             continue
-        image = _found(file.parent, row["path"])
+        image, drawn = (named_file([file.parent], row[name]) if row.get(name) else None for name in ("path", "mask"))
+        if image is None or (kind == "mask" and drawn is None):
+            missing = row["path" if image is None else "mask"]
+            faults.append(f"{file}, line {number}: {missing}: no such file beside the table.")
+            continue
         first, before = told.setdefault(image.resolve(), (number, row))
         if first != number:
             repeated += 1
             faults += _contradictions(f"{file}, line {number}: {row['path']}", row, before, first, kind)
             continue
-        answer = {"label": names.index(row[kind])} if kind == "label" else {"mask": _found(file.parent, row[kind])}
-        item = Item(image=image, group=row.get("group", ""), **answer)
+        label = names.index(row[kind]) if kind == "label" else -1
+        item = Item(image=image, label=label, mask=drawn if kind == "mask" else None, group=row.get("group", ""))
         splits.setdefault(split, []).append(item)
+    faults += _alike(names if kind == "label" else (), file)
     if "all" in splits and len(splits) > 1:
         faults.append(f"{file}: some rows name a split and some do not.")
     refuse(faults)
@@ -82,6 +87,17 @@ def from_table(file: Path) -> Listing:
     if kind == "label":
         check_classes(listing, file)
     return listing
+
+
+def _alike(names: Sequence[str], file: Path) -> list[str]:
+    """Labels that are one number written in two ways, or differ in capitals alone."""
+    known: dict[str, str] = {}
+    for name in names:
+        number = re.fullmatch(r"-?[0-9]+(\.[0-9]*)?", name)
+        first = known.setdefault(str(float(name)) if number else name.lower(), name)
+        if first != name:
+            return [f"{file}: labels {first} and {name} would be two classes; write them alike."]
+    return []
 
 
 def _split(row: Row) -> str:
@@ -113,18 +129,6 @@ def _check_groups(listing: Listing, file: Path) -> None:
             if group and len(splits) > 1
         ]
     )
-
-
-def _found(folder: Path, said: str) -> Path:
-    """The file that a table names: as it is written, with other slashes, or with an ending where it has none."""
-    for name in (said, said.replace("\\", "/")):
-        path = folder / name
-        if path.is_file():
-            return path
-        alike = [near for near in path.parent.glob(f"{path.name}.*") if is_image(near)] if path.parent.is_dir() else []
-        if len(alike) == 1 and not any(mark in path.name for mark in "*?["):
-            return alike[0]
-    return folder / said
 
 
 def _read(file: Path) -> _Table:
@@ -166,7 +170,10 @@ def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if any(word in lower for word in words)
     }
     other = [f"{column} as {kind}" for kind, column in kept.items() if column.lower() != kind]
-    return kept, [f"table: column {', '.join(other)}"] if other else []
+    unread = [name for word, name in lower.items() for words in COLUMNS.values() if word in words]
+    unread = sorted({*unread} - {*kept.values()} | ({kept["label"]} if {"label", "mask"} <= set(kept) else set()))
+    told = [f"table: column {', '.join(other)}"] if other else []
+    return kept, [*told, f"table: column {', '.join(unread)} is not read"] if unread else told
 
 
 def _text(file: Path) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ from torch.export import Dim
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.execution.folding import folded
 from convfabric.exporting.exporter import COMPARED_IMAGES
-from convfabric.exporting.formats import accept_close
+from convfabric.exporting.formats import OPSET, accept_close, save_onnx
 from convfabric.exporting.program import MOST_BATCH, carried_facts, on_cpu, quiet
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.deployable import Deployable
@@ -73,7 +73,13 @@ class _Part(nn.Module):
 
 
 def export_stages(
-    fabric: Fabric, papers: Passport, data: ImageSet, folder: Path, limits: Sequence[float], split: str = "val"
+    fabric: Fabric,
+    papers: Passport,
+    data: ImageSet,
+    folder: Path,
+    limits: Sequence[float],
+    split: str = "val",
+    opset: int = OPSET,
 ) -> float:
     """``exit-1.onnx`` and so on in a folder, and the largest difference of logits that was seen.
 
@@ -88,7 +94,7 @@ def export_stages(
     facts = json.dumps(carried_facts(papers) | {"limits": list(limits)})
     try:
         for stage, draft in zip(parts, drafts, strict=True):
-            _write(_Part(deployable, stage, papers.preprocessing.size), stage, papers, draft, facts)
+            _write(_Part(deployable, stage, papers.preprocessing.size), stage, papers, draft, facts, opset)
         worst = _compared(drafts, network, data, split)
         for number, draft in enumerate(drafts, 1):
             draft.replace(folder / f"exit-{number}.onnx")
@@ -98,7 +104,7 @@ def export_stages(
     return worst
 
 
-def _write(part: _Part, stage: Stage, papers: Passport, file: Path, facts: str) -> None:
+def _write(part: _Part, stage: Stage, papers: Passport, file: Path, facts: str, opset: int) -> None:
     _, taken, left = stage
     graph, sizes = part.deployable.fabric.graph, part.sizes
     shapes = [(graph.node(place).channels, *sizes[place]) for place in taken]
@@ -107,11 +113,7 @@ def _write(part: _Part, stage: Stage, papers: Passport, file: Path, facts: str) 
     examples = tuple(torch.zeros(2, *shape) for shape in shapes)
     with quiet():
         exported = torch.export.export(part, examples, dynamic_shapes={"inputs": tuple({0: batch} for _ in examples)})
-        answers = ["logits", *(f"{place}_on" for place in left)]
-        made = torch.onnx.export(exported, (), dynamo=True, input_names=names, output_names=answers)
-    assert made is not None
-    made.model.metadata_props["convfabric"] = facts
-    made.save(str(file), external_data=False)
+    save_onnx(exported, file, facts, opset, names, ["logits", *(f"{place}_on" for place in left)])
 
 
 def _compared(files: Sequence[Path], fabric: Fabric, data: ImageSet, split: str) -> float:

@@ -1,8 +1,9 @@
 """The kinds of file that a network is exported to: one row each, with how it is written, run and accepted."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx.helper import find_min_ir_version_for, make_opsetid
 from torch.export import ExportedProgram
 
 from convfabric.errors import ExportError
@@ -18,6 +20,8 @@ from convfabric.fabric.archive import Passport
 
 TOLERANCE = 1e-4
 """Largest difference of logits that is let pass, as a share of the largest logit above 1."""
+OPSET = 18
+"""Version of ONNX's operators that is written unless told otherwise: the oldest that torch writes."""
 Pixels = NDArray[np.float32]
 """(batch, channels, height, width), 0 to 255."""
 Logits = NDArray[np.float32]
@@ -44,12 +48,31 @@ class Format:
         return f"model{self.suffix}"
 
 
-def write_onnx(exported: ExportedProgram, papers: Passport, file: Path) -> None:
-    """The program as an ONNX file that carries its classes and preprocessing as metadata."""
+def write_onnx(exported: ExportedProgram, papers: Passport, file: Path, opset: int = OPSET) -> None:
+    """The program as an ONNX file that carries its classes and preprocessing as metadata, see :func:`save_onnx`."""
+    save_onnx(exported, file, json.dumps(carried_facts(papers)), opset)
+
+
+def save_onnx(
+    exported: ExportedProgram,
+    file: Path,
+    facts: str,
+    opset: int = OPSET,
+    inputs: Sequence[str] = ("images",),
+    outputs: Sequence[str] = ("logits",),
+) -> None:
+    """The program as an ONNX file of a version of ONNX's operators, in the oldest file format that has them.
+
+    Runtimes load files up to a format: ONNX Runtime 1.14 the one of version 18, 1.18 that of 21.
+    """
     with quiet():
-        made = torch.onnx.export(exported, (), dynamo=True, input_names=["images"], output_names=["logits"])
+        made = torch.onnx.export(
+            exported, (), dynamo=True, input_names=inputs, output_names=outputs, opset_version=opset
+        )
     assert made is not None
-    made.model.metadata_props["convfabric"] = json.dumps(carried_facts(papers))
+    versions = [make_opsetid(domain, version) for domain, version in made.model.opset_imports.items()]
+    made.model.ir_version = find_min_ir_version_for(versions)
+    made.model.metadata_props["convfabric"] = facts
     file.parent.mkdir(parents=True, exist_ok=True)
     made.save(str(file), external_data=False)
 
@@ -103,3 +126,9 @@ FORMATS = (
     Format(name="torch.export", suffix=".pt2", write=write_torch_export, run=run_torch_export, accept=accept_close),
 )
 """Every kind that a run is exported to."""
+
+
+def formats_with(opset: int) -> tuple[Format, ...]:
+    """Every kind, ONNX with a version of its operators."""
+    onnx, *others = FORMATS
+    return replace(onnx, write=partial(write_onnx, opset=opset)), *others

@@ -12,7 +12,7 @@ Where files exit-1.onnx and so on lie beside it, they are run instead, one after
 
 Masks are written into the present folder, over no file that is there.
 
-Needs numpy, pillow and onnxruntime, from 1.18 on. The ONNX files take pixels from 0 to 255. Written by convfabric; the
+Needs numpy, pillow and onnxruntime, from 1.14 on. The ONNX files take pixels from 0 to 255. Written by convfabric; the
 functions in the middle are those the network was trained with.
 """
 

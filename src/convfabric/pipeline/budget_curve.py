@@ -9,7 +9,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from convfabric.pipeline.steps import cutter_of, surveyed
 from convfabric.progress import Listener
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
-from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, recut
-from convfabric.runs.job import Job, read_config, settings_of
+from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, job_of, recut
+from convfabric.runs.job import Job, settings_of
 from convfabric.runs.lock import held
 from convfabric.runs.record import CutRecord, read_record, update_record
 
@@ -46,10 +46,8 @@ class Member:
     @property
     def begun(self) -> bool:
         """Whether the same job has begun it, wherever its data lay, from the fabric that the run now has."""
-        config = self.folder / CONFIG
-        now = settings_of(self.job)
-        same = config.is_file() and read_config(config) | {"data": now["data"]} == now
-        return same and _is_of(self.folder, self.run)
+        begun = (self.folder / CONFIG).is_file()
+        return begun and replace(job_of(self.folder), data=self.job.data) == self.job and _is_of(self.folder, self.run)
 
     @property
     def done(self) -> bool:
@@ -112,8 +110,8 @@ def _check_others(members: Sequence[Member], force: bool) -> None:
     """SettingError where a finished network of the same fabric would have to be made anew with other settings."""
     for member in members:
         if not force and not member.begun and _is_of(member.folder, member.run) and is_exported(member.folder):
-            now = settings_of(member.job)
-            _, said = changes(read_config(member.folder / CONFIG) | {"data": now["data"]}, now)
+            before = replace(job_of(member.folder), data=member.job.data)
+            _, said = changes(settings_of(before), settings_of(member.job))
             raise SettingError(f"{member.folder}: made with {said}; --force makes it anew.")
 
 

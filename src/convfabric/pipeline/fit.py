@@ -12,7 +12,7 @@ from convfabric.errors import BudgetError, SettingError
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
 from convfabric.pipeline.announcements import said_stages, say_data
-from convfabric.pipeline.inputs import opened, woven
+from convfabric.pipeline.inputs import check_same_data, opened, woven
 from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
 from convfabric.progress import Listener
 from convfabric.runs.folder import begin, check_may_begin
@@ -66,6 +66,8 @@ def run_job(
     if resume and not folder.exists():
         listener.say(f"{folder}: nothing to go on with, so a new run begins")
     data = data or opened(job)
+    if resume:
+        check_same_data(folder, data)
     _announce(job, data, listener)
     found = None
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):

@@ -39,7 +39,15 @@ def reopened(run: Path, job: Job, instead: str = "--set data=FOLDER says where i
     before = read_record(run).done("data").data
     assert before is not None
     data = opened(job, before.classes)
-    now = data_record(data)
+    check_same_data(run, data)
+    return data
+
+
+def check_same_data(run: Path, data: ImageSet) -> None:
+    """DataError where the fabric of a run was trained, or was begun to be trained, on other data."""
+    before, now = read_record(run).data, data_record(data)
+    if before is None:
+        return
     for field in SAME_DATA:
         found, wanted = getattr(now, field), getattr(before, field)
         if found != wanted:
@@ -49,7 +57,6 @@ def reopened(run: Path, job: Job, instead: str = "--set data=FOLDER says where i
                 f"{'other images' if field == 'digest' else differs}. A network is cut and judged on the "
                 "same images; convfabric fit with another --out trains a fabric on these."
             )
-    return data
 
 
 def woven(job: Job, data: ImageSet) -> Graph:

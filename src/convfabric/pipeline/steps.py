@@ -26,6 +26,7 @@ from convfabric.evaluation.early_exit import exits_of
 from convfabric.evaluation.scoring import score
 from convfabric.exporting.exit_files import export_stages
 from convfabric.exporting.exporter import export
+from convfabric.exporting.formats import formats_with
 from convfabric.exporting.predictor_script import write_predictor
 from convfabric.fabric.archive import (
     GRAPH_FILE,
@@ -69,6 +70,8 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     if process_count() == 1:
         parts = said_parts(fabric.graph, job, data)
         listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}{parts}")
+    if is_first_process():
+        update_record(folder, data=data_record(data))
     began = time.monotonic()
     train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
     plan = str(plan_of(job.recipe, fabric))
@@ -265,9 +268,9 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
     Raises BudgetError where the measured median is above the ceiling; the files are kept then.
     """
     papers = passport(network, data)
-    apart = export(network, papers, data, folder)
+    apart = export(network, papers, data, folder, formats=formats_with(job.procedure.opset))
     if len(network.graph.heads) > 1:
-        apart = max(apart, _export_exits(folder, network, papers, data))
+        apart = max(apart, _export_exits(folder, job, network, papers, data))
     write_predictor(folder)
     image = (papers.preprocessing.channels, *papers.preprocessing.size)
     latency = measure(folder / "model.onnx", image, job.target)
@@ -280,13 +283,13 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
     return exported
 
 
-def _export_exits(folder: Path, network: Fabric, papers: Passport, data: ImageSet) -> float:
+def _export_exits(folder: Path, job: Job, network: Fabric, papers: Passport, data: ImageSet) -> float:
     """Scores of each exit, recorded, and for classification a file of each; the largest difference of logits."""
     exits = exits_of(network, data, data.scored_split)
     update_record(folder, exits=exits)
     if exits.recommended is None:
         return 0.0
-    return export_stages(network, papers, data, folder, exits.recommended.limits)
+    return export_stages(network, papers, data, folder, exits.recommended.limits, opset=job.procedure.opset)
 
 
 def report_step(folder: Path, data: ImageSet, whole: Graph, network: Fabric) -> Path:

@@ -20,6 +20,12 @@ from convfabric.setting_values import accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import DEFAULT, FAMILIES, Source, find_preset, weave
 
+RANGES = (
+    *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
+    *(("threads", 1, 1024), ("opset", 18, 24)),
+)
+"""Least and most of the numbers of a procedure."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
@@ -44,15 +50,16 @@ class Procedure:
     """Share of the loss of fine-tuning that follows the fabric; the rest follows the labels."""
     threads: int = 1
     """Threads that latency is measured with."""
+    opset: int = 18
+    """Version of ONNX's operators in exported files, 18 to 24: the older, the older the runtimes that load them."""
     device: str = "auto"
     """Where training runs: auto or cpu."""
 
     def __post_init__(self) -> None:
         find_preset(self.network)
-        for name, least in (("trials", 1), ("rounds", 1), ("finetune", 0), ("finetune_lr", 1e-9), ("threads", 1)):
+        for name, least, most in RANGES:
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
-        for name, most in (("trials", 1_000_000), ("rounds", 10_000), ("threads", 1024), ("finetune", 1000)):
             if getattr(self, name) > most:
                 raise SettingError(f"{name}={getattr(self, name)}: give at most {most}.")
         if not 0 <= self.finetune_distil <= 1:
