@@ -380,7 +380,7 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
     import convfabric
 
     sets = {name: TensorDataset(torch.rand(64, 2, 8, 8), torch.arange(64) % 3) for name in ("train", "val")}
-    small = dict(network="fabric-tiny", layers=2, epochs=1, search="exact")
+    small: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "epochs": 1, "search": "exact"}
     record = convfabric.fit(sets, tmp_path / "r", params="60%", **small)
     assert record.network.parameters <= 0.6 * record.fabric.parameters
     assert (tmp_path / "r" / "model.onnx").is_file()
