@@ -22,7 +22,18 @@ from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.prediction import every_operation, operations, simplified
-from convfabric.operators import Conv, FullyConnected, LocallyConnected, Operator, Pool, Size, Work, halved, primitives
+from convfabric.operators import (
+    Conv,
+    FullyConnected,
+    LocallyConnected,
+    Operator,
+    Pool,
+    Size,
+    Slice,
+    Work,
+    halved,
+    primitives,
+)
 from convfabric.operators.catalogue import CATALOGUE
 from convfabric.weavers import Draft, Purpose
 
@@ -34,7 +45,8 @@ def ends(operator: Operator, fine: Size) -> tuple[int, int, Size, Size]:
     if isinstance(operator, LocallyConnected | FullyConnected):
         fine = operator.size
     before = halved(fine) if operator.stride < 1 else fine
-    return 6, (6 if operator.keeps_channels else 12), before, operator.size_after(before, fine)
+    channels_out = 3 if isinstance(operator, Slice) else 6 if operator.keeps_channels else 12
+    return 6, channels_out, before, operator.size_after(before, fine)
 
 
 @pytest.fixture(autouse=True)

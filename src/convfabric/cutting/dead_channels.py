@@ -1,7 +1,7 @@
 """Channels that are zero whatever the image, taken out: the same answers from a narrower network."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convfabric.cutting.surgery import extract
 from convfabric.errors import GraphError
@@ -41,9 +41,8 @@ def _alive(fabric: Fabric) -> dict[Place, Tensor]:
         silent = silent and all(step.keeps_zero and not step.across_channels for step in steps[2:])
         if not silent or node.join != "sum" or node.place not in alone - counted:
             continue
-        norm = fabric.nodes[str(node.place)].get_submodule("steps.0")
-        assert isinstance(norm, nn.BatchNorm2d)
-        alive = ((norm.weight != 0) | (norm.bias > 0)).nonzero().flatten()
+        factor, constant = steps[0].affine(fabric.nodes[str(node.place)].get_submodule("steps.0").state_dict())
+        alive = ((factor != 0) | (constant > 0)).nonzero().flatten()
         if len(alive) < node.channels:
             found[node.place] = alive if len(alive) else torch.zeros(1, dtype=torch.int64)
     return found

@@ -14,6 +14,7 @@ from convfabric.operators.activations import (
     Shuffle,
     Sigmoid,
     Silu,
+    Slice,
     Tanh,
     TotalDropout,
 )
@@ -49,7 +50,7 @@ from convfabric.operators.convolutions import (
     padding_of,
     sides,
 )
-from convfabric.operators.norms import LayerNorm, LocalResponseNorm, Norm
+from convfabric.operators.norms import LayerNorm, LocalResponseNorm, Norm, Scale
 from convfabric.operators.operator import (
     WHOLE_MAP,
     Axes,
@@ -64,7 +65,7 @@ from convfabric.operators.operator import (
 )
 from convfabric.operators.pools import AdaptivePool, GlobalPool, Pool
 from convfabric.operators.primitives import Work, mapped, primitives
-from convfabric.operators.resampling import Bilinear, Nearest, ZeroInsertion
+from convfabric.operators.resampling import Bilinear, Nearest, Resize, ZeroInsertion
 
 __all__ = [
     "WHOLE_MAP",
@@ -102,10 +103,13 @@ __all__ = [
     "Pool",
     "Relu",
     "Relu6",
+    "Resize",
+    "Scale",
     "Shuffle",
     "Sigmoid",
     "Silu",
     "Size",
+    "Slice",
     "Sum",
     "Tanh",
     "TotalDropout",

@@ -225,3 +225,35 @@ class Maxout(Pixelwise):
 
     def granularity(self, channels_in: int, channels_out: int) -> Ends:
         return self.pieces, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(Pixelwise):
+    """Some neighbouring channels, the others left out.
+
+    >>> Slice(start=2, stop=5).granularity(6, 3)
+    (6, 3)
+    """
+
+    transparent = False
+
+    start: int
+    stop: int
+    """The first channel behind them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"start={self.start}, stop={self.stop}: channels from 0, at least one.")
+
+    @property
+    def keeps_channels(self) -> bool:
+        return False
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        if channels_in < self.stop or channels_out != self.stop - self.start:
+            raise ValueError(f"channels {self.start} to {self.stop - 1} of {channels_in} are not {channels_out}")
+        return 0
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        return channels_in, channels_out

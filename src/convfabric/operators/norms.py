@@ -89,6 +89,38 @@ class LayerNorm(Channelwise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scale(Channelwise):
+    """A trained factor for each channel, and a constant where wanted (layer scale: Touvron et al. 2021).
+
+    >>> Scale().parameters(8, 8), Scale(bias=True).parameters(8, 8)
+    (8, 16)
+    """
+
+    normalises = True
+
+    bias: bool = False
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return self.bias
+
+    @property
+    def keeps_zero(self) -> bool:  # type: ignore[override]
+        return not self.bias
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return (1 + self.bias) * channels_out
+
+    @property
+    def axes(self) -> Axes:
+        return dict.fromkeys(("weight", "bias")[: 1 + self.bias], ("out",))
+
+    def affine(self, weights: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The factor and the constant themselves."""
+        return weights["weight"], weights["bias"] if self.bias else 0 * weights["weight"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalResponseNorm(Channelwise):
     """x / (k + α/n · Σ x²)^β, the sum over n neighbouring channels (AlexNet, Krizhevsky et al. 2012).
 

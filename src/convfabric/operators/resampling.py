@@ -1,6 +1,8 @@
 """Operators without weights that double a map, or leave it as it is."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from convfabric.operators.operator import Halo, Operator, Size, area, around, doubled
 
@@ -72,3 +74,36 @@ class ZeroInsertion(Doubling):
     @property
     def halo(self) -> Halo:
         return around(0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize(Doubling):
+    """A map brought to a fixed number of rows and columns, as torch's interpolation does it.
+
+    >>> Resize(size=(7, 9)).size_after((1, 1))
+    (7, 9)
+    """
+
+    transparent = True
+
+    size: Size
+    """Rows and columns that are written."""
+    mode: Literal["nearest", "bilinear"] = "bilinear"
+    corners: bool = False
+    """Whether the corners of both maps are laid on one another, not their edges."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.size) < 1:
+            raise ValueError(f"size={self.size}: a map has at least one pixel on a side.")
+
+    @property
+    def stride(self) -> float:
+        return math.inf
+
+    @property
+    def halo(self) -> Halo:
+        return around(math.inf, math.inf)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return self.size

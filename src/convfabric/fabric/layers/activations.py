@@ -25,6 +25,7 @@ from convfabric.operators import (
     Sigmoid,
     Silu,
     Size,
+    Slice,
     Tanh,
     TotalDropout,
 )
@@ -107,6 +108,17 @@ class _ShuffleLayer(nn.Module):
         return x_BCHW.reshape(batch, self.groups, channels // self.groups, height, width).transpose(1, 2).flatten(1, 2)
 
 
+class _SliceLayer(nn.Module):
+    """Some of the channels."""
+
+    def __init__(self, operator: Slice) -> None:
+        super().__init__()
+        self.start, self.stop = operator.start, operator.stop
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return x_BCHW[:, self.start : self.stop]
+
+
 class _MaxoutLayer(nn.Module):
     """The largest of each run of channels."""
 
@@ -185,3 +197,8 @@ def _(operator: Maxout, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: Gelu, channels_in: int, channels_out: int) -> nn.Module:
     return _FunctionLayer(partial(F.gelu, approximate="tanh" if operator.tanh else "none"))
+
+
+@layer.register
+def _(operator: Slice, channels_in: int, channels_out: int) -> nn.Module:
+    return _SliceLayer(operator)

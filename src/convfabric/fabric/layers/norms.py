@@ -9,6 +9,7 @@ from convfabric.operators import (
     LayerNorm,
     LocalResponseNorm,
     Norm,
+    Scale,
     Size,
 )
 
@@ -46,6 +47,19 @@ class _LocalResponseNormLayer(nn.Module):
         return F.local_response_norm(x_BCHW, *self.numbers)
 
 
+class _ScaleLayer(nn.Module):
+    """A factor for each channel, and a constant."""
+
+    def __init__(self, operator: Scale, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if operator.bias else None
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        scaled = x_BCHW * self.weight[:, None, None]
+        return scaled if self.bias is None else scaled + self.bias[:, None, None]
+
+
 @layer.register
 def _(operator: Norm, channels_in: int, channels_out: int) -> nn.Module:
     return _NormLayer(channels_out, eps=operator.eps)
@@ -59,3 +73,8 @@ def _(operator: LayerNorm, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: LocalResponseNorm, channels_in: int, channels_out: int) -> nn.Module:
     return _LocalResponseNormLayer(operator)
+
+
+@layer.register
+def _(operator: Scale, channels_in: int, channels_out: int) -> nn.Module:
+    return _ScaleLayer(operator, channels_out)

@@ -7,6 +7,7 @@ from convfabric.fabric.layers.dispatch import cropped, layer
 from convfabric.operators import (
     Bilinear,
     Nearest,
+    Resize,
     Size,
     ZeroInsertion,
 )
@@ -34,6 +35,18 @@ class _ZeroInsertionLayer(nn.Module):
         return cropped(cells_BCH2W2.flatten(4, 5).flatten(2, 3), size)
 
 
+class _ResizeLayer(nn.Module):
+    """Interpolation to a fixed size."""
+
+    def __init__(self, operator: Resize) -> None:
+        super().__init__()
+        self.size, self.mode = operator.size, operator.mode
+        self.corners = operator.corners if operator.mode == "bilinear" else None
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return F.interpolate(x_BCHW, size=self.size, mode=self.mode, align_corners=self.corners)
+
+
 @layer.register
 def _(operator: Nearest, channels_in: int, channels_out: int) -> nn.Module:
     return _NearestLayer()
@@ -47,3 +60,8 @@ def _(operator: Bilinear, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: ZeroInsertion, channels_in: int, channels_out: int) -> nn.Module:
     return _ZeroInsertionLayer()
+
+
+@layer.register
+def _(operator: Resize, channels_in: int, channels_out: int) -> nn.Module:
+    return _ResizeLayer(operator)
