@@ -78,6 +78,7 @@ def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_bad_row_of_a_table_is_named_with_its_line(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
     rows = ["a.png,x,train", "b.png,y,holdout", "", "c.png", "a.png,x,val"]
     (tmp_path / "t.csv").write_text("\n".join(["path, label ,split", *rows]))
     check_refused(

@@ -10,7 +10,8 @@
     ├── DataError (ValueError)       images, masks or labels that cannot be used
     ├── ArchiveError (ValueError)    a file of ours that is damaged, foreign, in the way or cannot be written
     ├── TrainingError (RuntimeError) a run that had to stop
-    └── ExportError (RuntimeError)   an exported file that does not answer like the network
+    ├── ExportError (RuntimeError)   an exported file that does not answer like the network
+    └── ImportingError (ValueError)  a network of others that cannot be made a graph
 
 >>> issubclass(NoRouteError, GraphError) and issubclass(GraphError, ValueError)
 True
@@ -51,3 +52,7 @@ class TrainingError(ConvfabricError, RuntimeError):
 
 class ExportError(ConvfabricError, RuntimeError):
     """An exported file that does not answer like the network it was made from."""
+
+
+class ImportingError(ConvfabricError, ValueError):
+    """A network of others that cannot be made a graph, or not one that answers alike."""

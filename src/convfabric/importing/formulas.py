@@ -1,0 +1,84 @@
+"""Functions of single values, which a trace spells out in several steps, and the operators that they are."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from convfabric.importing.responses import Seen, changed_by
+from convfabric.operators import (
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    LeakyRelu,
+    Operator,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+    Tanh,
+)
+
+FORMULAS: Mapping[str, Operator] = MappingProxyType(
+    {
+        "relu(x)": Relu(),
+        "sigmoid(x)": Sigmoid(),
+        "tanh(x)": Tanh(),
+        "hardtanh(x, 0, 6)": Relu6(),
+        "clamp(x, 0, 6)": Relu6(),
+        "clamp(clamp(x, 0), None, 6)": Relu6(),
+        "clamp_min(x, 0)": Relu(),
+        "gelu(x)": Gelu(),
+        "gelu(x, tanh)": Gelu(tanh=True),
+        "leaky_relu(x)": LeakyRelu(slope=0.01),
+        "mul(x, 1)": Identity(),
+        "mul(x, sigmoid(x))": Silu(),
+        "div(clamp(clamp(add(x, 3), 0), None, 6), 6)": HardSigmoid(),
+        "div(mul(x, clamp(clamp(add(x, 3), 0), None, 6)), 6)": HardSwish(),
+        "mul(x, div(clamp(clamp(add(x, 3), 0), None, 6), 6))": HardSwish(),
+    }
+)
+"""What a trace makes of x, to the operator; numbers are written as short as they can be."""
+NUMBERED: Mapping[str, Callable[[float], Operator]] = MappingProxyType(
+    {r"leaky_relu\(x, ([\d.e-]+)\)": lambda slope: LeakyRelu(slope=slope)}
+)
+"""The same where a number may be any."""
+
+
+@dataclass(eq=False)
+class Formula:
+    """A function of each value of a tensor, that may yet become part of a longer one."""
+
+    of: Seen
+    text: str
+    """In x, which stands for a value."""
+    found: Seen | None = field(default=None, repr=False)
+    """The response that it was made, once somebody asked for it."""
+
+    def operator(self) -> Operator | None:
+        """The operator that it is; None where it is none that is known."""
+        if self.text in FORMULAS:
+            return FORMULAS[self.text]
+        matches = ((re.fullmatch(pattern, self.text), make) for pattern, make in NUMBERED.items())
+        return next((make(float(match[1])) for match, make in matches if match), None)
+
+    def seen(self) -> Seen | None:
+        """The tensor, of a response of its own; None where the function is no operator that is known."""
+        if self.found is None and (operator := self.operator()):
+            self.found = Seen(changed_by(self.of.response, operator, {}), self.of.dims)
+        return self.found
+
+    def begins_another(self) -> bool:
+        """Whether a longer known function has this one inside."""
+        return any(self.text in longer and self.text != longer for longer in FORMULAS)
+
+
+def written(function: str, *parts: object) -> str:
+    """A call of a function as formulas have it.
+
+    >>> written("clamp", "x", 0.0, 6), written("mul", "sigmoid(x)", "x")
+    ('clamp(x, 0, 6)', 'mul(x, sigmoid(x))')
+    """
+    texts = [f"{part:g}" if isinstance(part, int | float) else str(part) for part in parts]
+    return f"{function}({', '.join(sorted(texts, key=len) if function in ('mul', 'add') else texts)})"

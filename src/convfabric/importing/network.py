@@ -1,0 +1,145 @@
+"""Somebody else's network as a fabric: traced, placed, and proved to answer alike."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convfabric.errors import ImportingError
+from convfabric.fabric.module import Fabric, unweighted
+from convfabric.graph import Task
+from convfabric.importing.placing import Placed, placed
+from convfabric.importing.trace import exported, read
+from convfabric.operators import Conv, Size
+
+TOLERANCE = 1e-5
+"""Largest difference of answers that is let pass in double precision, as a share of the largest answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A network that was imported, and what is known of where it came from."""
+
+    fabric: Fabric
+    """In evaluation mode."""
+    origins: Mapping[str, str]
+    """Of weights and statistics of the fabric, the names they have in the network."""
+    unread: tuple[str, ...]
+    """Parameters of the network that nothing it answers in evaluation depends on, such as those of other exits."""
+    difference: float
+    """The largest difference of answers in double precision, as a share of the largest answer."""
+
+
+def import_network(
+    module: nn.Module,
+    size: Size,
+    *,
+    image_channels: int = 3,
+    classes: int | None = None,
+    task: Task = "classification",
+    name: str = "imported",
+) -> Fabric:
+    """A convolutional network as a fabric with the same weights, which answers alike for images of a size.
+
+    The module stays as it is. ``size`` is height and width in pixels. Without ``classes`` the fabric answers as the
+    network does. With them its classifier is replaced by heads with fresh weights after the last and each earlier
+    stage, so that depth is a choice; for segmentation one head reads every stage. ``image_channels=1`` sums the stem
+    over colours. Raises ImportingError, naming the operator and the module it stands in, for what a graph has no
+    operator for, and where answers differ by more than 1e-5 of the largest.
+
+    >>> small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    >>> fabric, images = import_network(small, (4, 4)), torch.rand(2, 3, 4, 4)
+    >>> bool(torch.allclose(fabric(images), small.eval()(images), atol=1e-6))
+    True
+    >>> [edge.name for edge in fabric.graph.edges]
+    ['L0S1_L1S16']
+    """
+    return imported(module, size, image_channels=image_channels, classes=classes, task=task, name=name).fabric
+
+
+def imported(
+    module: nn.Module,
+    size: Size,
+    *,
+    image_channels: int = 3,
+    classes: int | None = None,
+    task: Task = "classification",
+    name: str = "imported",
+) -> Imported:
+    """As :func:`import_network`, with what is known of where the weights came from."""
+    theirs = copy.deepcopy(module).cpu().float().eval()
+    channels = 3 if image_channels == 1 and _reads_colours(theirs) else image_channels
+    images, answered = read(exported(theirs, channels, size))
+    found = placed(images, answered, name)
+    fabric = weighted(found)
+    difference = largest_difference(
+        fabric, theirs, torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(0))
+    )
+    if not difference <= TOLERANCE:
+        raise ImportingError(f"{name}: answers are {difference:.1e} of the largest apart, {TOLERANCE:.0e} is let pass.")
+    if classes is not None:
+        found = placed(images, answered, name, classes, task)
+    if channels != image_channels:
+        found = grey(found)
+    if classes is not None or channels != image_channels:
+        fabric = weighted(found)
+    origins = {ours: constant.origin for ours, constant in found.weights.items() if constant.origin}
+    unread = tuple(sorted({known for known, _ in theirs.named_parameters()} - set(origins.values())))
+    return Imported(fabric=fabric, origins=origins, unread=unread, difference=difference)
+
+
+def weighted(found: Placed) -> Fabric:
+    """The fabric of a graph with its weights, in evaluation mode; heads that have none keep fresh ones."""
+    fabric = unweighted(found.graph).fabric.eval()
+    own = fabric.state_dict()
+    with torch.no_grad():
+        for name, constant in found.weights.items():
+            if own[name].shape != constant.tensor.shape:
+                raise ImportingError(f"{name}: {tuple(constant.tensor.shape)} found, {tuple(own[name].shape)} needed.")
+            own[name].copy_(constant.tensor)
+    counted = {name for name in own if name.endswith("num_batches_tracked")}
+    if missing := sorted(name for name in set(own) - set(found.weights) - counted if not name.startswith(found.fresh)):
+        raise ImportingError(f"{missing[0]} and {len(missing) - 1} others: nothing in the network is their weight.")
+    return fabric
+
+
+def largest_difference(fabric: Fabric, module: nn.Module, images: Tensor) -> float:
+    """The largest difference of answers in double precision, as a share of the largest answer.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny"))
+    >>> largest_difference(fabric, fabric, torch.rand(1, 3, 32, 32))
+    0.0
+    """
+    with torch.no_grad():
+        wanted = copy.deepcopy(module).double().eval()(images.double())
+        found = copy.deepcopy(fabric).double().eval()(images.double())
+    while not isinstance(wanted, Tensor):
+        wanted = next(iter(wanted.values() if isinstance(wanted, Mapping) else wanted))
+    if wanted.ndim == 4 and found.ndim == 4 and wanted.shape[-2:] != found.shape[-2:]:
+        wanted = F.interpolate(wanted, size=found.shape[-2:], mode="bilinear", align_corners=False)
+    apart, largest = (wanted - found.reshape(wanted.shape)).abs().max(), wanted.abs().max()
+    return float(apart / largest.clamp(min=1e-30))
+
+
+def _reads_colours(module: nn.Module) -> bool:
+    """Whether the first convolution of a network reads three channels."""
+    stems = (part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d))
+    return next(stems, 3) == 3
+
+
+def grey(found: Placed) -> Placed:
+    """The network for grey images: the stem's weights summed over colours.
+
+    Raises ImportingError where no single convolution reads the images.
+    """
+    entry = found.graph.entry
+    weight = found.weights.get("entry.weight")
+    if weight is None or not isinstance(entry.operator, Conv) or entry.operator.groups > 1:
+        raise ImportingError(f"{found.graph.name}: no single convolution reads the images, so none can be made grey.")
+    summed = replace(weight, tensor=weight.tensor.sum(1, keepdim=True))
+    graph = replace(found.graph, entry=replace(entry, image_channels=1))
+    return replace(found, graph=graph, weights={**found.weights, "entry.weight": summed})

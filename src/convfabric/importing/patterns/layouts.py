@@ -1,0 +1,82 @@
+"""Rows of operators that lay a tensor out otherwise, take a part of it, or put something around it."""
+
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import torch
+
+from convfabric.errors import ImportingError
+from convfabric.importing.patterns.forms import Padded, Value, response, row, seen
+from convfabric.importing.responses import Seen, as_map, made_by, reshaped
+from convfabric.operators import Slice
+
+
+@row("aten.split_with_sizes.default")
+def _(x: Value, sizes: list[int], axis: int = 0) -> Value:
+    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return tuple(sliced(x, axis, start, stop) for start, stop in pairwise(ends))
+
+
+@row("aten.slice.Tensor")
+def _(x: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1) -> Value:
+    one = seen(x)
+    length = prod(length for _, length in one.dims[axis % len(one.dims)])
+    start, stop = (start or 0) % max(length, 1), min(length if stop is None else stop, length)
+    if step == 1 and start == 0 and stop == length:
+        return one
+    if step != 1:
+        raise ImportingError(f"every so manieth of {length}")
+    return sliced(x, axis, start, stop if stop >= 0 else stop + length)
+
+
+def sliced(x: Value, axis: int, start: int, stop: int) -> Value:
+    """Some neighbouring channels."""
+    one = seen(x)
+    at = axis % len(one.dims)
+    if one.is_map() and at == 1:
+        one = as_map(response(x))
+    if not one.dims[at] or not one.in_order(one.dims[at]):
+        raise ImportingError(f"a part of a dimension other than channels, {start} to {stop} along {axis}")
+    source = one.response
+    found = made_by(source, Slice(start=start, stop=stop), stop - start, source.size, {})
+    found.point = source.point
+    return Seen(found, (*one.dims[:at], (("C", stop - start),) if stop - start > 1 else (), *one.dims[at + 1 :]))
+
+
+@row("aten.permute.default")
+def _(x: Value, order: list[int]) -> Value:
+    one = seen(x)
+    return Seen(one.response, tuple(one.dims[at] for at in order))
+
+
+@row("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default")
+def _(x: Value, size: list[int], *, shape: Any) -> Value:
+    return reshaped(seen(x), shape)
+
+
+@row("aten.unsqueeze.default", "aten.squeeze.dims", "aten.squeeze.dim")
+def _(x: Value, axis: Any, *, shape: Any) -> Value:
+    return reshaped(seen(x), shape)
+
+
+@row("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten._to_copy.default")
+def _(x: Value, *anything: Any, **named: Any) -> Value:
+    return x
+
+
+@row("aten.as_strided.default")
+def _(x: Value, size: list[int], strides: list[int], *anything: Any, shape: Any) -> Value:
+    one = seen(x)
+    usual_ones = torch.empty(shape, device="meta").stride()
+    if any(one != other for one, other, side in zip(strides, usual_ones, shape, strict=True) if side > 1):
+        raise ImportingError(f"a view with strides {strides}")
+    return reshaped(one, shape)
+
+
+@row("aten.constant_pad_nd.default")
+def _(x: Value, sides: list[int], value: float = 0.0) -> Value:
+    left, right, above, below, *others = (*sides, 0, 0, 0, 0)[: max(4, len(sides))]
+    if any(others) or min(sides) < 0:
+        raise ImportingError(f"padding by {sides}, not of height and width alone")
+    return Padded(response(x), (above, below, left, right), float(value))

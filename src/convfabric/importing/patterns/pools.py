@@ -1,0 +1,88 @@
+"""Rows of pools and of interpolation."""
+
+from typing import Any
+
+from convfabric.errors import ImportingError
+from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen
+from convfabric.importing.responses import Response, Seen, as_map, made_by
+from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, Pool, Resize, padding_of
+
+
+@row("aten.max_pool2d_with_indices.default")
+def _(
+    x: Value,
+    kernel: list[int],
+    stride: list[int] = (),  # type: ignore[assignment]
+    padding: list[int] = (0, 0),  # type: ignore[assignment]
+    dilation: list[int] = (1, 1),  # type: ignore[assignment]
+    ceil: bool = False,
+) -> Value:
+    if alike(dilation, "dilation") != 1:
+        raise ImportingError("a dilated pool")
+    source, more = padded(x, float("-inf"))
+    return (pooled("max", source, kernel, stride, around(padding, more), ceil),)
+
+
+@row("aten.avg_pool2d.default")
+def _(
+    x: Value,
+    kernel: list[int],
+    stride: list[int] = (),  # type: ignore[assignment]
+    padding: list[int] = (0, 0),  # type: ignore[assignment]
+    ceil: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Value:
+    if divisor is not None:
+        raise ImportingError("an average pool with a divisor of its own")
+    source, more = padded(x, 0.0)
+    if any(more) and any(padding):
+        raise ImportingError("an average pool that is padded twice")
+    counts = any(more) or (count_include_pad and any(padding))
+    return pooled("average", source, kernel, stride, around(padding, more), ceil, counts)
+
+
+def pooled(
+    kind: Any, source: Response, kernel: Any, stride: Any, padding: Padding, ceil: bool, counts: bool = False
+) -> Value:
+    """A pool over a response."""
+    side = alike(kernel, "sides of a pool")
+    step = alike(stride or kernel, "strides")
+    plain = not ceil and not counts and padding == padding_of(side) and side % 2 == 1
+    operator = Pool(
+        kind=kind, kernel=side, stride=step, padding=None if plain else padding, ceil=ceil, counts_padding=counts
+    )
+    return as_map(made_by(source, operator, source.channels, operator.size_after(source.size), {}))
+
+
+@row("aten._adaptive_avg_pool2d.default")
+def _(x: Value, size: list[int]) -> Value:
+    return whole(response(x), AdaptivePool(size=(size[0], size[1])), (size[0], size[1]))
+
+
+@row("aten.mean.dim", "aten.amax.default")
+def _(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "average") -> Value:
+    one = seen(x)
+    dims = [axis % len(one.dims) for axis in axes]
+    meant = sorted(name for at in dims for name, _ in one.dims[at])
+    wanted = sorted(name for name, length in (("H", one.response.size[0]), ("W", one.response.size[1])) if length > 1)
+    if meant != wanted:
+        raise ImportingError(f"a mean over {meant or 'nothing'} of a tensor laid out as {one.dims}")
+    found = made_by(one.response, GlobalPool(kind=kind), one.response.channels, (1, 1), {})
+    left = [() if at in dims else dim for at, dim in enumerate(one.dims) if keep or at not in dims]
+    return Seen(found, tuple(left))
+
+
+def whole(source: Response, operator: Operator, size: tuple[int, int]) -> Value:
+    """An operator of the whole map that keeps channels."""
+    return as_map(made_by(source, operator, source.channels, size, {}))
+
+
+@row("aten.upsample_bilinear2d.vec", "aten.upsample_bilinear2d.default")
+def _(x: Value, size: Any, corners: bool = False, *scales: Any, shape: Any) -> Value:
+    return whole(response(x), Resize(size=shape[-2:], corners=corners), shape[-2:])
+
+
+@row("aten.upsample_nearest2d.vec", "aten.upsample_nearest2d.default")
+def _(x: Value, size: Any, *scales: Any, shape: Any) -> Value:
+    return whole(response(x), Resize(size=shape[-2:], mode="nearest"), shape[-2:])

@@ -1,0 +1,114 @@
+"""Rows of functions of single values, and of responses that are added, multiplied or laid behind one another."""
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from convfabric.errors import ImportingError
+from convfabric.importing.formulas import FORMULAS, Formula, written
+from convfabric.importing.patterns.forms import ROWS, Row, Value, row, seen
+from convfabric.importing.responses import Arrival, Constant, Response, Seen, changed_by
+from convfabric.operators import Identity, Resize, Scale
+
+
+def function(name: str) -> Row:
+    """What reads a function of single values, with its numbers."""
+
+    def read(x: Value, *numbers: Any, **named: Any) -> Value:
+        numbers = (*numbers, *(value for key, value in named.items() if key == "approximate" and value != "none"))
+        text = written(name, x.text if isinstance(x, Formula) else "x", *numbers)
+        if isinstance(x, Formula) and any(text in known for known in FORMULAS):
+            return Formula(x.of, text)
+        made = Formula(seen(x), written(name, "x", *numbers))
+        if made.operator() or any(made.text in known for known in FORMULAS):
+            return made
+        raise ImportingError(f"no operator is {made.text}")
+
+    return read
+
+
+for _name in ("relu", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"):
+    ROWS[f"aten.{_name}.default"] = function(_name)
+
+
+@row("aten.add.Tensor")
+def _(one: Value, other: Value) -> Value:
+    if isinstance(other, int | float):
+        return function("add")(one, other)
+    if isinstance(one, Constant) or isinstance(other, Constant):
+        raise ImportingError("a constant added to a response")
+    return joined("sum", one, other)
+
+
+@row("aten.div.Tensor")
+def _(one: Value, other: Value) -> Value:
+    return function("div")(one, other)
+
+
+@row("aten.mul.Tensor")
+def _(one: Value, other: Value) -> Value:
+    if isinstance(one, Constant | int | float):
+        one, other = other, one
+    if isinstance(other, int | float):
+        return function("mul")(one, other)
+    if isinstance(other, Constant):
+        return factor(one, other)
+    if (text := together(one, other)) and any(text in known for known in FORMULAS):
+        return Formula(one.of if isinstance(one, Formula) else one, text)
+    return joined("product", one, other)
+
+
+def together(one: Value, other: Value) -> str:
+    """The product of two functions of the same tensor; nothing where they are of two."""
+    of = [value.of if isinstance(value, Formula) else value for value in (one, other)]
+    same = of[0].response is of[1].response and of[0].dims == of[1].dims and one is not other
+    return (
+        written("mul", *(value.text if isinstance(value, Formula) else "x" for value in (one, other))) if same else ""
+    )
+
+
+def factor(value: Value, constant: Constant) -> Value:
+    """A response whose channels are multiplied by numbers of their own."""
+    one = seen(value)
+    shape = (1,) * (len(one.dims) - constant.tensor.ndim) + tuple(constant.tensor.shape)
+    along = [at for at, side in enumerate(shape) if side > 1]
+    if constant.tensor.numel() != one.response.channels or len(along) > 1 or not one.in_order(one.dims[along[0]]):
+        raise ImportingError(f"a factor of shape {tuple(constant.tensor.shape)} for a tensor laid out as {one.dims}")
+    named = {"weight": replace(constant, tensor=constant.tensor.flatten())}
+    return Seen(changed_by(one.response, Scale(), named), one.dims)
+
+
+def joined(join: Any, *values: Value) -> Value:
+    """Responses added or multiplied, value by value; maps of one pixel, or factors of one channel, for all."""
+    parts = [seen(value) for value in values]
+    largest = max(parts, key=lambda part: prod((part.response.channels, *part.response.size)))
+    arriving = []
+    for part in parts:
+        laid = [dim if dim else there for dim, there in zip(part.dims, largest.dims, strict=False)]
+        if len(part.dims) != len(largest.dims) or tuple(laid) != largest.dims:
+            raise ImportingError(f"tensors laid out as {largest.dims} and {part.dims} are joined")
+        spread = part.response.size != largest.response.size
+        if join == "sum" and part.response.channels != largest.response.channels:
+            raise ImportingError(f"{part.response.channels} channels are added to {largest.response.channels}")
+        size = largest.response.size
+        arriving.append(
+            Arrival(part.response, Resize(size=size, mode="nearest") if spread and join == "sum" else Identity())
+        )
+    channels, size = largest.response.channels, largest.response.size
+    point = all(part.response.point for part in parts)
+    return Seen(Response(channels, size, arriving, join, point=point), largest.dims)
+
+
+@row("aten.cat.default")
+def _(values: list[Value], axis: int = 0) -> Value:
+    parts = [seen(value) for value in values]
+    dims = parts[0].dims
+    at = axis % len(dims)
+    others = [tuple(dim for i, dim in enumerate(part.dims) if i != at) for part in parts]
+    if len(set(others)) > 1 or not all(part.in_order(part.dims[at]) for part in parts):
+        raise ImportingError(f"tensors laid out as {[part.dims for part in parts]} follow on one another along {axis}")
+    channels = sum(part.response.channels for part in parts)
+    arriving = [Arrival(part.response, Identity()) for part in parts]
+    found = Response(channels, parts[0].response.size, arriving, "concatenation")
+    found.point = all(part.response.point for part in parts)
+    return Seen(found, (*dims[:at], (("C", channels),), *dims[at + 1 :]))

@@ -1,0 +1,98 @@
+"""Rows of operators with weights: convolutions, linear maps, norms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from convfabric.errors import ImportingError
+from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen, usual
+from convfabric.importing.responses import Constant, Seen, Tensors, as_map, changed_by, made_by, reshaped
+from convfabric.operators import Conv, Depthwise, FullyConnected, LayerNorm, Norm, Operator
+
+
+def weights(weight: Value, bias: Value, shape: Sequence[int]) -> Tensors:
+    """Weights of a shape and a bias, where there is one."""
+    if not isinstance(weight, Constant) or not isinstance(bias, Constant | None):
+        raise ImportingError("weights that depend on the images")
+    found = {"weight": replace(weight, tensor=weight.tensor.reshape(tuple(shape)))}
+    return found | ({"bias": bias} if bias else {})
+
+
+@row("aten.convolution.default")
+def _(
+    x: Value,
+    weight: Value,
+    bias: Value,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Value:
+    if transposed:
+        raise ImportingError("a transposed convolution")
+    source, more = padded(x, 0.0)
+    named = weights(weight, bias, weight.tensor.shape)
+    made, _, high, wide = weight.tensor.shape
+    kernel = high if high == wide else (high, wide)
+    apart, step = alike(dilation, "dilation"), alike(stride, "strides")
+    around_it = usual(kernel, apart, around(padding, more))
+    shared: dict[str, Any] = {"kernel": kernel, "stride": step, "dilation": apart, "padding": around_it}
+    shared["bias"] = "bias" in named
+    alone = groups == source.channels == made and groups > 1
+    operator: Operator = Depthwise(**shared) if alone else Conv(groups=groups, **shared)
+    return as_map(made_by(source, operator, made, operator.size_after(source.size), named))
+
+
+@row("aten.addmm.default")
+def _(bias: Value, x: Value, turned: Value) -> Value:
+    return linear(x, turned, bias)
+
+
+@row("aten.mm.default")
+def _(x: Value, turned: Value) -> Value:
+    return linear(x, turned, None)
+
+
+def linear(x: Value, turned: Value, bias: Value) -> Value:
+    """A linear map of channels at each pixel, or of a whole map; weights are (read, made)."""
+    one = seen(x)
+    if not isinstance(turned, Constant):
+        raise ImportingError("a product of two matrices that both depend on the images")
+    read, made = turned.tensor.shape
+    if not one.in_order(one.channel_axes) and len(one.dims) == 2:
+        flat = tuple(prod(length for _, length in dim) for dim in one.dims)
+        axes = [tuple(axis for axis in one.dims[-1] if axis[0] == side) for side in ("H", "W")]
+        one = reshaped(as_map(response(replace(one, dims=(one.dims[0], one.channel_axes, *axes)))), flat)
+    source = one.response
+    if one.is_last() and source.size != (1, 1):
+        named = weights(replace(turned, tensor=turned.tensor.T), bias, (made, read, 1, 1))
+        operator: Operator = Conv(kernel=1, bias="bias" in named)
+        found = made_by(source, operator, made, source.size, named)
+        return Seen(found, (*one.dims[:-1], (("C", made),) if made > 1 else ()))
+    names = [name for dim in one.dims for name, _ in dim]
+    if len(one.dims) != 2 or names != sorted(names, key=lambda name: ("BCHW".index(name[0]), name)):
+        raise ImportingError(f"a linear map of a tensor laid out as {one.dims}")
+    named = weights(replace(turned, tensor=turned.tensor.T), bias, (made, source.channels, *source.size))
+    operator = FullyConnected(size=source.size, bias="bias" in named)
+    found = made_by(source, operator, made, (1, 1), named)
+    return Seen(found, ((("B", 2),), (("C", made),) if made > 1 else ()))
+
+
+@row("aten._native_batch_norm_legit_no_training.default")
+def _(x: Value, weight: Value, bias: Value, mean: Value, variance: Value, momentum: float, eps: float) -> Value:
+    if weight is None:
+        raise ImportingError("a batch norm without factor and constant")
+    named = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
+    return (as_map(changed_by(response(x), Norm(eps=eps), named)),)
+
+
+@row("aten.native_layer_norm.default")
+def _(x: Value, shape: list[int], weight: Value, bias: Value, eps: float) -> Value:
+    one = seen(x)
+    if len(shape) != 1 or weight is None or not one.in_order(one.dims[-1]):
+        raise ImportingError(f"a layer norm over {shape} of a tensor laid out as {one.dims}")
+    found = changed_by(one.response, LayerNorm(eps=eps), {"weight": weight, "bias": bias})
+    return (Seen(found, one.dims),)

@@ -1,0 +1,237 @@
+"""From responses to a graph on the grid, and the tensors that its weights are."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import log2
+
+from convfabric.errors import ImportingError
+from convfabric.graph import POINT, Edge, Entry, Graph, Head, Node, Place, Task
+from convfabric.graph.laws import check
+from convfabric.importing.responses import Arrival, Constant, Response, Seen, Tensors
+from convfabric.operators import Chain, Conv, FullyConnected, GlobalPool, Identity, Resize, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A graph, and by the names of its weights the tensors they are."""
+
+    graph: Graph
+    weights: Mapping[str, Constant]
+    fresh: str | tuple[str, ...] = ()
+    """What names of weights begin with that are not among these, as they are new."""
+
+
+def placed(
+    images: Response, answered: Seen, name: str, classes: int | None = None, task: Task = "classification"
+) -> Placed:
+    """The graph of the responses between the images and what is answered, or new heads where classes are given."""
+    image, last = images.size, answered.response
+    reads, linear, found_task = _head(last, image)
+    responses = _simplified(_needed(reads if classes is None else _trunk(reads, last.channels), images), images)
+    first, stem = _stem(responses, images)
+    order = responses if stem.source is images else [images, *responses]
+    places = _places(order, images, image)
+    nodes, edges, weights = [], [], dict[str, Constant]()
+    for one in order:
+        nodes.append(_node(one, places[one], weights))
+        edges += _edges(() if stem.source is images and one is first else one.arriving, places[one], places, weights)
+    entry = Entry(
+        place=places[first if stem.source is images else images],
+        operator=stem.operator,
+        image_channels=images.channels,
+    )
+    _name(weights, "entry.", stem.tensors)
+    if classes is None:
+        end = places[responses[-1]]
+        heads = [Head(task=found_task, classes=last.channels, reads=(end,), linear=linear is not None)]
+        for part, tensor in (linear or {}).items():
+            weights[f"heads.head.{f'reads.{end}.weight' if part == 'weight' else part}"] = tensor
+    else:
+        heads = _new_heads([places[one] for one in _stage_ends(responses, image)], classes, task)
+    graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
+    return Placed(graph=check(graph, image), weights=weights, fresh="heads." if classes is not None else ())
+
+
+def _stem(responses: list[Response], images: Response) -> tuple[Response, Arrival]:
+    """The first response that reads the images, and how; from None where the images need a node of their own."""
+    readers = [one for one in responses for source in _sources(one) if source is images]
+    if not readers:
+        raise ImportingError("nothing reads the images.")
+    alone = len(readers) == 1 and len(readers[0].arriving) == 1 and readers[0].join == "sum"
+    return readers[0], readers[0].arriving[0] if alone else Arrival(None, Identity())
+
+
+def _node(one: Response, place: Place, weights: dict[str, Constant]) -> Node:
+    """The node of a response, whose weights are entered among others."""
+    operators = tuple(operator for operator, _ in one.then)
+    for i, (_, tensors) in enumerate(one.then):
+        _name(weights, f"nodes.{place}." + (f"steps.{i}." if len(operators) > 1 else ""), tensors)
+    then = Chain(operators) if len(operators) > 1 else operators[0] if operators else Identity()
+    return Node(place=place, channels=one.channels, join=one.join, then=then)
+
+
+def _edges(
+    arriving: Iterable[Arrival], place: Place, places: Mapping[Response, Place], weights: dict[str, Constant]
+) -> list[Edge]:
+    """The edges that arrive at a place, told apart by lanes, whose weights are entered among others."""
+    edges: list[Edge] = []
+    for arrival in arriving:
+        assert arrival.source is not None
+        source = places[arrival.source]
+        lane = sum(edge.source == source for edge in edges)
+        edges.append(Edge(source=source, target=place, operator=arrival.operator, lane=lane))
+        _name(weights, f"edges.{edges[-1].name}.", arrival.tensors)
+    return edges
+
+
+def _new_heads(places: list[Place], classes: int, task: Task) -> list[Head]:
+    """For classification an exit after each place, for segmentation one head that reads all of them."""
+    if task == "segmentation":
+        return [Head(task=task, classes=classes, reads=tuple(places))]
+    names = [f"exit{number}" for number in range(1, len(places))] + ["head"]
+    return [
+        Head(task=task, classes=classes, reads=(place,), name=name) for place, name in zip(places, names, strict=True)
+    ]
+
+
+def _trunk(response: Response, answers: int) -> Response:
+    """The last map of more than one pixel on the way to an answer, before what makes as many channels as answers."""
+    while response.point or response.channels == answers:
+        before = [source for source in _sources(response) if source is not None]
+        if not before:
+            raise ImportingError("no map is left before its classifier.")
+        response = max(before, key=lambda one: (not one.point, one.size[0] * one.size[1]))
+    return response
+
+
+LEAST_SCALE = 2
+"""Stages of finer maps are too early to answer by."""
+
+
+def _stage_ends(responses: list[Response], image: Size) -> list[Response]:
+    """Of each size the last response that all routes run through, and that is not wide within a block only."""
+    position = {one: at for at, one in enumerate(responses)}
+    reach = list(range(len(responses)))
+    for at, one in enumerate(responses):
+        for source in _sources(one):
+            if source in position:
+                reach[position[source]] = max(reach[position[source]], at)
+    jumped, farthest = set[int](), 0
+    for at in range(len(responses)):
+        if farthest > at:
+            jumped.add(at)
+        farthest = max(farthest, reach[at])
+    found: dict[Size, Response] = {}
+    narrow: dict[Size, int] = {}
+    for at, one in enumerate(responses):
+        if at not in jumped and not one.point and image[0] >= one.size[0] << LEAST_SCALE:
+            narrow[one.size] = min(narrow.get(one.size, one.channels), one.channels)
+            if one.channels <= 2 * narrow[one.size]:
+                found[one.size] = one
+    return [*(one for one in found.values() if one.size != responses[-1].size), responses[-1]]
+
+
+def _name(weights: dict[str, Constant], under: str, tensors: Tensors) -> None:
+    weights |= {under + name: tensor for name, tensor in tensors.items()}
+
+
+def _head(last: Response, image: Size) -> tuple[Response, Tensors | None, Task]:
+    """What the head reads, its linear map where it has one, and the task."""
+    made = last.arriving[0] if len(last.arriving) == 1 and not last.then and last.arriving else None
+    if last.size != (1, 1) or not last.point:
+        enlarged = made and made.operator == Resize(size=image)
+        if made and made.source and enlarged:
+            return made.source, None, "segmentation"
+        if last.size != image:
+            raise ImportingError(f"it answers with maps of {last.size[0]}×{last.size[1]} for images of {image}.")
+        return last, None, "segmentation"
+    pooled = _only(made.source) if made and isinstance(made.operator, FullyConnected | Conv) else None
+    if made and made.source and pooled and pooled.operator == GlobalPool() and not made.source.then:
+        assert pooled.source is not None
+        tensors = dict(made.tensors)
+        weight = tensors["weight"]
+        flat = Constant(weight.tensor.flatten(1), weight.origin)
+        none = Constant(weight.tensor.new_zeros(last.channels))
+        return pooled.source, {"weight": flat, "bias": tensors.get("bias", none)}, "classification"
+    return last, None, "classification"
+
+
+def _only(response: Response | None) -> Arrival | None:
+    """The one arrival of a response; None where there are others, or nothing but images."""
+    if response is None or len(response.arriving) != 1 or response.arriving[0].source is None:
+        return None
+    return response.arriving[0]
+
+
+def _sources(response: Response) -> list[Response | None]:
+    return [arrival.source for arrival in response.arriving]
+
+
+def _needed(last: Response, images: Response) -> list[Response]:
+    """Every response that the last one needs but the images, each after all that it reads."""
+    order: list[Response] = []
+    known = {images}
+    waiting = [(last, False)]
+    while waiting:
+        one, ready = waiting.pop()
+        if ready:
+            order.append(one)
+        elif one not in known:
+            known.add(one)
+            waiting.append((one, True))
+            waiting += [(source, False) for source in _sources(one) if source is not None]
+    return order
+
+
+def _simplified(responses: list[Response], images: Response) -> list[Response]:
+    """Fewer responses that mean the same: what only changes another one is done there, sums of sums are one."""
+    responses = _copied(responses)
+    readers = Counter(arrival.source for one in responses for arrival in one.arriving)
+    gone: set[Response] = set()
+    for one in responses:
+        if (made := _only(one)) and isinstance(made.operator, Identity) and readers[made.source] == 1:
+            source = made.source
+            if source is not None and source is not images:
+                one.arriving, one.join, one.then = source.arriving, source.join, [*source.then, *one.then]
+                gone.add(source)
+        if one.join == "sum" and len(one.arriving) > 1:
+            one.arriving = [part for arrival in one.arriving for part in _spread(arrival, readers, images, gone)]
+    return [one for one in responses if one not in gone]
+
+
+def _copied(responses: list[Response]) -> list[Response]:
+    """The same responses once more, reading one another, so that a trace can be placed twice."""
+    again: dict[Response | None, Response] = {}
+    for one in responses:
+        arriving = [replace(arrival, source=again.get(arrival.source, arrival.source)) for arrival in one.arriving]
+        again[one] = replace(one, arriving=arriving, then=list(one.then))
+    return list(again.values())
+
+
+def _spread(
+    arrival: Arrival, readers: Mapping[Response | None, int], images: Response, gone: set[Response]
+) -> Iterable[Arrival]:
+    """What arrives at a sum that is read by this sum alone; else the arrival itself."""
+    source = arrival.source
+    if source is None or source is images or readers[source] > 1 or source.then or source.join != "sum":
+        return [arrival]
+    if not isinstance(arrival.operator, Identity):
+        return [arrival]
+    gone.add(source)
+    return source.arriving
+
+
+def _places(order: list[Response], images: Response, image: Size) -> dict[Response, Place]:
+    """Layers by depth, scales by size, lanes where several would stand in one place."""
+    depth: dict[Response | None, int] = {None: -1, images: 0 if images in order else -1}
+    taken: Counter[tuple[int, int]] = Counter()
+    places: dict[Response, Place] = {}
+    for one in order:
+        if one is not images:
+            depth[one] = 1 + max(depth[source] for source in _sources(one))
+        scale = POINT if one.point else min(POINT - 1, max(0, round(log2(image[0] / one.size[0]))))
+        at = depth[one], scale
+        places[one] = Place(*at, taken[at])
+        taken[at] += 1
+    return places

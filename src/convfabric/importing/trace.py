@@ -1,0 +1,116 @@
+"""A module as a torch.export program, and the responses that it computes."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from convfabric.errors import ImportingError
+from convfabric.importing.patterns import ROWS, seen
+from convfabric.importing.responses import Constant, Response, Seen, as_map
+from convfabric.operators import Size
+
+TAKE_SHAPES = ("upsample", "view", "unsqueeze", "squeeze", "reshape", "as_strided")
+"""Parts of names of operators whose rows need the shape of the result."""
+BATCH = 2
+"""Images in the trace; one would be taken for a dimension that is not there."""
+
+
+def exported(module: nn.Module, channels: int, size: Size) -> ExportedProgram:
+    """The program of a module in evaluation mode, for images (2, channels, height, width).
+
+    Raises ImportingError where torch.export cannot trace it.
+    """
+    images = torch.zeros(BATCH, channels, *size)
+    try:
+        with torch.no_grad():
+            program: ExportedProgram = torch.export.export(module.eval(), (images,), strict=False).run_decompositions()
+            return program
+    except Exception as fault:  # whatever somebody else's module raises
+        first = (str(fault).splitlines() or [""])[0][:200]
+        raise ImportingError(f"torch.export cannot trace it ({type(fault).__name__}: {first}).") from None
+
+
+def read(program: ExportedProgram) -> tuple[Response, Seen]:
+    """The response that holds the images, and the tensor that is answered, the first where there are several.
+
+    Raises ImportingError, naming the operator and the module it stands in, for what a graph has none for.
+    """
+    values, images = _inputs(program)
+    for node in program.graph.nodes:
+        if node.op == "output":
+            answers = values[node.args[0][len(program.graph_signature.buffers_to_mutate)]]
+            return images, seen(answers)
+        if node.op == "call_function":
+            try:
+                values[node] = _called(node, values)
+            except ImportingError as fault:
+                raise ImportingError(f"{_where(node)}: {node.target!s}: {fault}.") from None
+    raise ImportingError("the program has no output.")
+
+
+def _inputs(program: ExportedProgram) -> tuple[dict[Any, Any], Response]:
+    values: dict[Any, Any] = {}
+    known = {**program.state_dict, **program.constants}
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    images = None
+    for spec in program.graph_signature.input_specs:
+        node = nodes[spec.arg.name]
+        if spec.kind == InputKind.USER_INPUT:
+            _, channels, *size = node.meta["val"].shape
+            images = Response(channels, (size[0], size[1]), [])
+            values[node] = as_map(images)
+        else:
+            values[node] = Constant(known[spec.target].detach(), spec.target)
+    if images is None:
+        raise ImportingError("the program reads no images.")
+    return values, images
+
+
+def _called(node: Any, values: dict[Any, Any]) -> Any:
+    """The value of a call; worked out at once where it depends on constants alone."""
+    args, named = (torch.fx.node.map_arg(part, lambda one: values[one]) for part in (node.args, node.kwargs))
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    name, parts = str(node.target), _leaves([args, named])
+    if not any(node.all_input_nodes and not isinstance(values[one], Constant | Tensor) for one in node.all_input_nodes):
+        plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: values[one].tensor)
+        with torch.no_grad():
+            result = node.target(*plain[0], **plain[1])
+        if isinstance(result, Tensor):
+            return _folded(name, parts, result)
+        return tuple(Constant(one) if isinstance(one, Tensor) else one for one in result)
+    if name not in ROWS:
+        raise ImportingError("no row reads it")
+    if any(part in name for part in TAKE_SHAPES):
+        named = {**named, "shape": tuple(node.meta["val"].shape)}
+    if name == "aten.amax.default":
+        named = {**named, "kind": "max"}
+    return ROWS[name](*args, **named)
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return [leaf for part in value for leaf in _leaves(part)]
+    return [leaf for part in value.values() for leaf in _leaves(part)] if isinstance(value, dict) else [value]
+
+
+def _where(node: Any) -> str:
+    """The module that an operator stands in, by its name."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return (stack[-1][0] if stack else "") or "the network"
+
+
+VIEWS = ("permute", "view", "alias", "clone", "expand", "detach", "unsqueeze", "squeeze", "t")
+"""Operators whose result holds the values of what they read."""
+
+
+def _folded(name: str, values: Sequence[Any], result: Tensor) -> Constant:
+    """A constant made of constants, which keeps the name of the one that it is a view of."""
+    origins = {value.origin for value in values if isinstance(value, Constant)}
+    view = name.split(".")[1] in VIEWS
+    return Constant(result, origins.pop() if view and len(origins) == 1 else "")

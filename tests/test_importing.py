@@ -1,0 +1,194 @@
+"""Networks of others become graphs with their weights, answer alike, and are cut like any other."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from convfabric.cutting.surgery import extract
+from convfabric.errors import ImportingError
+from convfabric.graph.costs import costs
+from convfabric.graph.laws import broken_laws
+from convfabric.graph.subnetworks import Sampler
+from convfabric.importing.network import Imported, import_network, imported
+from convfabric.operators import Depthwise, HardSwish, Operator, Relu6, Silu
+
+SIZE = (64, 64)
+NAMES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_b1", "googlenet", "inception_v3"),
+    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    *("regnet_x_400mf", "regnet_x_800mf", "regnet_y_400mf", "regnet_y_800mf", "resnet18", "resnet34", "resnet50"),
+    *("resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "squeezenet1_0"),
+    *("squeezenet1_1", "vgg11", "vgg11_bn", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
+)
+
+
+def torchvision_s(name: str) -> nn.Module:
+    """A network of torchvision with random weights and statistics, in evaluation mode."""
+    words: dict[str, Any] = {"weights": None}
+    words |= {"weights_backbone": None} if name.startswith(("lraspp", "deeplab")) else {}
+    words |= {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    torch.manual_seed(0)
+    return lively(torchvision.models.get_model(name, **words))
+
+
+def lively(module: nn.Module) -> nn.Module:
+    for key, tensor in module.state_dict().items():
+        if "running" in key:
+            tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in key else torch.randn_like(tensor) / 10)
+    return module.eval()
+
+
+def read_parameters(module: nn.Module, found: Imported) -> int:
+    return sum(p.numel() for name, p in module.named_parameters() if name not in found.unread)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_of_torchvision_answers_alike_and_is_cut_like_any_other(name: str) -> None:
+    size = (75, 75) if name == "inception_v3" else SIZE
+    module = torchvision_s(name)
+    found = imported(module, size)
+    assert found.difference <= 1e-5
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        module(torch.zeros(1, 3, *size))
+    weighed = costs(found.fabric.graph, size)
+    assert 2 * weighed.macs == counted.get_total_flops()
+    assert weighed.parameters == read_parameters(module, found)
+    assert all(part.startswith(("aux", "AuxLogits")) for part in found.unread)
+    part = Sampler.of(found.fabric.graph, 0.5, size).draw(random.Random(0))
+    assert broken_laws(part, size) == []
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        assert torch.equal(extract(found.fabric, part)(images), found.fabric(images, part))
+
+
+def answers(module: nn.Module, size: tuple[int, int] = (16, 16), channels: int = 3) -> None:
+    """Raises where the module cannot be imported, or would answer otherwise."""
+    import_network(lively(module), size, image_channels=channels)
+
+
+class Made(nn.Module):
+    """A function between a convolution and a classifier."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.stem, self.between, self.last = nn.Conv2d(3, 8, 3, 2, 1), Between(function), nn.LazyLinear(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.last(self.between(self.stem(images)).flatten(1))
+        return answer
+
+
+class Between(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        changed: Tensor = self.function(x)
+        return changed
+
+
+def made(function: Any) -> Made:
+    torch.manual_seed(0)
+    module = Made(function)
+    module(torch.zeros(1, 3, 16, 16))
+    return module
+
+
+READ = {
+    "padded by hand": lambda x: F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2),
+    "ceiled": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "spread": lambda x: x + x.mean((2, 3), keepdim=True),
+    "gated by a map": lambda x: x * x[:, :1].sigmoid(),
+    "halves": lambda x: torch.cat([x.chunk(2, 1)[1], x.chunk(2, 1)[0].relu()], 1),
+    "shuffled": lambda x: x.view(-1, 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8),
+    "last": lambda x: F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    "enlarged": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
+    "to corners": lambda x: F.interpolate(x, size=(9, 11), mode="bilinear", align_corners=True),
+    "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
+    "sums of sums": lambda x: x.relu() + (x + (x.sigmoid() + x.tanh())),
+    "its own square": lambda x: x * x,
+    "the largest": lambda x: x.amax((2, 3)),
+}
+
+
+@pytest.mark.parametrize("how", READ)
+def test_what_graphs_have_operators_for_is_read(how: str) -> None:
+    answers(made(READ[how]))
+
+
+UNREAD = {
+    "a sum along channels": (lambda x: x.cumsum(1), r"between: aten\.cumsum\.default: no row reads it"),
+    "an unknown function": (lambda x: x.sin(), r"between: aten\.sin\.default: no row reads it"),
+    "a formula that is none": (lambda x: (x + 3).tanh(), r"between: .*no operator is"),
+    "rows for channels": (lambda x: x.transpose(1, 2) @ torch.ones(8, 8), r"between: aten\.\w+\.default"),
+    "a part of the rows": (lambda x: x[:, :, 2:5], "a part of a dimension other than channels"),
+    "padding of channels": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "padding by .* not of height and width"),
+    "padding that nothing takes": (lambda x: F.pad(x, (1, 1, 1, 1)).relu(), "padding by .* that no convolution"),
+    "two strides": (lambda x: F.avg_pool2d(x, 2, (2, 1)), "strides .*of two kinds"),
+}
+
+
+@pytest.mark.parametrize("how", UNREAD)
+def test_what_they_have_none_for_is_named_with_where_it_stands(how: str) -> None:
+    function, message = UNREAD[how]
+    with pytest.raises(ImportingError, match=message):
+        answers(made(function))
+
+
+def test_what_cannot_be_traced_is_named() -> None:
+    with pytest.raises(ImportingError, match=r"torch\.export cannot trace it \("):
+        answers(made(lambda x: x if x.sum() > 0 else -x))
+
+
+@pytest.mark.parametrize(
+    ("activation", "operator"), [(nn.SiLU(), Silu()), (nn.Hardswish(), HardSwish()), (nn.ReLU6(), Relu6())]
+)
+def test_functions_spelt_out_are_one_operator(activation: nn.Module, operator: Operator) -> None:
+    graph = import_network(made(activation), (16, 16)).graph
+    assert [node.then for node in graph.nodes if node.then == operator]
+
+
+def test_the_module_stays_as_it_was_and_weights_know_where_they_came_from() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)).train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    found = imported(module, (4, 4))
+    assert module.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    own = found.fabric.state_dict()
+    assert set(found.origins.values()) == set(before) - {"1.num_batches_tracked"}
+    assert all(own[ours].numel() == before[theirs].numel() for ours, theirs in found.origins.items())
+
+
+def test_new_classes_are_answered_after_every_stage_and_depth_is_a_choice() -> None:
+    module = torchvision_s("mobilenet_v2")
+    whole = import_network(module, SIZE, classes=5)
+    assert [head.name for head in whole.graph.heads] == ["exit1", "exit2", "exit3", "head"]
+    assert [whole.graph.node(head.reads[0]).channels for head in whole.graph.heads] == [24, 32, 96, 1280]
+    early = extract(whole, whole.graph.until(2))
+    images = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(early(images), whole.forward_exits(images)[1])
+    assert sum(p.numel() for p in early.parameters()) < 0.1 * sum(p.numel() for p in whole.parameters())
+    assert any(isinstance(edge.operator, Depthwise) for edge in early.graph.edges)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "squeezenet1_1"])
+def test_a_classifier_s_trunk_answers_for_every_pixel(name: str) -> None:
+    fabric = import_network(torchvision_s(name), SIZE, classes=3, task="segmentation")
+    assert fabric(torch.rand(1, 3, *SIZE)).shape == (1, 3, *SIZE)
+    assert len(fabric.graph.head.reads) >= 3
+
+
+def test_the_stem_for_grey_images_is_the_sum_over_colours() -> None:
+    module = torchvision_s("resnet18")
+    images = torch.rand(2, 1, *SIZE)
+    with torch.no_grad():
+        found, wanted = import_network(module, SIZE, image_channels=1)(images), module(images.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
