@@ -1,4 +1,4 @@
-"""Whether networks of others become graphs that answer alike, are cut to the bit and exported: torchvision's and timm's.
+"""Whether networks of others become graphs that answer alike, are cut to the bit and exported: torchvision's, timm's.
 
 python benchmarks/imports.py --json imports.json                all of them; what a file holds already is not done again
 python benchmarks/imports.py --json imports.json --only resnet --workers 2
