@@ -22,8 +22,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def samples_are_short_and_few() -> None:
-    """Six sub-networks are timed for a hundredth of a second each: no test asks how long anything takes."""
+    """Six sub-networks and each file are timed for a hundredth of a second: no test asks how long anything takes."""
     from convfabric.latency import prediction, survey
+    from convfabric.pipeline import steps
 
     survey.SAMPLE_SECONDS = 0.01
     survey.calibrate = partial(prediction.calibrate, count=6)
+    steps.measure = partial(steps.measure, seconds=0.01)

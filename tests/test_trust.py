@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +32,7 @@ from convfabric.runs.job import job_from, read_config
 from convfabric.runs.lock import held, holds_something
 from convfabric.runs.record import data_record, update_record
 from convfabric.weavers import weave
+from trials import odd_images
 
 SIZE = (12, 16)
 
@@ -65,41 +65,6 @@ def saved(folder: Path, channels: int = 3, bounds: tuple[float, float] = (0.0, 6
 
 
 # --- one answer, or one refusal --------------------------------------------------------------------------------------
-
-
-def odd_images(folder: Path) -> list[Path]:
-    """Sixty files: modes, formats, depths, turns, and what is no image."""
-    folder.mkdir(parents=True)
-    dice = np.random.default_rng(0)
-    colour = Image.fromarray(dice.integers(0, 256, (20, 30, 3), np.uint8))
-    for ending in ("png", "jpg", "gif", "bmp", "tif", "webp", "ppm", "jfif"):
-        for mode in ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK"):
-            try:
-                colour.convert(mode).save(folder / f"{mode}.{ending}", format="JPEG" if ending == "jfif" else None)
-            except (OSError, KeyError, ValueError):
-                (folder / f"{mode}.{ending}").unlink(missing_ok=True)
-    wide = dice.integers(0, 4096, (20, 30))
-    for dtype in (np.uint16, np.int32, np.float32):
-        Image.fromarray(wide.astype(dtype)).save(folder / f"{np.dtype(dtype)}.tiff")
-    Image.fromarray(wide.astype(np.uint16)).save(folder / "wide.png")
-    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(folder / "nan.tiff")
-    for turn in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = turn
-        colour.save(folder / f"turn{turn}.jpg", exif=exif)
-    whole = (folder / "RGB.png").read_bytes()
-    (folder / "cut.png").write_bytes(whole[:200])
-    (folder / "text.png").write_text("hello")
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "folder.png").mkdir()
-    os.mkfifo(folder / "pipe.png")
-    Image.new("1", (20_000, 9_000)).save(folder / "large.png")
-    Image.new("1", (12_000, 9_000)).save(folder / "larger than allowed.png")
-    colour.resize((1, 1)).save(folder / "one.png")
-    colour.resize((900, 2)).save(folder / "long.png")
-    colour.save(folder / "many.gif", save_all=True, append_images=[colour.rotate(90)])
-    (folder / "no ending").write_bytes(whole)
-    return [*sorted(folder.iterdir()), folder / "nowhere.png"]
 
 
 def outcome(answer: Callable[[Path], dict[str, Any]], file: Path) -> tuple[dict[str, Any], str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 
 from convfabric.errors import ExportError
 from convfabric.exporting.program import carried_facts, quiet
-from convfabric.fabric.archive import Passport
+from convfabric.fabric.archive import Passport, write_atomically
 
 TOLERANCE = 1e-4
 """Largest difference of logits that is let pass, as a share of the largest logit above 1."""
@@ -73,8 +74,7 @@ def save_onnx(
     versions = [make_opsetid(domain, version) for domain, version in made.model.opset_imports.items()]
     made.model.ir_version = find_min_ir_version_for(versions)
     made.model.metadata_props["convfabric"] = facts
-    file.parent.mkdir(parents=True, exist_ok=True)
-    made.save(str(file), external_data=False)
+    write_atomically(file, made.model_proto.SerializeToString())
 
 
 def run_onnx(file: Path) -> Answer:
@@ -85,8 +85,10 @@ def run_onnx(file: Path) -> Answer:
 
 def write_torch_export(exported: ExportedProgram, papers: Passport, file: Path) -> None:
     """The program as torch saves it."""
+    content = BytesIO()  # on a full disk torch's own writer of files ends the process
     with quiet():
-        torch.export.save(exported, file)
+        torch.export.save(exported, content)
+    write_atomically(file, content.getvalue())
 
 
 def run_torch_export(file: Path) -> Answer:
