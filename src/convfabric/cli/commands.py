@@ -17,6 +17,7 @@ from convfabric.cli.options import (
     Download,
     Epochs,
     Force,
+    InOrder,
     LatencyMs,
     Macs,
     MemoryMb,
@@ -31,6 +32,7 @@ from convfabric.cli.options import (
     Size,
     Strict,
     Threads,
+    Weights,
     job_of_words,
     settings_from,
 )
@@ -82,6 +84,8 @@ def fit(
     threads: Threads = None,
     opset: Opset = None,
     network: Network = None,
+    weights: Weights = None,
+    weights_in_order: InOrder = False,
     epochs: Epochs = None,
     size: Size = None,
     seed: Seed = None,
@@ -101,6 +105,7 @@ def fit(
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
     named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named |= dict(weights=weights, weights_in_order=weights_in_order)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
@@ -140,6 +145,8 @@ def train(
     data: Data,
     out: Out = None,
     network: Network = None,
+    weights: Weights = None,
+    weights_in_order: InOrder = False,
     epochs: Epochs = None,
     size: Size = None,
     seed: Seed = None,
@@ -156,6 +163,7 @@ def train(
     _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named |= dict(weights=weights, weights_in_order=weights_in_order)
     going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)

@@ -16,7 +16,16 @@ RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_def
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
 Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
-Network = Annotated[str | None, typer.Option(help="A preset or a family: see convfabric list.")]
+Network = Annotated[
+    str | None, typer.Option(help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Of a network of others: a file, default (its library's) or none (fresh).  [default: default]"),
+]
+InOrder = Annotated[
+    bool, typer.Option("--weights-in-order", help="Take the file's tensors in their order, whatever their names.")
+]
 Epochs = Annotated[
     int | None, typer.Option(min=1, help="Passes over the training images.  [default: fit for their number]")
 ]

@@ -109,7 +109,7 @@ class Sampler:
     graph: Graph
     widths: tuple[Widths, ...]
     units: tuple[frozenset[str], ...]
-    """Names of edges that stay or go together, see :func:`units`; identities are among them only behind factors."""
+    """Names of edges that stay or go together, see :func:`units`; none with an identity into a concatenation."""
     smallest: Graph
     """The cheapest route by MACs, with the fewest channels."""
     parts: dict[frozenset[str], Graph] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -125,8 +125,8 @@ class Sampler:
             return edge_costs(least, edge, image).macs
 
         free = graph.free_edges
-        factors = {edge.name for edge in graph.edges if graph.node(edge.target).join == "product"}
-        costly = tuple(unit for unit in units(graph) if unit - free and unit & free <= factors)
+        joined = {edge.name for edge in graph.edges if graph.node(edge.target).join != "concatenation"}
+        costly = tuple(unit for unit in units(graph) if unit - free and unit & free <= joined)
         return cls(graph, groups, costly, cheapest_route(least, macs))
 
     def draw(self, dice: random.Random) -> Graph:

@@ -1,18 +1,25 @@
 """Inputs of a job: its data, opened, and its graph, woven for them."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
+
+import torch
 
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import DataError
 from convfabric.fabric.archive import GRAPH_FILE
+from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.importing.sources import Original, graph_of, network_of, original
 from convfabric.pipeline.announcements import said_fact
 from convfabric.runs.folder import check_data_there
 from convfabric.runs.job import Job
 from convfabric.runs.record import data_record, read_record
-from convfabric.weavers import Purpose
+from convfabric.weavers import Purpose, find_preset, is_imported
 
 SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """Fields of a data record that have to be equal where a fabric that was trained on them is cut."""
@@ -30,7 +37,24 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
     if (Path(job.data) / "fabric" / GRAPH_FILE).is_file():
         other = "`convfabric curve` and `convfabric extract` cut further networks from it"
         raise DataError(f"{job.data}: the folder of a run, not of images; {other}.")
-    return open_data(job.data, job.options, like=(tuple(like), None) if like else None)
+    options = job.options
+    if not is_imported(job.source.network):
+        return open_data(job.data, options, like=(tuple(like), None) if like else None)
+    numbers = find_preset(job.source.network).numbers
+    first = original(job.source.network, **(asdict(numbers) | dict(job.source.numbers)))
+    options = replace(options, size=options.size or first.size)
+    data = open_data(job.data, options, like=(tuple(like), None) if like else None)
+    return prepared_for(first, data)
+
+
+def prepared_for(network: Original, data: ImageSet) -> ImageSet:
+    """The data, prepared as the weights of a network want their images; grey ones with the mean of its colours."""
+    before = data.preprocessing
+    mean, std = (
+        part if before.channels == len(part) else (fmean(part),) * before.channels
+        for part in (network.mean, network.std)
+    )
+    return replace(data, preprocessing=replace(before, mean=mean, std=std))
 
 
 def reopened(run: Path, job: Job, instead: str = "--set data=FOLDER says where it is now") -> ImageSet:
@@ -67,11 +91,25 @@ def woven(job: Job, data: ImageSet) -> Graph:
     >>> woven(job, opened(job)).head.classes
     10
     """
-    return job.source.woven(
-        Purpose(
-            task=data.task,
-            classes=len(data.classes),
-            image_channels=data.preprocessing.channels,
-            size=data.preprocessing.size,
-        )
+    return graph_of(job.source, _purpose(data))
+
+
+def untrained(job: Job, data: ImageSet) -> Fabric:
+    """The fabric that a job trains, with the weights it begins with.
+
+    >>> from convfabric.runs.job import job_from
+    >>> job = job_from({"data": "digits", "network": "fabric-tiny"})
+    >>> untrained(job, opened(job)).graph == woven(job, opened(job))
+    True
+    """
+    torch.manual_seed(job.recipe.seed)
+    if not is_imported(job.source.network):
+        return Fabric(woven(job, data))
+    return copy.deepcopy(network_of(job.source, _purpose(data)).fabric)
+
+
+def _purpose(data: ImageSet) -> Purpose:
+    preprocessing = data.preprocessing
+    return Purpose(
+        task=data.task, classes=len(data.classes), image_channels=preprocessing.channels, size=preprocessing.size
     )

@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from convfabric.choice import Budget
 from convfabric.cutting.cutter import Cutter
 from convfabric.cutting.dead_channels import without_dead_channels
@@ -43,7 +41,7 @@ from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.inputs import woven
+from convfabric.pipeline.inputs import untrained
 from convfabric.progress import Listener, Row, Say
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import remove_network
@@ -65,8 +63,7 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     """The trained fabric of a job, kept in the run folder; a finished one is loaded if ``resume``."""
     if resume and (folder / "fabric" / GRAPH_FILE).is_file():
         return load_fabric(folder / "fabric")[0]
-    torch.manual_seed(job.recipe.seed)
-    fabric, device = Fabric(woven(job, data)), job.procedure.device
+    fabric, device = untrained(job, data), job.procedure.device
     if process_count() == 1:
         parts = said_parts(fabric.graph, job, data)
         listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}{parts}")

@@ -16,9 +16,9 @@ from convfabric.graph import Graph, Task
 from convfabric.graph.rewrites import find_prior
 from convfabric.latency.target import Target
 from convfabric.operators import Size
-from convfabric.setting_values import accepted_value, parsed_size
+from convfabric.setting_values import accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
-from convfabric.weavers import DEFAULT, FAMILIES, Source, find_preset, weave
+from convfabric.weavers import DEFAULT, FAMILIES, Purpose, Source, find_preset, is_imported, weave
 
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
@@ -222,7 +222,13 @@ def network_from(name: str, size: str | None, changes: Sequence[str]) -> tuple[G
     image = parsed_size(size) if size else find_preset(name).size
     numbers = dict(parsed_setting(change) for change in changes)
     purpose = {key: numbers.pop(key) for key in PURPOSE if key in numbers}
-    return weave(name, size=image, **purpose, **network_numbers(name, numbers)), image
+    source = Source(network=name, numbers=network_numbers(name, numbers))
+    if not is_imported(name):
+        return weave(name, size=image, **purpose, **source.numbers), image
+    from convfabric.importing.sources import graph_of  # needs torch
+
+    usual = {"classes": 1000} | purpose
+    return graph_of(source, Purpose(size=image, **accepted(Purpose, usual))), image
 
 
 def settings_of(job: Job) -> dict[str, Any]:

@@ -193,8 +193,9 @@ class Run:
         """One step of the optimiser over this process's parts of a batch; the loss over all processes."""
         model.train()
         self.optimiser.zero_grad()
+        rate = self.recipe.rate(self.progress.step, self.steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.gate_lr if group["gates"] else self.recipe.rate(self.progress.step, self.steps)
+            group["lr"] = self.recipe.gate_lr if group["gates"] else rate * group["share"]
         total = 0.0
         for part, (batch, wanted) in enumerate(zip(images, targets, strict=True)):
             last = part == len(images) - 1
@@ -202,6 +203,9 @@ class Run:
                 part_loss = self._loss(model, batch, wanted, part) / len(images)
                 total += self._finite(self.accelerator.reduce(part_loss.detach(), "mean"), "loss")
                 self.accelerator.backward(part_loss)
+        if self.progress.step < self.recipe.heads_first * self.steps:
+            for name, parameter in self.fabric.named_parameters():
+                parameter.grad = parameter.grad if _is_head(name) else None
         norm = torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
         self._finite(norm, "norm of the gradients")
         self.optimiser.step()
@@ -309,15 +313,23 @@ class _Part(nn.Module):
 
 
 def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [p for p in fabric.parameters() if p.ndim > 1]
-    others = [p for p in fabric.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": recipe.weight_decay, "gates": False},
-        {"params": others, "weight_decay": 0.0, "gates": False},
-    ]
+    named = list(fabric.named_parameters())
+    parts = [[p for _, p in named]]
+    if recipe.trunk_lr < 1:
+        parts = [[p for name, p in named if _is_head(name)], [p for name, p in named if not _is_head(name)]]
+    groups: list[dict[str, Any]] = []
+    for part, share in zip(parts, (1.0, recipe.trunk_lr), strict=False):
+        weights, others = [p for p in part if p.ndim > 1], [p for p in part if p.ndim <= 1]
+        groups.append({"params": weights, "weight_decay": recipe.weight_decay, "gates": False, "share": share})
+        groups.append({"params": others, "weight_decay": 0.0, "gates": False, "share": share})
     if gates := list(own.parameters()):
         plain = {"momentum": 0.0, "nesterov": False} if recipe.optimiser == "sgd" else {}
-        groups.append({"params": gates, "weight_decay": 0.0, "gates": True, **plain})
+        groups.append({"params": gates, "weight_decay": 0.0, "gates": True, "share": 1.0, **plain})
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def _is_head(name: str) -> bool:
+    """Whether a parameter of a fabric is a head's, by its name."""
+    return name.startswith("heads.")

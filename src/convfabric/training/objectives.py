@@ -92,8 +92,9 @@ class _WithParts:
         self.of_parts = recipe.changed(temperature=1.0)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor, teacher: Tensor | None, turn: Turn) -> Tensor:
-        narrow = [self.narrowest] if self.recipe.subnetworks > 1 else []
-        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow))]
+        begun = turn.way >= self.recipe.subnetworks_from
+        narrow = [self.narrowest] if self.recipe.subnetworks > 1 and begun else []
+        drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow) if begun else 0)]
         whole, *parts = model(images, [*narrow, *drawn])
         loss = self.total(whole, targets, self.recipe, teacher=teacher)
         answered = whole[-1].detach().float()

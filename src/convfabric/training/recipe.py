@@ -43,6 +43,12 @@ class Recipe:
     subnetworks: int = 0
     """Random sub-networks that are trained in each step beside the whole, which is their teacher in the same step
     (the sandwich rule, Yu & Huang 2019); from 2 on the first of them has every edge at the fewest channels."""
+    subnetworks_from: float = 0.0
+    """Share of the steps before the first with sub-networks, in which the whole is trained alone."""
+    heads_first: float = 0.0
+    """Share of the steps, the first ones, in which heads alone are trained."""
+    trunk_lr: float = 1.0
+    """Learning rate of all but the heads, as a share of theirs."""
     narrowest: float = 0.25
     """Least share of a node's channels that sub-networks keep; 1: all."""
     gates: Literal["none", "bernoulli", "hard-concrete"] = "none"
@@ -91,7 +97,8 @@ class Recipe:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
         if not 0 < self.narrowest <= 1:
             raise SettingError(f"narrowest={self.narrowest}: give a share above 0, up to 1.")
-        for name in ("warmup", "label_smoothing", "distil", "gate_target"):
+        shares = ("warmup", "label_smoothing", "distil", "gate_target", "subnetworks_from", "heads_first", "trunk_lr")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")
 

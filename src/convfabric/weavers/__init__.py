@@ -2,6 +2,7 @@
 
 from convfabric.weavers.builder import Draft, Purpose
 from convfabric.weavers.families import FAMILIES, Family, weave_numbers
+from convfabric.weavers.imported import Imported, is_imported
 from convfabric.weavers.presets import DEFAULT, PRESETS, Preset, find_preset, weave
 from convfabric.weavers.source import Source
 from convfabric.weavers.trellis import Trellis, weave_trellis
@@ -12,11 +13,13 @@ __all__ = [
     "PRESETS",
     "Draft",
     "Family",
+    "Imported",
     "Preset",
     "Purpose",
     "Source",
     "Trellis",
     "find_preset",
+    "is_imported",
     "weave",
     "weave_numbers",
     "weave_trellis",

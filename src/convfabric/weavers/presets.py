@@ -15,6 +15,7 @@ from convfabric.setting_values import accepted
 from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet
 from convfabric.weavers.families import FAMILIES, weave_numbers
+from convfabric.weavers.imported import SOURCES, Imported, is_imported
 from convfabric.weavers.msdnet import Msdnet
 from convfabric.weavers.resnet import Resnet
 from convfabric.weavers.trellis import Trellis
@@ -100,6 +101,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 DEFAULT = "fabric-small"
+OF_IMPORTED: Mapping[str, Any] = MappingProxyType(
+    {"lr": 0.05, "trunk_lr": 0.2, "heads_first": 0.1, "subnetworks": 1, "subnetworks_from": 0.5}
+)
+"""Usual training of networks that come with weights."""
 
 
 def find_preset(name: str) -> Preset:
@@ -108,13 +113,17 @@ def find_preset(name: str) -> Preset:
     >>> find_preset("fabric-small").numbers.layers, find_preset("unet").numbers.scales
     (2, 5)
     """
+    if is_imported(name):
+        about = f"{name.partition(':')[2]} of {name.partition(':')[0]}"
+        return Preset(about=about, numbers=Imported(), size=(224, 224), training=OF_IMPORTED)
     if name in FAMILIES:
         return Preset(about=FAMILIES[name].about, numbers=FAMILIES[name].numbers())
     if name not in PRESETS:
         known = [*PRESETS, *FAMILIES]
         near = get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        raise SettingError(f"network={name}: known are {', '.join(known)}.{meant}")
+        others = f", and {':NAME, '.join(SOURCES)}:NAME"
+        raise SettingError(f"network={name}: known are {', '.join(known)}{others}.{meant}")
     return PRESETS[name]
 
 
@@ -140,6 +149,8 @@ def weave(
     14
     """
     preset = find_preset(name)
+    if isinstance(preset.numbers, Imported):
+        raise SettingError(f"network={name}: networks of others are read by convfabric.import_network, not woven.")
     given = {"task": task, "classes": classes, "image_channels": image_channels, "size": size}
     usual = {key: getattr(preset, key) for key in given}
     purpose = Purpose(**accepted(Purpose, usual | {key: value for key, value in given.items() if value is not None}))

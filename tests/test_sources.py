@@ -1,0 +1,160 @@
+"""Networks of libraries by name, with weights of files, as the source of a job."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
+from convfabric.fabric.module import Fabric
+from convfabric.importing.sources import IMAGENET, graph_of, load_into, network_of, original, tensors_of
+from convfabric.pipeline.inputs import opened, untrained, woven
+from convfabric.runs.job import job_from, settings_of
+from convfabric.training.loop import Moment, train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import Purpose, Source, weave
+from folders import class_folders
+from test_pipeline import done, finished, refusal
+
+NAME = "torchvision:squeezenet1_1"
+SMALL = Purpose(size=(64, 64), classes=2)
+
+
+def squeezenet(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torchvision.models.squeezenet1_1(weights=None)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+@pytest.mark.parametrize("in_order", [False, True])
+def test_weights_of_a_file_are_those_of_the_network(ending: str, in_order: bool, tmp_path: Path) -> None:
+    state = squeezenet(5).state_dict()
+    if in_order:
+        state = {f"{at:03d}": tensor for at, tensor in enumerate(state.values())}
+    file = tmp_path / f"w.{ending}"
+    if ending == "pt":
+        torch.save({"state_dict": state}, file)
+    else:
+        save_file(state, file)
+    numbers = {"weights": str(file), "weights_in_order": in_order}
+    found = network_of(Source(network=NAME, numbers=numbers), SMALL)
+    ours, wanted = found.fabric.state_dict(), squeezenet(5).state_dict()
+    assert len(found.origins) > 40
+    assert all(torch.equal(ours[name].flatten(), wanted[origin].flatten()) for name, origin in found.origins.items())
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("was run"),)
+
+
+def test_nothing_that_a_file_of_weights_holds_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("a.pt", pickle.dumps(Hostile())), ("b.pt", b"junk"), ("c.safetensors", b"junk")):
+        Path(name).write_bytes(content)
+        with pytest.raises(SettingError, match=rf"weights={name}: (torch reads no tensors|not a safetensors file)"):
+            tensors_of(Path(name))
+    torch.save({"model": Hostile()}, "d.pt")
+    with pytest.raises(SettingError, match=r"torch reads no tensors from it without running what it holds"):
+        tensors_of(Path("d.pt"))
+    torch.save([1, 2], "e.pt")
+    with pytest.raises(SettingError, match="not a state dict"):
+        tensors_of(Path("e.pt"))
+    assert not Path("was run").exists()
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    state, file = squeezenet(0).state_dict(), tmp_path / "w.safetensors"
+    wrong: dict[str, tuple[dict[str, torch.Tensor], str]] = {
+        "missing": (
+            {k: t for k, t in state.items() if k != "features.0.bias"},
+            r"features\.0\.bias and 0 more are not",
+        ),
+        "another": (state | {"extra": torch.zeros(1)}, r"extra is not the network's.*--weights-in-order"),
+        "shape": (state | {"features.0.bias": torch.zeros(3)}, r"features\.0\.bias is of shape \(3,\), the network's"),
+    }
+    for tensors, message in wrong.values():
+        save_file(tensors, file)
+        with pytest.raises(SettingError, match=message):
+            load_into(squeezenet(1), file)
+    save_file(state, file)
+    with pytest.raises(SettingError, match=r"w\.safetensors: 52 tensors; the network has 102"):
+        load_into(torchvision.models.resnet18(weights=None), file, in_order=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("torchvision:resnet999", "none", "network=torchvision:resnet999: unknown; convfabric imports"),
+        ("torchvision:resnet18", "no/such/file", "weights=no/such/file: no such file"),
+    ],
+)
+def test_what_cannot_be_had_is_named(name: str, weights: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        graph_of(Source(network=name, numbers={"weights": weights}), SMALL)
+
+
+def test_images_are_prepared_as_the_weights_want_them(tmp_path: Path) -> None:
+    data = opened(job_from({"data": str(class_folders(tmp_path)), "network": NAME, "weights": "none", "size": 64}))
+    assert (data.preprocessing.mean, data.preprocessing.std) == IMAGENET
+    assert original(NAME, "none").size == (224, 224)
+
+
+def test_a_job_with_a_network_of_others_is_written_and_read_and_begins_with_its_weights(tmp_path: Path) -> None:
+    job = job_from({"data": str(class_folders(tmp_path)), "network": NAME, "weights": "none", "size": 64})
+    assert job_from(settings_of(job)) == job
+    assert (job.recipe.subnetworks_from, job.recipe.trunk_lr) == (0.5, 0.2)
+    data = opened(job)
+    fabric = untrained(job, data)
+    assert fabric.graph == woven(job, data)
+    assert [head.name for head in fabric.graph.heads] == ["exit1", "exit2", "head"]
+    stem = original(NAME, "none").module.state_dict()["features.0.weight"]
+    assert torch.equal(fabric.state_dict()["entry.weight"], stem)
+    assert torch.equal(untrained(job, data).state_dict()["entry.weight"], stem)
+
+
+def test_heads_are_trained_first_and_the_rest_at_its_own_rate() -> None:
+    seen: dict[int, set[str]] = {}
+
+    def watch(moment: Moment) -> None:
+        seen[moment.step] = {name for name, p in fabric.named_parameters() if not torch.equal(p, before[name])}
+
+    fabric = Fabric(weave("trellis", layers=2, scales=2, channels=4, size=(8, 8), image_channels=1))
+    before = {name: p.detach().clone() for name, p in fabric.named_parameters()}
+    train(fabric, open_data("digits"), Recipe(epochs=1, heads_first=0.5, trunk_lr=0.1), device="cpu", watch=watch)
+    half = max(seen) // 2
+    assert all(name.startswith("heads.") for name in seen[half])
+    assert len(seen[half]) >= 2
+    assert seen[max(seen)] == set(before)
+
+
+def test_sub_networks_are_trained_once_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convfabric.graph.subnetworks import Sampler
+
+    drawn, step, draw = list[int](), [0], Sampler.draw
+    fabric = Fabric(weave("trellis", layers=2, scales=2, channels=4, size=(8, 8), image_channels=1))
+    monkeypatch.setattr(Sampler, "draw", lambda self, dice: (drawn.append(step[0]), draw(self, dice))[1])
+
+    def watch(moment: Moment) -> None:
+        step[0] = moment.step
+
+    train(fabric, open_data("digits"), Recipe(epochs=1, subnetworks=1, subnetworks_from=0.5), device="cpu", watch=watch)
+    assert drawn
+    assert min(drawn) >= step[0] / 2 - 1
+
+
+@pytest.mark.slow
+def test_fit_takes_a_network_of_others_from_its_weights_to_the_file(tmp_path: Path) -> None:
+    save_file(squeezenet(3).state_dict(), tmp_path / "w.safetensors")
+    data, run = class_folders(tmp_path / "data"), tmp_path / "run"
+    words = ["fit", data, "--network", NAME, "--weights", tmp_path / "w.safetensors", "--size", "32x32", "--out", run]
+    done([*words, "--macs", "50%", "--epochs", 2, "--set", "trials=2", "--set", "finetune=0.5"])
+    record = finished(run)
+    assert record.network.macs <= 0.5 * record.fabric.macs
+    assert (run / "model.onnx").is_file()
+    assert "no such file" in refusal([*words[:5], tmp_path / "gone.pt", "--out", tmp_path / "other"])
