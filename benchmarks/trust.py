@@ -221,6 +221,7 @@ def odd(work: Path, share: Share) -> Iterator[tuple[str, str]]:
 
 
 def _answer_of(run: Path, file: Path) -> Any:
+    os.chdir(run)  # where predicted masks are written
     found = {name: value for name, value in predictor(run)(file).items() if name not in ("image", "mask")}
     return json.dumps(found)
 

@@ -66,6 +66,28 @@ def test_pixels_keep_their_range(kind: str, tmp_path: Path) -> None:
     assert said(data, f"{bounds[0]:g} to {bounds[1]:g} are black to white")
 
 
+def test_floats_from_0_to_1_among_integers_are_refused_by_name(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            for i in range(4):
+                wide = dice.integers(0, 65536, (16, 16)).astype(np.uint16)
+                file = tmp_path / split / name / f"{i}.tiff"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(wide if i else (wide / 65535).astype(np.float32)).save(file)
+    check_refused(
+        tmp_path, r"(?s)4 things.*a/0\.tiff: floating-point pixels from .* where 0 to 65535 are black to white"
+    )
+
+
+def test_faults_that_only_decoding_finds_are_named_with_the_others(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "train" / "red" / "0.png").write_bytes(b"")
+    cut = tmp_path / "train" / "red" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    check_refused(tmp_path, r"(?s)2 things are wrong.*0\.png: zero bytes long.*1\.png: truncated or damaged")
+
+
 def test_a_tiff_of_16_bits_whose_white_is_0_is_turned_round(tmp_path: Path) -> None:
     ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
     for file, values, photometric in (("black.tif", ramp, 1), ("white.tif", 65535 - ramp, 0)):

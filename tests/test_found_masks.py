@@ -59,6 +59,14 @@ def test_a_line_of_colours_that_may_mean_two_things_is_named(line: str, tmp_path
         read_colours(tmp_path / "table.txt", 255)
 
 
+def test_masks_with_soft_edges_are_refused(tmp_path: Path) -> None:
+    mask_folders(tmp_path)
+    for file in (tmp_path / "masks").rglob("*.png"):
+        ramp = np.linspace(0, 255, 32).astype(np.uint8)
+        Image.fromarray(np.repeat(ramp[None], 32, 0) + np.arange(32, dtype=np.uint8)[:, None]).save(file)
+    check_refused(tmp_path, r"masks hold 25\d values, too many .* Soft edges .* binary_masks=true")
+
+
 def test_a_class_that_a_split_has_no_pixel_of_is_told(tmp_path: Path) -> None:
     mask_folders(tmp_path, values=(0, 1, 2))
     for file in (tmp_path / "masks" / "val").iterdir():

@@ -62,7 +62,7 @@ def test_a_table_names_files_in_either_form_of_accents_and_columns_that_are_not_
     (tmp_path / "t.csv").write_text("\n".join(["path,label,split,target", *rows]))
     data = open_data(tmp_path / "t.csv")
     assert counts(data) == {"train": 2, "val": 2}
-    assert said(data, "column target is not read")
+    assert said(data, "table: not read: target")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,19 @@ def test_a_table_names_files_in_either_form_of_accents_and_columns_that_are_not_
 )
 def test_what_a_table_cannot_mean_is_named(rows: list[str], message: str, tmp_path: Path) -> None:
     check_refused(table(tmp_path, rows), message)
+
+
+def test_a_column_that_says_what_is_for_validation_is_a_split(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},{i >= 14},{i}" for i in range(20)]
+    data = open_data(table(tmp_path, rows, "path,label,is_valid,fold"))
+    assert counts(data) == {"train": 14, "val": 6}
+    assert said(data, "table: not read: fold")
+    check_refused(table(tmp_path, ["0.png,a,maybe", "1.png,b,true"], "path,label,is_valid"), "is one of train, val")
+
+
+def test_a_label_made_of_others_is_told_of(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{('scab', 'rust', 'scab rust', 'fine')[i % 4]}" for i in range(20)]
+    assert said(open_data(table(tmp_path, rows, "path,label")), "'scab rust' is a class of its own")
 
 
 def test_a_row_that_comes_again_is_read_once_or_named(tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ def evaluate(
     """Score the network of a run on data."""
     from convfabric.evaluation.baseline import said_beside
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
-    from convfabric.report.pages import exit_rows, said_share
+    from convfabric.report.pages import exit_rows, said_figure
 
     with refusals():
         found = run_evaluate(run, data, split)
     score = found.score
-    line = f"{said_share(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
+    line = f"{said_figure(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
     if data and found.same_images and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)

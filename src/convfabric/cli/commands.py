@@ -121,14 +121,14 @@ def fit(
 def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
     """The result of a finished run, for people."""
     from convfabric.evaluation.baseline import said_beside
-    from convfabric.report.pages import parts_of, said_macs, said_share, said_tuning
+    from convfabric.report.pages import parts_of, said_figure, said_macs, said_tuning
 
     data, fabric, cut, network, tuning, exported = parts_of(record)
     rows = [
-        ("fabric", f"{said_share(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
-        ("after pruning", said_share(tuning.after_pruning)),
-        ("recalibrated", f"{said_share(tuning.after_recalibration)}, batch norms' statistics taken anew"),
-        (said_tuning(tuning), f"{said_share(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
+        ("fabric", f"{said_figure(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
+        ("after pruning", said_figure(tuning.after_pruning)),
+        ("recalibrated", f"{said_figure(tuning.after_recalibration)}, batch norms' statistics taken anew"),
+        (said_tuning(tuning), f"{said_figure(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
         ("beside it", said_beside(network.score)),
         ("model.onnx", str(exported.latency)),
         ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),

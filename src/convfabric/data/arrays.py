@@ -157,7 +157,8 @@ def _check_answers(split: str, answers: NDArray[Any], classes: int, ignore: int 
 def _read(split: str, dataset: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Every image and answer of a data set as arrays; DataError names the positions of those that are neither."""
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(f"{split}: {type(dataset).__name__} has no length; map-style data sets are read.")
+        lacks = "length" if hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") else "items by position"
+        raise DataError(f"{split}: {type(dataset).__name__} has no {lacks}; map-style data sets are read.")
     if len(dataset) == 0:
         raise DataError(f"{split}: no images.")
     images, answers, faults = list[NDArray[Any]](), list[NDArray[Any]](), list[str]()

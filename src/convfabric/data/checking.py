@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convfabric.data.faults import MOST_FAULTS_SAID, refuse
 from convfabric.data.layouts import Item
-from convfabric.data.masks import Coding
+from convfabric.data.masks import MOST_COLOURS, Coding
 from convfabric.data.outlines import Outlines
 from convfabric.data.reading import (
     Bounds,
@@ -103,8 +103,13 @@ Met = Mapping[int, Path | Outlines | None]
 
 
 def survey(items: Sequence[Item]) -> list[Look]:
-    """A look at every image, or DataError with what is wrong in which files."""
-    return _each([item.image for item in items], look)
+    """A look at every image, or DataError with what is wrong in which files, what only decoding finds included."""
+    images = [item.image for item in items]
+    try:
+        return _each(images, look)
+    except DataError:
+        _each(images, lambda path: look(path) and read_picture(path, 3)[1])
+        raise
 
 
 def inferred_channels(looks: Sequence[Look]) -> tuple[int, list[str]]:
@@ -256,6 +261,11 @@ def mask_classes(met: Met, ignore: int, where: Path) -> tuple[int, list[str]]:
     """
     values = set(met)
     used = values - {ignore}
+    if len(used) > MOST_COLOURS:
+        raise DataError(
+            f"{where}: masks hold {len(used)} values, too many to be classes without their names in classes.txt. Soft "
+            "edges of masks in black and white? Make them 0 and 255, and set binary_masks=true."
+        )
     if 255 in values and used <= {0}:
         raise DataError(
             f"{where}: masks hold only {sorted(values)}. Set binary_masks=true if 255 means class 1; it is ignored now."

@@ -250,7 +250,8 @@ def check_classes(listing: Listing, root: str | Path) -> None:
             hint = f" If {said}/ is the data set, name {inner} instead."
         raise DataError(f"{root}: one class only ({said}); at least two are needed.{hint} {ACCEPTED}")
     missing = [
-        f"{root}: class {name} has no image in {split}; every split needs every class."
+        f"{root}: {name if name.startswith('class ') else f'class {name}'} has no image in {split}; every split needs "
+        "every class."
         for split, items in listing.splits.items()
         for name in sorted(set(listing.classes) - {listing.classes[item.label] for item in items})
     ]

@@ -145,7 +145,14 @@ def upright_array(path: Any, channels: int, bounds: Any) -> tuple[Any, list[str]
     if image.mode[0] in "IF":
         kind = "floating-point pixels" if image.mode == "F" else "pixels of more than 8 bits"
         rules.append(f"{kind}: {bounds[0]:g} to {bounds[1]:g} are black to white")
-        image = Image.fromarray(scaled(np.asarray(image), bounds))
+        values = np.asarray(image)
+        if image.mode == "F" and values.min() < values.max() <= 1 < bounds[1]:
+            low, high = values.min(), values.max()
+            raise ValueError(
+                f"floating-point pixels from {low:g} to {high:g}, where {bounds[0]:g} to {bounds[1]:g} are black to "
+                "white: bring all images to one range."
+            )
+        image = Image.fromarray(scaled(values, bounds))
     image = flattened(image, rules)
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return array.reshape(*array.shape[:2], channels), rules

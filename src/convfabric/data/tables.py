@@ -29,10 +29,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "label": ("label", "class", "target", "category", "class_name", "label_name", "labels"),
     "mask": ("mask", "mask_path", "segmentation", "mask_file"),
-    "split": ("split", "set", "subset", "partition", "dataset"),
+    "split": ("split", "set", "subset", "partition", "dataset", "data_set", "phase", "usage"),
+    "val": ("is_valid", "is_val", "is_validation"),
     "group": ("group", "patient", "patient_id", "subject", "group_id"),
 }
 """What is read, and the names that its column may have, in any case, the first that is there."""
+TRUE = ("true", "1", "1.0", "yes", "t")
+FALSE = ("false", "0", "0.0", "no", "f", "")
+"""What a column that says yes or no may hold."""
 DELIMITERS = ",;\t|"
 Row = dict[str, str]
 
@@ -76,7 +80,12 @@ def from_table(file: Path) -> Listing:
     if "all" in splits and len(splits) > 1:
         faults.append(f"{file}: some rows name a split and some do not.")
     refuse(faults)
-    notes = (*table.notes, *((f"{repeated} rows name an image that an earlier row names: read once",) * (repeated > 0)))
+    several = _several(names if kind == "label" else ())
+    notes = (
+        *table.notes,
+        *several,
+        *((f"{repeated} rows name an image that an earlier row names: read once",) * (repeated > 0)),
+    )
     listing = Listing(
         task="classification" if kind == "label" else "segmentation",
         classes=names,
@@ -100,7 +109,16 @@ def _alike(names: Sequence[str], file: Path) -> list[str]:
     return []
 
 
+def _several(names: Sequence[str]) -> list[str]:
+    """What has to be told of labels that are made of others."""
+    made = [name for name in names if len(parts := re.split(r"[\s,;|]+", name)) > 1 and set(parts) <= set(names)]
+    return [f"table: {made[0]!r} is a class of its own; several labels for one image are not read"] if made else []
+
+
 def _split(row: Row) -> str:
+    if "val" in row and "split" not in row:
+        said = row["val"].lower()
+        return "val" if said in TRUE else "train" if said in FALSE else ""
     said = row.get("split") or "all"
     return SPLIT_NAMES.get(said.lower(), "all" if said == "all" else "")
 
@@ -170,10 +188,10 @@ def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if any(word in lower for word in words)
     }
     other = [f"{column} as {kind}" for kind, column in kept.items() if column.lower() != kind]
-    unread = [name for word, name in lower.items() for words in COLUMNS.values() if word in words]
-    unread = sorted({*unread} - {*kept.values()} | ({kept["label"]} if {"label", "mask"} <= set(kept) else set()))
+    read = {*kept.values()} - ({kept["label"]} if {"label", "mask"} <= set(kept) else set())
+    unread = [name for name in names if name and name not in read]
     told = [f"table: column {', '.join(other)}"] if other else []
-    return kept, [*told, f"table: column {', '.join(unread)} is not read"] if unread else told
+    return kept, [*told, f"table: not read: {', '.join(unread[:10])}"] if unread else told
 
 
 def _text(file: Path) -> tuple[str, list[str]]:

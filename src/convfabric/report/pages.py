@@ -138,6 +138,16 @@ def said_share(score: Score) -> str:
     return f"{100 * score.headline:.2f} %"
 
 
+def said_figure(score: Score) -> str:
+    """As :func:`said_share`, with what it is where that is not the share of right answers.
+
+    >>> said_figure(Score(images=8, loss=0.5, accuracy=0.9, miou=0.5, class_iou=(0.6, 0.4)))
+    '50.00 % mIoU, 90.00 % of pixels right'
+    """
+    pixels = "" if score.miou is None else f" mIoU, {100 * score.accuracy:.2f} % of pixels right"
+    return said_share(score) + pixels
+
+
 def said_tuning(tuning: TuningRecord) -> str:
     """Whether fine-tuned weights were kept, in words.
 

@@ -71,13 +71,14 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
     if holds_something(folder):
         if not folder.is_dir():
             raise ArchiveError(f"{folder}: is a file; a run needs a folder of its own.")
+        if not ((folder / CONFIG).is_file() and set(read_config(folder / CONFIG)) >= ALWAYS_SET):
+            raise ArchiveError(
+                f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run, which --force replaces; "
+                "choose another --out."
+            )
         if not force:
             raise ArchiveError(
                 f"{folder}: already contains a run; use --resume to continue it or --force to replace it."
-            )
-        if not ((folder / CONFIG).is_file() and set(read_config(folder / CONFIG)) >= ALWAYS_SET):
-            raise ArchiveError(
-                f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run; --force replaces runs only."
             )
 
 
