@@ -1,5 +1,6 @@
 """Trials in processes of their own, the small job that most of them do, and what is done to its files and images."""
 
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ MOST_BYTES = 8 << 30
 QUICK: dict[str, Any] = {"network": "trellis", "layers": 3, "scales": 2, "channels": 4}
 QUICK |= {"epochs": 2, "search": "exact", "finetune": 0.5, "seed": 0}
 SAME = ("fabric/model.safetensors", "model.safetensors", "fabric/graph.json", "graph.json", "metrics.csv")
+OF_CURVE = "curve/macs-50percent/model.safetensors"
 Trial = Callable[[], Any]
 
 
@@ -34,6 +36,7 @@ def tried(trial: Trial, wanted: Any = None, kill_after: float | None = None) -> 
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        gc.disable()  # of what the parent holds nothing is freed, and looking through it takes long
         os.close(reading)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
         null = os.open(os.devnull, os.O_RDWR)
@@ -89,23 +92,22 @@ def photographs(folder: Path, masks: bool) -> Path:
     return folder
 
 
-def job(data: Path, out: Path, resume: bool) -> Any:
-    """One whole small job, with a curve, and the bytes that must not depend on how often it was stopped."""
+def job(data: Path, out: Path, resume: bool, curved: bool = True) -> Any:
+    """One whole small job, with a curve, and digests of what must not depend on how often it was stopped."""
     fit(str(data), out, resume=resume, macs="60%", **QUICK)
-    curve(out, "macs", ["50%"])
-    files = [*SAME, "curve/macs-50percent/model.safetensors"]
-    return {name: (out / name).read_bytes().hex()[:64] + str(hash_of(out / name)) for name in files}
+    if curved:
+        curve(out, "macs", ["50%"])
+    return digests(out, curved)
+
+
+def digests(out: Path, curved: bool = True) -> Any:
+    """What :func:`job` answers of a job that is done."""
+    return {name: hash_of(out / name) for name in (*SAME, *((OF_CURVE,) if curved else ()))}
 
 
 def hash_of(file: Path) -> str:
     """A digest of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def job_bytes(out: Path) -> Any:
-    """What :func:`job` answers of a job that is done."""
-    files = [*SAME, "curve/macs-50percent/model.safetensors"]
-    return {name: (out / name).read_bytes().hex()[:64] + str(hash_of(out / name)) for name in files}
 
 
 ODD: tuple[Any, ...] = (None, -1, 0, 10**30, 1e308, "", "²", "a.b", [], {}, [[]], True, "<script>", "../x", "x" * 5000)

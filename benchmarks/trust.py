@@ -45,7 +45,7 @@ from convfabric.pipeline import steps
 from convfabric.pipeline.evaluate import evaluate, predictor
 from convfabric.pipeline.fit import fit
 from convfabric.runs.record import read_record
-from trials import QUICK, Trial, job, job_bytes, mutated, odd_images, photographs, tried
+from trials import QUICK, Trial, digests, job, mutated, odd_images, photographs, tried
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def kills(work: Path, share: Share) -> Iterator[tuple[str, str]]:
     verdict, said = tried(partial(job, data, work / "whole", False))
     took = time.monotonic() - began
     assert verdict == "identical", said
-    wanted = json.loads(json.dumps(job_bytes(work / "whole")))
+    wanted = digests(work / "whole")
     while done < share.count // share.of:
         out = work / f"killed-{done}"
         verdict = "killed"
@@ -83,17 +83,17 @@ def kills(work: Path, share: Share) -> Iterator[tuple[str, str]]:
 
 
 def boundaries(work: Path, share: Share) -> Iterator[tuple[str, str]]:
-    """A job that ends at each of its calls of the file system that change something, and is gone on with."""
+    """A fit that ends at each of its calls of the file system that change something, and is gone on with."""
     data = photographs(work / "data", False)
-    tried(partial(job, data, work / "whole", False))
-    wanted = json.loads(json.dumps(job_bytes(work / "whole")))
+    tried(partial(job, data, work / "whole", False, False))
+    wanted = digests(work / "whole", False)
     for stop in share.positions():
         out = work / f"stopped{stop}"
-        verdict, said = tried(partial(_stopping, stop, partial(job, data, out, False)), wanted)
+        verdict, said = tried(partial(_stopping, stop, partial(job, data, out, False, False)), wanted)
         if verdict == "identical":
             yield verdict, said
             return
-        yield tried(partial(job, data, out, out.exists()), wanted)
+        yield tried(partial(job, data, out, out.exists(), False), wanted)
         shutil.rmtree(out, ignore_errors=True)
 
 
