@@ -20,11 +20,11 @@ from convfabric.operators import Depthwise, HardSwish, Operator, Relu6, Silu
 
 SIZE = (64, 64)
 NAMES = (
-    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_b1", "googlenet", "inception_v3"),
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet1_3"),
     *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
     *("regnet_x_400mf", "regnet_x_800mf", "regnet_y_400mf", "regnet_y_800mf", "resnet18", "resnet34", "resnet50"),
     *("resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "squeezenet1_0"),
-    *("squeezenet1_1", "vgg11", "vgg11_bn", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
+    *("squeezenet1_1", "vgg11", "shufflenet_v2_x2_0", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
 )
 
 

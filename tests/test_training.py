@@ -325,12 +325,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_three_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
+def test_two_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
     quiet = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*TRAIN, "--out", str(tmp_path / "whole")], check=True, **quiet)  # type: ignore[call-overload]
     dice, killed = random.Random(0), 0
     goes_on = [*TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(goes_on, **quiet)  # type: ignore[call-overload]
         waited = time.monotonic() + 30
         while not (tmp_path / "killed" / "config.yaml").exists() and time.monotonic() < waited:
@@ -339,7 +339,7 @@ def test_three_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> N
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     subprocess.run(goes_on, check=True, **quiet)  # type: ignore[call-overload]
-    assert killed > 1, "the run ended before it could be killed"
+    assert killed > 0, "the run ended before it could be killed"
     for name in ("fabric/model.safetensors", "metrics.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 

@@ -1,6 +1,8 @@
 """A smaller fabric with the same weights by name."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +69,18 @@ def ranked(fabric: Fabric, worth: Mapping[Place, Tensor] | None = None) -> Fabri
     >>> bool(torch.allclose(ranked(fabric)(images), fabric(images), atol=1e-4))
     True
     """
+    orders = []
     for tie in fabric.graph.ties:
-        if tie.fixed or tie.units == 1:
-            continue
-        order = strengths(fabric, tie, worth).argsort(descending=True, stable=True)
-        kept = {place: _expanded(order, fabric.graph.node(place).channels // tie.units) for place in tie.places}
-        try:
-            fabric = extract(fabric, fabric.graph, kept)
-        except GraphError:
-            continue
+        if not tie.fixed and tie.units > 1:
+            order = strengths(fabric, tie, worth).argsort(descending=True, stable=True)
+            unit = {place: fabric.graph.node(place).channels // tie.units for place in tie.places}
+            orders.append({place: _expanded(order, count) for place, count in unit.items()})
+    try:
+        return extract(fabric, fabric.graph, dict(ChainMap(*orders)))
+    except GraphError:  # some cannot be put in order: then one after another, as far as it goes
+        for kept in orders:
+            with suppress(GraphError):
+                fabric = extract(fabric, fabric.graph, kept)
     return fabric
 
 

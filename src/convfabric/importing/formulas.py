@@ -80,5 +80,6 @@ def written(function: str, *parts: object) -> str:
     >>> written("clamp", "x", 0.0, 6), written("mul", "sigmoid(x)", "x")
     ('clamp(x, 0, 6)', 'mul(x, sigmoid(x))')
     """
-    texts = [f"{part:g}" if isinstance(part, int | float) else str(part) for part in parts]
+    whole = [int(part) if isinstance(part, float) and part.is_integer() else part for part in parts]
+    texts = [str(part) for part in whole]
     return f"{function}({', '.join(sorted(texts, key=len) if function in ('mul', 'add') else texts)})"

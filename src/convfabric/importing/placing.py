@@ -90,9 +90,8 @@ def _new_heads(places: list[Place], classes: int, task: Task) -> list[Head]:
     if task == "segmentation":
         return [Head(task=task, classes=classes, reads=tuple(places))]
     names = [f"exit{number}" for number in range(1, len(places))] + ["head"]
-    return [
-        Head(task=task, classes=classes, reads=(place,), name=name) for place, name in zip(places, names, strict=True)
-    ]
+    each = zip(places, names, strict=True)
+    return [Head(task=task, classes=classes, reads=(place,), name=name) for place, name in each]
 
 
 def _trunk(response: Response, answers: int) -> Response:

@@ -60,11 +60,10 @@ def _(one: Value, other: Value) -> Value:
 
 def together(one: Value, other: Value) -> str:
     """The product of two functions of the same tensor; nothing where they are of two."""
-    of = [value.of if isinstance(value, Formula) else value for value in (one, other)]
+    of = [value.of if isinstance(value, Formula) else seen(value) for value in (one, other)]
     same = of[0].response is of[1].response and of[0].dims == of[1].dims and one is not other
-    return (
-        written("mul", *(value.text if isinstance(value, Formula) else "x" for value in (one, other))) if same else ""
-    )
+    texts = [value.text if isinstance(value, Formula) else "x" for value in (one, other)]
+    return written("mul", *texts) if same else ""
 
 
 def factor(value: Value, constant: Constant) -> Value:
