@@ -1,7 +1,8 @@
 """What several tests share."""
 
+import importlib
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,17 @@ def shared_data() -> Path:
 def samples_are_short_and_few() -> None:
     """Six sub-networks and each file are timed for a hundredth of a second: no test asks how long anything takes."""
     from convfabric.latency import prediction, survey
+    from convfabric.pipeline import calibrate as calibrating
     from convfabric.pipeline import steps
 
     survey.SAMPLE_SECONDS = 0.01
-    survey.calibrate = partial(prediction.calibrate, count=6)
+    survey.calibrate = calibrating.calibrate = partial(prediction.calibrate, count=6)
     steps.measure = partial(steps.measure, seconds=0.01)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def the_exporter_s_table_is_made_once() -> None:
+    """Torch makes its table of ONNX functions anew for every export, which takes a second."""
+    registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+    if made := getattr(getattr(registration, "ONNXRegistry", None), "from_torchlib", None):
+        registration.ONNXRegistry.from_torchlib = staticmethod(cache(made))

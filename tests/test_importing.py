@@ -20,12 +20,18 @@ from convfabric.operators import Depthwise, HardSwish, Operator, Relu6, Silu
 
 SIZE = (64, 64)
 NAMES = (
-    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet1_3"),
-    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
-    *("regnet_x_400mf", "regnet_x_800mf", "regnet_y_400mf", "regnet_y_800mf", "resnet18", "resnet34", "resnet50"),
-    *("resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "squeezenet1_0"),
-    *("squeezenet1_1", "vgg11", "shufflenet_v2_x2_0", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
+    *(
+        "convnext_tiny",
+        "efficientnet_b0",
+        "googlenet",
+        "mnasnet0_5",
+        "mobilenet_v3_small",
+        "regnet_y_400mf",
+        "resnet18",
+    ),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "lraspp_mobilenet_v3_large"),
 )
+"""One of each family; benchmarks/imports.py tries all."""
 
 
 def torchvision_s(name: str) -> nn.Module:
@@ -50,8 +56,7 @@ def read_parameters(module: nn.Module, found: Imported) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_of_torchvision_answers_alike_and_is_cut_like_any_other(name: str) -> None:
-    size = (75, 75) if name == "inception_v3" else SIZE
-    module = torchvision_s(name)
+    size, module = SIZE, torchvision_s(name)
     found = imported(module, size)
     assert found.difference <= 1e-5
     with FlopCounterMode(display=False) as counted, torch.no_grad():
