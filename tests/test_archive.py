@@ -1,7 +1,9 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,20 @@ def test_a_missing_key_is_refused(saved: Path) -> None:
     changed(saved, lambda document: document.pop("classes"))
     with pytest.raises(ArchiveError, match="classes missing; Passport has"):
         load_fabric(saved)
+
+
+@pytest.mark.parametrize("part", ["mean", "classes", "graph"])
+def test_any_change_of_what_a_network_is_used_by_is_noticed(part: str, saved: Path) -> None:
+    changes: dict[str, Callable[[Any], Any]] = {
+        "mean": lambda document: document["preprocessing"]["mean"].__setitem__(0, 0.25),
+        "classes": lambda document: document["classes"].reverse(),
+        "graph": lambda document: document["graph"].update(name="another"),
+    }
+    changed(saved, changes[part])
+    with pytest.raises(ArchiveError, match=r"graph\.json: not what was written; its seal says so"):
+        load_fabric(saved)
+    changed(saved, lambda document: document.pop("seal"))
+    load_fabric(saved)
 
 
 def test_another_format_is_refused(saved: Path) -> None:

@@ -136,6 +136,7 @@ UNREAD = {
     "a part of the rows": (lambda x: x[:, :, 2:5], "a part of a dimension other than channels"),
     "padding of channels": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "padding by .* not of height and width"),
     "padding that nothing takes": (lambda x: F.pad(x, (1, 1, 1, 1)).relu(), "padding by .* that no convolution"),
+    "a mean of everything": (lambda x: x * x.mean(), r"between: aten\.mean\.default"),
     "two strides": (lambda x: F.avg_pool2d(x, 2, (2, 1)), "strides .*of two kinds"),
 }
 
@@ -145,6 +146,12 @@ def test_what_they_have_none_for_is_named_with_where_it_stands(how: str) -> None
     function, message = UNREAD[how]
     with pytest.raises(ImportingError, match=message):
         answers(made(function))
+
+
+def test_weights_that_are_used_twice_are_named() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    with pytest.raises(ImportingError, match=r"\d\.(weight|bias) is used 2 times"):
+        answers(nn.Sequential(conv, nn.ReLU(), conv, nn.Flatten(), nn.Linear(768, 2)))
 
 
 def test_what_cannot_be_traced_is_named() -> None:

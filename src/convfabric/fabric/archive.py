@@ -34,6 +34,21 @@ class Passport:
     """Mask value that was neither trained nor counted."""
     weights: str = field(default="", compare=False)
     """Digest of the weights beside it, see :func:`digest_of`; archives of before have none."""
+    seal: str = field(default="", compare=False)
+    """Digest of everything else here, see :func:`sealed`; archives of before have none."""
+
+
+def sealed(papers: Passport) -> Passport:
+    """The passport with a digest of all it says, by which a change is noticed.
+
+    >>> from convfabric.weavers import weave
+    >>> pixels = Preprocessing(size=(8, 8), channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.2,) * 3)
+    >>> one = sealed(Passport(graph=weave("fabric-tiny"), classes=("a", "b"), preprocessing=pixels))
+    >>> one.seal == sealed(one).seal != sealed(replace(one, ignore=7)).seal
+    True
+    """
+    text = to_text(replace(papers, seal=""))
+    return replace(papers, seal=hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
 def passport(fabric: Fabric, data: ImageSet) -> Passport:
@@ -78,7 +93,7 @@ def save_fabric(folder: Path, fabric: Fabric, papers: Passport) -> None:
     """Graph and weights in a folder, each written whole or not at all; the graph, which says the digest, last."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in fabric.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(weights))
-    write_atomically(folder / GRAPH_FILE, to_text(replace(papers, weights=digest_of(weights))))
+    write_atomically(folder / GRAPH_FILE, to_text(sealed(replace(papers, weights=digest_of(weights)))))
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
@@ -119,6 +134,8 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     load_weights(fabric, found, str(weights))
     if papers.weights and digest_of(found) != papers.weights:
         raise ArchiveError(f"{weights}: not the weights that were written with {GRAPH_FILE}. Nothing was loaded.")
+    if papers.seal and sealed(papers).seal != papers.seal:
+        raise ArchiveError(f"{file}: not what was written; its seal says so. Without the line of the seal it is taken.")
     return fabric.eval(), papers
 
 

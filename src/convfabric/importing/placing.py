@@ -49,6 +49,9 @@ def placed(
             weights[f"heads.head.{f'reads.{end}.weight' if part == 'weight' else part}"] = tensor
     else:
         heads = _new_heads([places[one] for one in _stage_ends(responses, image)], classes, task)
+    uses = Counter(constant.origin for constant in weights.values() if constant.origin)
+    if several := [origin for origin, count in uses.items() if count > 1]:
+        raise ImportingError(f"{several[0]} is used {uses[several[0]]} times; a graph would have weights for each.")
     graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
     return Placed(graph=check(graph, image), weights=weights, fresh="heads." if classes is not None else ())
 

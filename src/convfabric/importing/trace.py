@@ -50,6 +50,9 @@ def read(program: ExportedProgram) -> tuple[Response, Seen]:
                 values[node] = _called(node, values)
             except ImportingError as fault:
                 raise ImportingError(f"{_where(node)}: {node.target!s}: {fault}.") from None
+            except Exception as fault:  # arguments in a form that its row does not know
+                said = f"not as its row reads it ({type(fault).__name__}: {fault})"
+                raise ImportingError(f"{_where(node)}: {node.target!s}: {said}.") from None
     raise ImportingError("the program has no output.")
 
 
