@@ -1,5 +1,6 @@
 """Trials in processes of their own, the small job that most of them do, and what is done to its files and images."""
 
+import faulthandler
 import gc
 import hashlib
 import json
@@ -39,6 +40,7 @@ def tried(trial: Trial, wanted: Any = None, kill_after: float | None = None) -> 
         gc.disable()  # of what the parent holds nothing is freed, and looking through it takes long
         os.close(reading)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+        faulthandler.register(signal.SIGUSR1, file=writing, all_threads=True)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -51,12 +53,15 @@ def tried(trial: Trial, wanted: Any = None, kill_after: float | None = None) -> 
         ended = os.waitpid(child, os.WNOHANG)[0] == child
         time.sleep(0.002)
     if not ended:
+        if kill_after is None:
+            os.kill(child, signal.SIGUSR1)  # where it hangs
+            time.sleep(0.5)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     if not ended:
-        return ("killed" if kill_after is not None else "hang"), ""
+        return ("killed", "") if kill_after is not None else ("hang", text.decode(errors="replace")[-3000:])
     verdict, said = json.loads(text) if text else ("traceback", "the process ended by a signal")
     if verdict == "answered":
         return ("identical" if wanted is None or said == wanted else "silent"), str(said)
