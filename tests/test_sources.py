@@ -7,14 +7,21 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+import typer
 from safetensors.torch import save_file
 
+from convfabric.cli.options import begun_from
+from convfabric.data.imageset import Preprocessing
 from convfabric.data.opening import open_data
-from convfabric.errors import SettingError
+from convfabric.errors import ArchiveError, SettingError
+from convfabric.fabric.archive import Passport, save_fabric
 from convfabric.fabric.module import Fabric
-from convfabric.importing.sources import IMAGENET, graph_of, load_into, network_of, original, tensors_of
+from convfabric.importing.create_model import create_model
+from convfabric.importing.sources import IMAGENET, graph_of, network_of, original
+from convfabric.importing.weight_files import load_into, tensors_of
 from convfabric.pipeline.inputs import opened, untrained, woven
-from convfabric.runs.job import job_from, settings_of
+from convfabric.runs.folder import check_may_begin
+from convfabric.runs.job import job_from, settings_of, written_config
 from convfabric.training.loop import Moment, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import Purpose, Source, weave
@@ -158,3 +165,84 @@ def test_fit_takes_a_network_of_others_from_its_weights_to_the_file(tmp_path: Pa
     assert record.network.macs <= 0.5 * record.fabric.macs
     assert (run / "model.onnx").is_file()
     assert "no such file" in refusal([*words[:5], tmp_path / "gone.pt", "--out", tmp_path / "other"])
+
+
+def a_run(folder: Path, network: str = "msdnet", channels: int = 3) -> Fabric:
+    """A fabric as a run keeps it, its statistics drawn."""
+    fabric = create_model(network, in_chans=channels, size=(32, 32), num_classes=7, seed=1)
+    assert isinstance(fabric, Fabric)
+    names = tuple(map(str, range(7)))
+    grey = channels == 1
+    pixels = Preprocessing(
+        size=(32, 32), channels=channels, fitting="cover", mean=(0.3,) * channels, std=(0.2,) * (1 if grey else 3)
+    )
+    save_fabric(folder / "fabric", fabric, Passport(graph=fabric.graph, classes=names, preprocessing=pixels))
+    return fabric
+
+
+def test_a_run_begins_with_the_weights_of_an_earlier_one(tmp_path: Path) -> None:
+    before = a_run(tmp_path / "run").state_dict()
+    job = job_from({"data": str(class_folders(tmp_path / "images")), "network": f"run:{tmp_path / 'run'}"})
+    assert (job.recipe.heads_first, job.recipe.trunk_lr) == (0.1, 0.2)
+    data = opened(job)
+    assert (data.preprocessing.size, data.preprocessing.mean) == ((32, 32), (0.3,) * 3)
+    fabric = untrained(job, data)
+    assert {head.classes for head in fabric.graph.heads} == {len(data.classes)}
+    state = fabric.state_dict()
+    assert all(torch.equal(state[name], before[name]) for name in before if not name.startswith("heads."))
+    a_run(tmp_path / "run", "resnet")
+    assert len(untrained(job, data).graph.heads) == 1, "a run that was replaced is read anew"
+
+
+def test_a_run_that_cannot_be_gone_on_from_is_named(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", channels=1)
+    settings = {"data": str(class_folders(tmp_path / "images")), "network": f"run:{tmp_path / 'run'}"}
+    job = job_from(settings)
+    with pytest.raises(SettingError, match="images of 1 channels, these have 3; --set read_as=grey reads them so"):
+        untrained(job, opened(job))
+    assert untrained(job_from(settings | {"read_as": "grey"}), opened(job_from(settings | {"read_as": "grey"})))
+    with pytest.raises(SettingError, match=r"weights=x\.pt: a run goes on with its own"):
+        original(settings["network"], "x.pt")
+    with pytest.raises(ArchiveError, match="so it is not a run of convfabric"):
+        original(f"run:{tmp_path / 'none'}")
+    (tmp_path / "run" / "config.yaml").write_text(written_config(job))
+    with pytest.raises(ArchiveError, match="holds the fabric to begin from; choose another --out"):
+        check_may_begin(tmp_path / "run", job, force=True)
+
+
+def test_a_run_and_a_network_of_others_are_backbones(tmp_path: Path) -> None:
+    trained, images = a_run(tmp_path), torch.rand(2, 3, 32, 32)
+    folder = str(tmp_path / "fabric")
+    with torch.no_grad():
+        assert torch.equal(create_model(folder)(images), trained.eval()(images))
+        encoder = create_model(folder, features_only=True)
+        last = create_model(folder, features_only=True, out_indices=-1)
+        assert torch.equal(last(images), encoder(images)[-1])
+    assert last.out_channels == encoder.feature_info.channels()[-1]
+    assert create_model(folder, num_classes=4)(images).shape == (2, 4)
+    stages = create_model("torchvision:resnet18", weights="none", features_only=True, out_indices=(1, 2), size=64)
+    assert [tuple(one.shape) for one in stages(torch.rand(1, 3, 64, 64))] == [(1, 64, 16, 16), (1, 128, 8, 8)]
+    assert stages.out_channels == (64, 128)
+    with pytest.raises(SettingError, match=r"out_indices=7: there are \d responses, from 0"):
+        create_model(folder, features_only=True, out_indices=[7])
+    with pytest.raises(SettingError, match=r"in_chans=1: a run's network is as it was trained, on 3 channels"):
+        create_model(folder, in_chans=1)
+    with pytest.raises(SettingError, match=r"layers: torchvision:resnet18 has weights, weights_in_order"):
+        create_model("torchvision:resnet18", layers=3)
+
+
+def test_torchvision_s_detection_takes_a_backbone(tmp_path: Path) -> None:
+    a_run(tmp_path, "resnet")
+    backbone = create_model(str(tmp_path / "fabric"), features_only=True, out_indices=-1)
+    anchors = torchvision.models.detection.rpn.AnchorGenerator(sizes=((8, 16),), aspect_ratios=((1.0,),))
+    pool = torchvision.ops.MultiScaleRoIAlign(featmap_names=["0"], output_size=3, sampling_ratio=1)
+    words: dict[str, Any] = {"rpn_anchor_generator": anchors, "box_roi_pool": pool, "min_size": 32, "max_size": 64}
+    detector = torchvision.models.detection.FasterRCNN(backbone, num_classes=2, **words).eval()
+    with torch.no_grad():
+        assert set(detector([torch.rand(3, 32, 32)])[0]) == {"boxes", "labels", "scores"}
+
+
+def test_the_command_line_takes_one_beginning() -> None:
+    assert begun_from(None, Path("a")) == f"run:{Path('a').resolve()}"
+    with pytest.raises(typer.BadParameter, match="give one of them"):
+        begun_from("vgg", Path("a"))

@@ -7,11 +7,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convfabric.errors import SettingError
-from convfabric.fabric.create_model import create_model, with_features
+from convfabric.errors import ArchiveError, SettingError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Place
 from convfabric.graph.costs import costs
+from convfabric.graph.rewrites import with_features
+from convfabric.importing.create_model import create_model
 from convfabric.weavers import FAMILIES, PRESETS, weave
 
 LARGE = {"size": (224, 224), "classes": 1000}
@@ -151,7 +152,7 @@ def test_a_model_is_refused_in_words_of_the_caller(tmp_path: Path) -> None:
     fabric = create_model("fabric-tiny", size="32x16")
     assert fabric(torch.zeros(1, 3, 16, 32)).shape == (1, 10)
     (tmp_path / "graph.json").touch()
-    with pytest.raises(SettingError, match=r"the folder of a run; convfabric\.load_fabric gives its network"):
+    with pytest.raises(ArchiveError, match=r"graph\.json"):
         create_model(str(tmp_path))
 
 

@@ -17,7 +17,7 @@ _WITH_TORCH = {
     "Job": "convfabric.runs.job",
     "Recipe": "convfabric.training.recipe",
     "answer_early": "convfabric.evaluation.early_exit",
-    "create_model": "convfabric.fabric.create_model",
+    "create_model": "convfabric.importing.create_model",
     "export": "convfabric.exporting.exporter",
     "extract": "convfabric.cutting.surgery",
     "fit": "convfabric.pipeline.fit",

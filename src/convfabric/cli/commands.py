@@ -17,6 +17,7 @@ from convfabric.cli.options import (
     Download,
     Epochs,
     Force,
+    From,
     InOrder,
     LatencyMs,
     Macs,
@@ -33,6 +34,7 @@ from convfabric.cli.options import (
     Strict,
     Threads,
     Weights,
+    begun_from,
     job_of_words,
     settings_from,
 )
@@ -84,6 +86,7 @@ def fit(
     threads: Threads = None,
     opset: Opset = None,
     network: Network = None,
+    earlier: From = None,
     weights: Weights = None,
     weights_in_order: InOrder = False,
     epochs: Epochs = None,
@@ -104,7 +107,15 @@ def fit(
     _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
-    named |= dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named |= dict(
+        network=begun_from(network, earlier),
+        epochs=epochs,
+        size=size,
+        seed=seed,
+        data_dir=data_dir,
+        download=download,
+        data=data,
+    )
     named |= dict(weights=weights, weights_in_order=weights_in_order)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
@@ -145,6 +156,7 @@ def train(
     data: Data,
     out: Out = None,
     network: Network = None,
+    earlier: From = None,
     weights: Weights = None,
     weights_in_order: InOrder = False,
     epochs: Epochs = None,
@@ -162,7 +174,15 @@ def train(
 
     _not_both(force, resume)
     folder = out or default_folder(data)
-    named = dict(network=network, epochs=epochs, size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named = dict(
+        network=begun_from(network, earlier),
+        epochs=epochs,
+        size=size,
+        seed=seed,
+        data_dir=data_dir,
+        download=download,
+        data=data,
+    )
     named |= dict(weights=weights, weights_in_order=weights_in_order)
     going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:

@@ -17,7 +17,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [defau
 Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
 Network = Annotated[
-    str | None, typer.Option(help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME.")
+    str | None,
+    typer.Option(help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2."),
+]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="An earlier run, whose fabric is trained on, with new heads.", show_default=False),
 ]
 Weights = Annotated[
     str | None,
@@ -58,6 +63,15 @@ def settings_from(config: Path | None, changes: list[str] | None, **named: Any) 
     found = read_config(config) if config else {}
     found |= dict(parsed_setting(change) for change in changes or [])
     return found | {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def begun_from(network: str | None, earlier: Path | None) -> str | None:
+    """The network that is meant: by name, or the fabric of an earlier run."""
+    if earlier is None:
+        return network
+    if network is not None:
+        raise typer.BadParameter("--from goes on with a run's own network and --network names one: give one of them.")
+    return f"run:{earlier.resolve()}"
 
 
 def job_of_words(folder: Path, resume: bool, config: Path | None, changes: list[str] | None, **named: Any) -> "Job":

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from convfabric import operators
 from convfabric.errors import GraphError, SettingError
 from convfabric.graph.laws import check
-from convfabric.graph.parts import Edge, Place
+from convfabric.graph.parts import POINT, Edge, Place
 from convfabric.graph.structure import Graph
 from convfabric.operators import Chain, Composite, Conv, Depthwise, Operator, mapped, pointwise, sides
 
@@ -207,3 +207,24 @@ def with_prior(graph: Graph, said: str) -> Graph:
         return rewrite(graph)
     except GraphError as fault:
         raise SettingError(f"prior={said} does not fit: {fault}") from None
+
+
+def with_features(graph: Graph) -> Graph:
+    """The graph with one head that reads the last response at each scale, less what only other heads needed.
+
+    Where several heads read one response each, those are the last ones of their scales: what comes after them at the
+    same scale begins the next stage.
+
+    >>> from convfabric.weavers import weave
+    >>> [str(place) for place in with_features(weave("vgg", size=(32, 32))).head.reads]
+    ['L0S0', 'L1S1', 'L3S2', 'L5S3', 'L7S4']
+    """
+    scores = {place for head in graph.heads if not head.linear for place in head.reads}
+    last = {place.scale: place for place in graph.order if place.scale < POINT and place not in scores}
+    if len(graph.heads) > 1:
+        last |= {
+            place.scale: place for head in graph.heads if head.linear for place in head.reads if place.scale < POINT
+        }
+    reads = tuple(last[scale] for scale in sorted(last))
+    head = replace(graph.head, reads=reads, linear=True, name="head")
+    return replace(graph, heads=(head,)).restrict(graph.edge_names)

@@ -1,5 +1,6 @@
-"""Networks of torchvision and timm by name, with their weights or those in a file."""
+"""Networks by name: of torchvision and timm, in a file, or of an earlier run, with their weights or those in a file."""
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,20 +11,21 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from convfabric.errors import SettingError
-from convfabric.graph import Graph
+from convfabric.fabric.archive import load_fabric
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph, Task
+from convfabric.importing.earlier_run import continued, folder_of
 from convfabric.importing.network import Imported, imported
+from convfabric.importing.program_file import module_of
+from convfabric.importing.weight_files import load_into
 from convfabric.operators import Size
 from convfabric.weavers import Purpose, Source, is_imported
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and spread of the colours that torchvision's weights were trained with, of pixels from 0 to 1."""
-NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
-"""Names under which checkpoints hold their weights."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Original:
     module: nn.Module
     size: Size
     mean: tuple[float, ...] = IMAGENET[0]
+    """Of each colour, and so is the spread; none where nothing says them, then those of the data are taken."""
     std: tuple[float, ...] = IMAGENET[1]
 
 
@@ -50,31 +53,58 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
 
     Raises SettingError for a name, weights or a file that are not there, ImportingError for what is no graph.
     """
-    numbers = dict(source.numbers)
-    return _imported(source.network, purpose, numbers.get("weights", "default"), numbers.get("weights_in_order", False))
+    wanted = _wanted(source.network, **source.numbers)
+    if wanted.library == "run":
+        return continued(Path(wanted.network), purpose)
+    return _imported(wanted, purpose.size, purpose.image_channels, purpose.classes, purpose.task)
 
 
-@lru_cache(maxsize=2)
-def _imported(name: str, purpose: Purpose, weights: str, in_order: bool) -> Imported:
-    return imported(
-        original(name, weights, in_order).module,
-        purpose.size,
-        image_channels=purpose.image_channels,
-        classes=purpose.classes,
-        task=purpose.task,
-        name=name,
-    )
+def as_it_is(source: Source, size: Size | None = None) -> Fabric:
+    """A network of others with its own classifier, for images of a size, pixels, by default those it is for."""
+    wanted = _wanted(source.network, **source.numbers)
+    return copy.deepcopy(_imported(wanted, size or _original(wanted).size, 3, None, "classification").fabric)
 
 
-@lru_cache(maxsize=2)
 def original(name: str, weights: str = "default", weights_in_order: bool = False) -> Original:
-    """A network of a library with weights of its own, fresh ones (none), or those of a file."""
+    """A network as its source gives it, with weights of its own, fresh ones (none), or those of a file."""
+    return _original(_wanted(name, weights, weights_in_order))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked for, and when the files it lies in were changed, so that it is not taken for what they held."""
+
+    library: str
+    network: str
+    weights: str
+    in_order: bool
+    changed: tuple[int, ...]
+
+
+def _wanted(name: str, weights: str = "default", weights_in_order: bool = False) -> _Wanted:
     library, _, network = name.partition(":")
+    if library in ("file", "run") and weights == "none":
+        raise SettingError(f"network={name}: weights=none: it has its own; default or another file are taken.")
+    if library == "run" and weights != "default":
+        raise SettingError(f"network={name}: weights={weights}: a run goes on with its own.")
+    files = (Path(path) for path in (network, weights) if library == "file" or path is weights)
+    changed = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
+    return _Wanted(library, network, weights, weights_in_order, changed)
+
+
+@lru_cache(maxsize=2)
+def _imported(wanted: _Wanted, size: Size, image_channels: int, classes: int | None, task: Task) -> Imported:
+    module, name = _original(wanted).module, f"{wanted.library}:{wanted.network}"
+    return imported(module, size, image_channels=image_channels, classes=classes, task=task, name=name)
+
+
+@lru_cache(maxsize=2)
+def _original(wanted: _Wanted) -> Original:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = LIBRARIES[library](network, weights == "default")
-    if weights not in ("default", "none"):
-        load_into(found.module, Path(weights), weights_in_order)
+        found = LIBRARIES[wanted.library](wanted.network, wanted.weights == "default")
+    if wanted.weights not in ("default", "none"):
+        load_into(found.module, Path(wanted.weights), wanted.in_order)
     return found
 
 
@@ -113,8 +143,21 @@ def _of_timm(name: str, pretrained: bool) -> Original:
     return Original(module, (height, width), tuple(mean), tuple(std))
 
 
+def _of_file(name: str, pretrained: bool) -> Original:
+    if not Path(name).is_file():
+        raise SettingError(f"network=file:{name}: no such file; one that torch.export.save wrote is read.")
+    module = module_of(Path(name))
+    return Original(module, module.size, (), ())
+
+
+def _of_run(name: str, pretrained: bool) -> Original:
+    fabric, papers = load_fabric(folder_of(Path(name)))
+    before = papers.preprocessing
+    return Original(fabric, before.size, before.mean, before.std)
+
+
 LIBRARIES: Mapping[str, Callable[[str, bool], Original]] = MappingProxyType(
-    {"torchvision": _of_torchvision, "timm": _of_timm}
+    {"torchvision": _of_torchvision, "timm": _of_timm, "file": _of_file, "run": _of_run}
 )
 """For each source what gives a network by name, with its library's weights or fresh ones."""
 
@@ -129,57 +172,3 @@ def _fetched(name: str, make: Callable[[], nn.Module]) -> nn.Module:
             f"network={name}: its weights are not in the library's cache and cannot be fetched "
             f"({type(fault).__name__}: {said}). --weights FILE names them, --weights none begins with fresh ones."
         ) from None
-
-
-def load_into(module: nn.Module, file: Path, in_order: bool = False) -> None:
-    """The weights of a file, into a module whose names they have, or with ``in_order`` one after another.
-
-    Nothing is unpickled but tensors. Raises SettingError for a file that is none, and names what does not fit.
-    """
-    found, own = tensors_of(file), module.state_dict()
-    counted = {name for name in own if name.endswith("num_batches_tracked")}
-    if in_order:
-        plain = [name for name in own if name not in counted]
-        values = [tensor for name, tensor in found.items() if not name.endswith("num_batches_tracked")]
-        if len(plain) != len(values):
-            raise SettingError(f"{file}: {len(values)} tensors; the network has {len(plain)}.")
-        found = dict(zip(plain, values, strict=True))
-    missing = sorted(set(own) - set(found) - counted)
-    odd = sorted(set(found) - set(own))
-    if missing or odd:
-        hint = "" if in_order else " --weights-in-order takes them one after another, whatever their names."
-        said = (
-            f"{missing[0]} and {len(missing) - 1} more are not there" if missing else f"{odd[0]} is not the network's"
-        )
-        raise SettingError(f"{file}: {said}; it holds {', '.join(list(found)[:3])} ...{hint}")
-    for name, tensor in found.items():
-        if tensor.shape != own[name].shape:
-            shapes = f"{tuple(tensor.shape)}, the network's is {tuple(own[name].shape)}"
-            raise SettingError(f"{file}: {name} is of shape {shapes}.")
-    with torch.no_grad():
-        for name, tensor in found.items():
-            own[name].copy_(tensor)
-
-
-def tensors_of(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file by name, of safetensors, or of a state dict that torch reads without unpickling objects.
-
-    Raises SettingError for a file that is neither, with what would be read.
-    """
-    if not file.is_file():
-        raise SettingError(f"weights={file}: no such file.")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except SafetensorError as fault:
-        raise SettingError(f"weights={file}: not a safetensors file ({fault}).") from None
-    except Exception as fault:  # a file of another kind makes torch raise anything
-        raise SettingError(
-            f"weights={file}: torch reads no tensors from it without running what it holds "
-            f"({type(fault).__name__}). Save a state dict: torch.save(model.state_dict(), FILE)."
-        ) from None
-    found = next((found[name] for name in NESTED if isinstance(found, dict) and name in found), found)
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise SettingError(f"weights={file}: not a state dict, names with tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}

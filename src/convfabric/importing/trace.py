@@ -1,7 +1,7 @@
 """A module as a torch.export program, and the responses that it computes."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from convfabric.importing.patterns import ROWS, seen
 from convfabric.importing.responses import Constant, Response, Seen, as_map
 from convfabric.operators import Size
 
-TAKE_SHAPES = ("upsample", "view", "unsqueeze", "squeeze", "reshape", "as_strided")
+TAKE_SHAPES = ("upsample", "view", "unsqueeze", "squeeze", "reshape", "as_strided", "flatten")
 """Parts of names of operators whose rows need the shape of the result."""
 BATCH = 2
 """Images in the trace; one would be taken for a dimension that is not there."""
@@ -26,10 +26,18 @@ def exported(module: nn.Module, channels: int, size: Size) -> ExportedProgram:
     Raises ImportingError where torch.export cannot trace it.
     """
     images = torch.zeros(BATCH, channels, *size)
+    with torch.no_grad():
+        return _of_torch(lambda: torch.export.export(module.eval(), (images,), strict=False))
+
+
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The same program in fewer kinds of operators, none of which changes a tensor in place."""
+    return _of_torch(program.run_decompositions)
+
+
+def _of_torch(work: Callable[[], ExportedProgram]) -> ExportedProgram:
     try:
-        with torch.no_grad():
-            program: ExportedProgram = torch.export.export(module.eval(), (images,), strict=False).run_decompositions()
-            return program
+        return work()
     except Exception as fault:  # whatever somebody else's module raises
         first = (str(fault).splitlines() or [""])[0][:200]
         raise ImportingError(f"torch.export cannot trace it ({type(fault).__name__}: {first}).") from None
@@ -53,6 +61,8 @@ def read(program: ExportedProgram) -> tuple[Response, Seen]:
             except Exception as fault:  # arguments in a form that its row does not know
                 said = f"not as its row reads it ({type(fault).__name__}: {fault})"
                 raise ImportingError(f"{_where(node)}: {node.target!s}: {said}.") from None
+            if in_place(str(node.target)):
+                values[node.args[0]] = values[node]
     raise ImportingError("the program has no output.")
 
 
@@ -80,6 +90,10 @@ def _called(node: Any, values: dict[Any, Any]) -> Any:
     if node.target is operator.getitem:
         return args[0][args[1]]
     name, parts = str(node.target), _leaves([args, named])
+    if in_place(name):
+        name = name.replace("_.", ".")
+        if isinstance(args[0], Constant):
+            raise ImportingError("a constant is changed in place")
     if not any(node.all_input_nodes and not isinstance(values[one], Constant | Tensor) for one in node.all_input_nodes):
         plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: values[one].tensor)
         with torch.no_grad():
@@ -94,6 +108,15 @@ def _called(node: Any, values: dict[Any, Any]) -> Any:
     if name == "aten.amax.default":
         named = {**named, "kind": "max"}
     return ROWS[name](*args, **named)
+
+
+def in_place(name: str) -> bool:
+    """Whether an operator changes the tensor that it reads.
+
+    >>> in_place("aten.relu_.default"), in_place("aten.relu.default")
+    (True, False)
+    """
+    return "_." in name
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -50,6 +50,8 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
 def prepared_for(network: Original, data: ImageSet) -> ImageSet:
     """The data, prepared as the weights of a network want their images; grey ones with the mean of its colours."""
     before = data.preprocessing
+    if not network.mean:
+        return data
     mean, std = (
         part if before.channels == len(part) else (fmean(part),) * before.channels
         for part in (network.mean, network.std)

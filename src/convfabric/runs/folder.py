@@ -76,10 +76,16 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
                 f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run, which --force replaces; "
                 "choose another --out."
             )
+        if force and job.source.network.startswith("run:") and _lies_in(job.source.network[4:], folder):
+            raise ArchiveError(f"{folder}: holds the fabric to begin from; choose another --out.")
         if not force:
             raise ArchiveError(
                 f"{folder}: already contains a run; use --resume to continue it or --force to replace it."
             )
+
+
+def _lies_in(one: str, folder: Path) -> bool:
+    return Path(one).resolve().is_relative_to(folder.resolve())
 
 
 def _check_unchanged(folder: Path, job: Job) -> None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-SOURCES = ("torchvision", "timm")
-"""Libraries of networks, which stand before a colon in the name of a network."""
+SOURCES = ("torchvision", "timm", "file", "run")
+"""What stands before a colon in the name of a network: a library, a file of torch.export, the folder of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)

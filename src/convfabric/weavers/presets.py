@@ -15,7 +15,7 @@ from convfabric.setting_values import accepted
 from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet
 from convfabric.weavers.families import FAMILIES, weave_numbers
-from convfabric.weavers.imported import SOURCES, Imported, is_imported
+from convfabric.weavers.imported import Imported, is_imported
 from convfabric.weavers.msdnet import Msdnet
 from convfabric.weavers.resnet import Resnet
 from convfabric.weavers.trellis import Trellis
@@ -122,7 +122,7 @@ def find_preset(name: str) -> Preset:
         known = [*PRESETS, *FAMILIES]
         near = get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        others = f", and {':NAME, '.join(SOURCES)}:NAME"
+        others = ", and torchvision:NAME, timm:NAME, file:FILE.pt2 and run:FOLDER"
         raise SettingError(f"network={name}: known are {', '.join(known)}{others}.{meant}")
     return PRESETS[name]
 

@@ -18,16 +18,33 @@ def _(x: Value, sizes: list[int], axis: int = 0) -> Value:
     return tuple(sliced(x, axis, start, stop) for start, stop in pairwise(ends))
 
 
+@row("aten.chunk.default")
+def _(x: Value, parts: int, axis: int = 0) -> Value:
+    length = _length(x, axis)
+    side = -(-length // parts)
+    return tuple(sliced(x, axis, start, min(start + side, length)) for start in range(0, length, side))
+
+
+@row("aten.split.Tensor")
+def _(x: Value, side: int, axis: int = 0) -> Value:
+    length = _length(x, axis)
+    return tuple(sliced(x, axis, start, min(start + side, length)) for start in range(0, length, side))
+
+
 @row("aten.slice.Tensor")
 def _(x: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1) -> Value:
-    one = seen(x)
-    length = prod(length for _, length in one.dims[axis % len(one.dims)])
+    one, length = seen(x), _length(x, axis)
     start, stop = (start or 0) % max(length, 1), min(length if stop is None else stop, length)
     if step == 1 and start == 0 and stop == length:
         return one
     if step != 1:
         raise ImportingError(f"every so manieth of {length}")
     return sliced(x, axis, start, stop if stop >= 0 else stop + length)
+
+
+def _length(x: Value, axis: int) -> int:
+    dims = seen(x).dims
+    return prod(length for _, length in dims[axis % len(dims)])
 
 
 def sliced(x: Value, axis: int, start: int, stop: int) -> Value:
@@ -50,17 +67,26 @@ def _(x: Value, order: list[int]) -> Value:
     return Seen(one.response, tuple(one.dims[at] for at in order))
 
 
-@row("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default")
-def _(x: Value, size: list[int], *, shape: Any) -> Value:
+@row("aten.transpose.int")
+def _(x: Value, first: int, second: int) -> Value:
+    one = seen(x)
+    dims = list(one.dims)
+    dims[first], dims[second] = dims[second], dims[first]
+    return Seen(one.response, tuple(dims))
+
+
+@row(
+    *("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default", "aten.flatten.using_ints"),
+    *("aten.unflatten.int", "aten.unsqueeze.default", "aten.squeeze.dims", "aten.squeeze.dim", "aten.view_as.default"),
+)
+def _(x: Value, *anything: Any, shape: Any, **named: Any) -> Value:
     return reshaped(seen(x), shape)
 
 
-@row("aten.unsqueeze.default", "aten.squeeze.dims", "aten.squeeze.dim")
-def _(x: Value, axis: Any, *, shape: Any) -> Value:
-    return reshaped(seen(x), shape)
-
-
-@row("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten._to_copy.default")
+@row(
+    *("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten._to_copy.default"),
+    *("aten.contiguous.default", "aten.dropout.default", "aten.feature_dropout.default"),
+)
 def _(x: Value, *anything: Any, **named: Any) -> Value:
     return x
 
@@ -74,8 +100,16 @@ def _(x: Value, size: list[int], strides: list[int], *anything: Any, shape: Any)
     return reshaped(one, shape)
 
 
+@row("aten.pad.default")
+def _(x: Value, sides: list[int], mode: str = "constant", value: float | None = None) -> Value:
+    if mode != "constant":
+        raise ImportingError(f"padding by what is there ({mode})")
+    return around_it(x, sides, value or 0.0)
+
+
 @row("aten.constant_pad_nd.default")
-def _(x: Value, sides: list[int], value: float = 0.0) -> Value:
+def around_it(x: Value, sides: list[int], value: float = 0.0) -> Value:
+    """Rows and columns of a value around a response, for the next operator."""
     left, right, above, below, *others = (*sides, 0, 0, 0, 0)[: max(4, len(sides))]
     if any(others) or min(sides) < 0:
         raise ImportingError(f"padding by {sides}, not of height and width alone")

@@ -17,10 +17,23 @@ def _(
     dilation: list[int] = (1, 1),  # type: ignore[assignment]
     ceil: bool = False,
 ) -> Value:
+    return (max_pooled(x, kernel, stride, padding, dilation, ceil),)
+
+
+@row("aten.max_pool2d.default")
+def max_pooled(
+    x: Value,
+    kernel: list[int],
+    stride: list[int] = (),  # type: ignore[assignment]
+    padding: list[int] = (0, 0),  # type: ignore[assignment]
+    dilation: list[int] = (1, 1),  # type: ignore[assignment]
+    ceil: bool = False,
+) -> Value:
+    """A max pool over a response."""
     if alike(dilation, "dilation") != 1:
         raise ImportingError("a dilated pool")
     source, more = padded(x, float("-inf"))
-    return (pooled("max", source, kernel, stride, around(padding, more), ceil),)
+    return pooled("max", source, kernel, stride, around(padding, more), ceil)
 
 
 @row("aten.avg_pool2d.default")
@@ -55,9 +68,10 @@ def pooled(
     return as_map(made_by(source, operator, source.channels, operator.size_after(source.size), {}))
 
 
-@row("aten._adaptive_avg_pool2d.default")
+@row("aten._adaptive_avg_pool2d.default", "aten.adaptive_avg_pool2d.default")
 def _(x: Value, size: list[int]) -> Value:
-    return whole(response(x), AdaptivePool(size=(size[0], size[1])), (size[0], size[1]))
+    source, wanted = response(x), (size[0], size[-1])
+    return whole(source, GlobalPool() if wanted == (1, 1) else AdaptivePool(size=wanted), wanted)
 
 
 @row("aten.mean.dim", "aten.amax.default")

@@ -27,7 +27,10 @@ def function(name: str) -> Row:
     return read
 
 
-for _name in ("relu", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"):
+for _name in (
+    *("relu", "relu6", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"),
+    *("silu", "hardswish", "hardsigmoid"),
+):
     ROWS[f"aten.{_name}.default"] = function(_name)
 
 

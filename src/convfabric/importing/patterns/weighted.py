@@ -33,6 +33,20 @@ def _(
 ) -> Value:
     if transposed:
         raise ImportingError("a transposed convolution")
+    return convolved(x, weight, bias, stride, padding, dilation, groups)
+
+
+@row("aten.conv2d.default")
+def convolved(
+    x: Value,
+    weight: Value,
+    bias: Value = None,
+    stride: list[int] = (1, 1),  # type: ignore[assignment]
+    padding: list[int] = (0, 0),  # type: ignore[assignment]
+    dilation: list[int] = (1, 1),  # type: ignore[assignment]
+    groups: int = 1,
+) -> Value:
+    """A convolution of a response."""
     source, more = padded(x, 0.0)
     named = weights(weight, bias, weight.tensor.shape)
     made, _, high, wide = weight.tensor.shape
@@ -54,6 +68,11 @@ def _(bias: Value, x: Value, turned: Value) -> Value:
 @row("aten.mm.default")
 def _(x: Value, turned: Value) -> Value:
     return linear(x, turned, None)
+
+
+@row("aten.linear.default")
+def _(x: Value, weight: Value, bias: Value = None) -> Value:
+    return linear(x, replace(weight, tensor=weight.tensor.T), bias)
 
 
 def linear(x: Value, turned: Value, bias: Value) -> Value:
@@ -83,16 +102,46 @@ def linear(x: Value, turned: Value, bias: Value) -> Value:
 
 @row("aten._native_batch_norm_legit_no_training.default")
 def _(x: Value, weight: Value, bias: Value, mean: Value, variance: Value, momentum: float, eps: float) -> Value:
+    return (normed(x, weight, bias, mean, variance, eps),)
+
+
+@row("aten.batch_norm.default")
+def _(
+    x: Value,
+    weight: Value,
+    bias: Value,
+    mean: Value,
+    variance: Value,
+    trains: bool,
+    momentum: float,
+    eps: float,
+    _: Any,
+) -> Value:
+    if trains:
+        raise ImportingError("a batch norm without statistics")
+    return normed(x, weight, bias, mean, variance, eps)
+
+
+def normed(x: Value, weight: Value, bias: Value, mean: Value, variance: Value, eps: float) -> Value:
+    """Batch normalisation of a response."""
     if weight is None:
         raise ImportingError("a batch norm without factor and constant")
     named = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
-    return (as_map(changed_by(response(x), Norm(eps=eps), named)),)
+    return as_map(changed_by(response(x), Norm(eps=eps), named))
 
 
 @row("aten.native_layer_norm.default")
 def _(x: Value, shape: list[int], weight: Value, bias: Value, eps: float) -> Value:
+    return (layer_normed(x, shape, weight, bias, eps),)
+
+
+@row("aten.layer_norm.default")
+def layer_normed(
+    x: Value, shape: list[int], weight: Value = None, bias: Value = None, eps: float = 1e-5, _: Any = False
+) -> Value:
+    """Layer normalisation over the channels of every pixel."""
     one = seen(x)
     if len(shape) != 1 or weight is None or not one.in_order(one.dims[-1]):
         raise ImportingError(f"a layer norm over {shape} of a tensor laid out as {one.dims}")
     found = changed_by(one.response, LayerNorm(eps=eps), {"weight": weight, "bias": bias})
-    return (Seen(found, one.dims),)
+    return Seen(found, one.dims)

@@ -1,0 +1,163 @@
+"""Files of torch.export are read without running, unpickling or evaluating anything in them."""
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from convfabric.errors import ImportingError, SettingError
+from convfabric.importing.network import imported
+from convfabric.importing.program_file import module_of
+from convfabric.importing.sources import graph_of, original
+from convfabric.weavers import Purpose, Source
+
+MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
+Names = dict[str, bytes]
+
+
+class Branches(nn.Module):
+    """Changes in place, two ways, a list of tensors, a view by sizes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.deep, self.last = nn.Conv2d(4, 4, 1), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right = self.norm(self.stem(images)).relu_().chunk(2, 1)
+        both = torch.cat([left, nn.functional.silu(self.deep(right))], 1)
+        answer: Tensor = self.last(nn.functional.adaptive_avg_pool2d(both, 1).view(both.size(0), -1))
+        return answer
+
+
+def saved(file: Path, module: nn.Module, dynamic: bool = False, side: int = 16) -> nn.Module:
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},) if dynamic else None
+    program = torch.export.export(module.eval(), (torch.zeros(2, 3, side, side),), dynamic_shapes=shapes)
+    torch.export.save(program, file)
+    return module
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_module_comes_back_from_its_file_with_its_weights_by_name(tmp_path: Path, dynamic: bool) -> None:
+    torch.manual_seed(0)
+    theirs = saved(tmp_path / "a.pt2", Branches(), dynamic)
+    ours, images = module_of(tmp_path / "a.pt2"), torch.rand(2, 3, 16, 16)
+    assert ours.size == (16, 16)
+    assert torch.equal(ours(images), theirs(images))
+    assert all(torch.equal(ours.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
+    found = imported(ours, ours.size)
+    assert found.difference <= 1e-5
+    assert "deep.weight" in found.origins.values()
+
+
+def test_a_file_is_a_source_like_any_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved(tmp_path / "a.pt2", torchvision.models.squeezenet1_1(weights=None), side=64)
+    source = Source(network=f"file:{tmp_path}/a.pt2", numbers={})
+    assert graph_of(source, Purpose(size=(64, 64), classes=4)).head.classes == 4
+    assert original(source.network).mean == ()
+    with pytest.raises(SettingError, match=r"weights=none: a file has its own"):
+        original(source.network, "none")
+    with pytest.raises(SettingError, match=r"file:nowhere\.pt2: no such file"):
+        original("file:nowhere.pt2")
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("was run"),)
+
+
+def pickled(value: object) -> bytes:
+    found = io.BytesIO()
+    torch.save(value, found)
+    return found.getvalue()
+
+
+def in_graph(change: Callable[[Any], object]) -> Callable[[Names], None]:
+    def changed(names: Names) -> None:
+        whole = json.loads(names[MODEL])
+        change(whole["graph_module"]["graph"])
+        names[MODEL] = json.dumps(whole).encode()
+
+    return changed
+
+
+def as_pickle(names: Names) -> None:
+    config = json.loads(names[WEIGHTS])
+    first = next(iter(config["config"].values()))
+    first["use_pickle"] = True
+    names |= {WEIGHTS: json.dumps(config).encode(), f"data/weights/{first['path_name']}": pickled(Hostile())}
+
+
+def calls(target: str) -> Callable[[Names], None]:
+    return in_graph(lambda graph: graph["nodes"][0].update(target=target))
+
+
+def expression(graph: Any) -> None:
+    run = "__import__('pathlib').Path('was run').touch()"
+    for value in graph["tensor_values"].values():
+        value["sizes"][:1] = [{"as_expr": {"expr_str": run, "hint": {"as_int": 2}}}]
+
+
+HARMLESS: dict[str, Callable[[Names], object]] = {
+    "pickled examples": lambda names: names.update({"data/sample_inputs/model.pt": pickled(Hostile())}),
+    "bare pickle as examples": lambda names: names.update({"data/sample_inputs/model.pt": pickle.dumps(Hostile())}),
+    "text that sympy would evaluate": in_graph(expression),
+}
+REFUSED: dict[str, tuple[Callable[[Names], object], str]] = {
+    "pickled weights": (as_pickle, r"is pickled, and nothing is unpickled"),
+    "python": (calls("torch.os.system"), r"calls torch\.os\.system, which is no operator of ATen"),
+    "a file": (calls("torch.ops.aten.from_file.default"), r"aten\.from_file\.default; no row reads it"),
+    "another library": (calls("torch.ops.inductor.resize_storage_bytes_.default"), r"which is no operator of ATen"),
+    "an unknown one": (calls("torch.ops.aten.no_such.default"), r"which this version of torch does not have"),
+    "another schema": (lambda names: names.update({MODEL: b'{"schema_version": {"major": 7}}'}), r"of schema 7; 8 is"),
+    "no program": (lambda names: names.pop(MODEL), r"0 programs, where one is read"),
+    "damaged": (lambda names: names.update({MODEL: b"{"}), r"not as torch\.export writes it"),
+    "old weights": (lambda names: names.pop(WEIGHTS), r"not as torch\.export writes it"),
+}
+
+
+def rewritten(file: Path, change: Callable[[Names], object]) -> Path:
+    with zipfile.ZipFile(file) as archive:
+        names = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    change(names)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in names.items():
+            archive.writestr(f"a/{name}", content)
+    return file
+
+
+@pytest.mark.parametrize("how", HARMLESS)
+def test_what_torch_would_run_is_not_looked_at(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = saved(tmp_path / "a.pt2", Branches())
+    found = module_of(rewritten(tmp_path / "a.pt2", HARMLESS[how]))
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(found(images), theirs(images))
+    assert not Path("was run").exists()
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_would_have_to_be_run_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "a.pt2", Branches())
+    change, message = REFUSED[how]
+    with pytest.raises(ImportingError, match=rf"a\.pt2: .*{message}.*torch\.export\.save"):
+        module_of(rewritten(tmp_path / "a.pt2", change))
+    assert not Path("was run").exists()
+
+
+def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
+    torch.save(Branches().state_dict(), tmp_path / "weights.pt2")
+    (tmp_path / "text.pt2").write_text("hello")
+    for name in ("weights.pt2", "text.pt2"):
+        with pytest.raises(ImportingError, match=rf"{name}: .*torch\.export\.save"):
+            module_of(tmp_path / name)
