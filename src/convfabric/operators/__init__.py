@@ -50,7 +50,7 @@ from convfabric.operators.convolutions import (
     padding_of,
     sides,
 )
-from convfabric.operators.norms import LayerNorm, LocalResponseNorm, Norm, Scale
+from convfabric.operators.norms import GroupNorm, LayerNorm, LocalResponseNorm, Norm, Scale
 from convfabric.operators.operator import (
     WHOLE_MAP,
     Axes,
@@ -84,6 +84,7 @@ __all__ = [
     "FullyConnected",
     "Gelu",
     "GlobalPool",
+    "GroupNorm",
     "Halo",
     "HardSigmoid",
     "HardSwish",

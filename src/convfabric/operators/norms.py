@@ -1,7 +1,8 @@
 """Operators that rescale channels: by themselves, or by what all channels of a pixel are."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around
@@ -86,6 +87,55 @@ class LayerNorm(Channelwise):
     @property
     def axes(self) -> Axes:
         return {"weight": ("out",), "bias": ("out",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupNorm(Channelwise):
+    """Groups of neighbouring channels brought to mean 0 and variance 1 over all pixels (Wu & He 2018).
+
+    Trained scale and shift for each channel. Of several groups whole ones are cut.
+
+    >>> GroupNorm(groups=4).granularity(8, 8), GroupNorm(groups=4).narrowed((8, 8), (4, 4)).groups
+    ((2, 2), 2)
+    """
+
+    linear = across_channels = True
+
+    groups: int = 1
+    eps: float = 1e-5
+    """Added to the variance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_eps(self.eps)
+        if self.groups < 1:
+            raise ValueError(f"groups={self.groups}: at least 1.")
+
+    @property
+    def halo(self) -> Halo:
+        return around(math.inf, math.inf)
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        if channels_out % self.groups:
+            raise ValueError(f"{channels_out} channels are not {self.groups} equal groups")
+        return 2 * channels_out
+
+    @property
+    def axes(self) -> Axes:
+        return {"weight": ("out",), "bias": ("out",)}
+
+    def granularity(self, channels_in: int, channels_out: int) -> Ends:
+        unit = 1 if self.groups == 1 else max(1, channels_out // self.groups)
+        return unit, unit
+
+    def narrowed(self, whole: Ends, smaller: Ends) -> Operator:
+        if self.groups == 1:
+            return super().narrowed(whole, smaller)
+        self.parameters(*whole)
+        groups, rest = divmod(smaller[1] * self.groups, whole[1])
+        if rest or not groups:
+            raise ValueError(f"{smaller[1]} of {whole[1]} channels are no whole groups of {self.groups}")
+        return replace(self, groups=groups)
 
 
 @dataclass(frozen=True, kw_only=True)

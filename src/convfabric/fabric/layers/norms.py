@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from convfabric.fabric.layers.dispatch import layer
 from convfabric.operators import (
+    GroupNorm,
     LayerNorm,
     LocalResponseNorm,
     Norm,
@@ -34,6 +35,14 @@ class _LayerNormLayer(nn.Module):
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         last_BHWC = x_BCHW.permute(0, 2, 3, 1)
         return F.layer_norm(last_BHWC, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class _GroupNormLayer(nn.GroupNorm):
+    """Groups of channels brought to mean 0 and variance 1 over all pixels."""
+
+    def forward(self, x_BCHW: Tensor, size: Size | None = None) -> Tensor:
+        normalised: Tensor = super().forward(x_BCHW)
+        return normalised
 
 
 class _LocalResponseNormLayer(nn.Module):
@@ -68,6 +77,11 @@ def _(operator: Norm, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: LayerNorm, channels_in: int, channels_out: int) -> nn.Module:
     return _LayerNormLayer(operator, channels_out)
+
+
+@layer.register
+def _(operator: GroupNorm, channels_in: int, channels_out: int) -> nn.Module:
+    return _GroupNormLayer(operator.groups, channels_out, eps=operator.eps)
 
 
 @layer.register

@@ -8,7 +8,7 @@ from typing import Any
 from convfabric.errors import ImportingError
 from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen, usual
 from convfabric.importing.responses import Constant, Seen, Tensors, as_map, changed_by, made_by, reshaped
-from convfabric.operators import Conv, Depthwise, FullyConnected, LayerNorm, Norm, Operator
+from convfabric.operators import Conv, Depthwise, FullyConnected, GroupNorm, LayerNorm, Norm, Operator
 
 
 def weights(weight: Value, bias: Value, shape: Sequence[int]) -> Tensors:
@@ -145,3 +145,18 @@ def layer_normed(
         raise ImportingError(f"a layer norm over {shape} of a tensor laid out as {one.dims}")
     found = changed_by(one.response, LayerNorm(eps=eps), {"weight": weight, "bias": bias})
     return Seen(found, one.dims)
+
+
+@row("aten.group_norm.default")
+def group_normed(
+    x: Value, groups: int, weight: Value = None, bias: Value = None, eps: float = 1e-5, _: Any = False
+) -> Value:
+    """Group normalisation of a response."""
+    if weight is None:
+        raise ImportingError("a group norm without factor and constant")
+    return as_map(changed_by(response(x), GroupNorm(groups=groups, eps=eps), {"weight": weight, "bias": bias}))
+
+
+@row("aten.native_group_norm.default")
+def _(x: Value, weight: Value, bias: Value, images: int, channels: int, pixels: int, groups: int, eps: float) -> Value:
+    return (group_normed(x, groups, weight, bias, eps),)
