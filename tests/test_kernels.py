@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_the_operators_keep_torch_s_rules() -> None:
     operators = torch.ops.convfabric
     for found in (
         torch.library.opcheck(operators.banded_sums.default, ([x], [weight], [bias], wiring, "stored")),
-        torch.library.opcheck(operators.norm_relu.default, (x, scale, bias, 1e-5, 0.1)),
+        torch.library.opcheck(operators.norm_relu.default, (x, scale, bias, 1e-5, 0.1, 0.5)),
     ):
         assert set(found.values()) == {"SUCCESS"}
 
@@ -156,9 +157,9 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
 @pytest.mark.parametrize("channels", [1, 5, 8, 12, 16, 40])
 @pytest.mark.parametrize("size", [(9, 7), (2, 3), (17, 5)])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize(("slope", "ceiling"), [(0.0, inf), (0.1, inf), (1.0, inf), (0.0, 0.5)])
 def test_the_norm_kernel_is_batch_norm_and_relu(
-    channels: int, size: tuple[int, int], offset: float, slope: float
+    channels: int, size: tuple[int, int], offset: float, slope: float, ceiling: float
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(4, channels, *size, dtype=torch.float64) + offset
@@ -170,7 +171,8 @@ def test_the_norm_kernel_is_batch_norm_and_relu(
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(-1, 2, channels))
             norm.bias.copy_(torch.linspace(1, -1, channels))
-    found, wanted = norms.norm_relu(own, single, slope), F.leaky_relu(torchs(exact), slope)
+    found = norms.norm_relu(own, single, slope, ceiling)
+    wanted = F.leaky_relu(torchs(exact), slope) if slope else F.hardtanh(torchs(exact), 0.0, ceiling)
     gradient = torch.randn_like(wanted)
     found.backward(gradient.float())
     wanted.backward(gradient)

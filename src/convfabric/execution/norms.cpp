@@ -1,5 +1,5 @@
-// Batch normalisation and a ReLU, leaky or not, in one pass over each map where torch takes four, and the same on the way
-// back.
+// Batch normalisation and a ReLU, leaky, capped or none, in one pass over each map where torch takes four, and the same
+// on the way back.
 //
 // Maps are channels-last, (pixels, channels), and read in rows of as many whole pixels as fill whole vectors; the last row
 // may be shorter. Sums are taken in floats over a few rows at a time, less the first pixel's values so that large
@@ -48,7 +48,7 @@ struct Shape {
 
 struct Norm {
     const float *weight, *bias;
-    float epsilon, slope;
+    float epsilon, slope, ceiling;
 };
 
 // Calls f(thread, first row, the row after the last, position in the row, count) for a few rows and a vector of their
@@ -105,6 +105,7 @@ void normed(const T *x, const Norm &norm, const Shape &shape, T *y, float *mean,
         Vector middle = load(&means[block]), times = load(&scales[block]), plus = load(&shifts[block]);
         for (int64_t at = from * row + block; at < to * row; at += row) {
             Vector value = (load_some(x + at, count) - middle) * times + plus;
+            value = value > norm.ceiling ? Vector{} + norm.ceiling : value;
             store_some(y + at, value < 0.f ? norm.slope * value : value, count);
         }
     });
@@ -124,7 +125,8 @@ void unnormed(
     std::vector<float> means = shape.tiled(mean), scales = shape.tiled(scale.data()), shifts = shape.tiled(norm.bias);
     auto reached = [&](int64_t at, auto count, Vector apart, Vector times, Vector plus) {
         Vector gradient = load_some(wanted + at, count);
-        return apart * times + plus > 0.f ? gradient : norm.slope * gradient;
+        Vector value = apart * times + plus;
+        return value >= norm.ceiling ? Vector{} : value > 0.f ? gradient : norm.slope * gradient;
     };
     two_sums(shape, plain.data(), weighed.data(), [&](int64_t at, int block, auto count, Vector &one, Vector &two) {
         Vector apart = load_some(x + at, count) - load(&means[block]);
@@ -168,9 +170,9 @@ extern "C" void convfabric_channel_sums(
 }
 
 extern "C" void convfabric_norm_relu(
-    const void *x, const float *weight, const float *bias, float epsilon, float slope, int64_t pixels, int channels,
+    const void *x, const float *weight, const float *bias, float epsilon, float slope, float ceiling, int64_t pixels, int channels,
     int half, int threads, void *y, float *mean, float *variance) {
-    Norm norm{weight, bias, epsilon, slope};
+    Norm norm{weight, bias, epsilon, slope, ceiling};
     Shape shape{pixels, channels, threads};
     if (half)
         normed(static_cast<const Half *>(x), norm, shape, static_cast<Half *>(y), mean, variance);
@@ -180,8 +182,8 @@ extern "C" void convfabric_norm_relu(
 
 extern "C" void convfabric_norm_relu_back(
     const void *wanted, const void *x, const float *weight, const float *bias, const float *mean, const float *variance,
-    float epsilon, float slope, int64_t pixels, int channels, int half, int threads, void *to, float *for_weight, float *for_bias) {
-    Norm norm{weight, bias, epsilon, slope};
+    float epsilon, float slope, float ceiling, int64_t pixels, int channels, int half, int threads, void *to, float *for_weight, float *for_bias) {
+    Norm norm{weight, bias, epsilon, slope, ceiling};
     Shape shape{pixels, channels, threads};
     if (half)
         unnormed(static_cast<const Half *>(wanted), static_cast<const Half *>(x), norm, mean, variance, shape,

@@ -11,7 +11,7 @@ from convfabric.fabric.layers import added
 from convfabric.fabric.module import NO_GATES, Fabric, Gates, image_size
 from convfabric.graph import Graph, Place, Step
 from convfabric.graph.sizes import map_sizes
-from convfabric.operators import Size
+from convfabric.operators import Norm, Size
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,13 @@ def then(fabric: Fabric, place: Place, joined: Tensor, sizes: Mapping[Place, Siz
     module = fabric.nodes[str(place)]
     operator = fabric.graph.node(place).then
     if fabric.training and norms.runs(operator, joined):
-        norm = module.get_submodule("steps.0")
+        norm, bounds = (
+            module if isinstance(operator, Norm) else module.get_submodule("steps.0"),
+            norms.bounds_of(operator),
+        )
         assert isinstance(norm, nn.BatchNorm2d)
-        return norms.norm_relu(norm, joined, norms.slope_of(operator) or 0.0)
+        assert bounds is not None
+        return norms.norm_relu(norm, joined, *bounds)
     response: Tensor = module(joined, sizes[place])
     return response
 
