@@ -18,6 +18,7 @@ from convfabric.operators import (
     Sigmoid,
     Silu,
     Tanh,
+    Times,
 )
 
 FORMULAS: Mapping[str, Operator] = MappingProxyType(
@@ -45,7 +46,10 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
 )
 """What a trace makes of x, to the operator; numbers are written as short as they can be."""
 NUMBERED: Mapping[str, Callable[[float], Operator]] = MappingProxyType(
-    {r"leaky_relu\(x, ([\d.e-]+)\)": lambda slope: LeakyRelu(slope=slope)}
+    {
+        r"leaky_relu\(x, ([\d.e-]+)\)": lambda slope: LeakyRelu(slope=slope),
+        r"mul\(x, ([\d.e-]+)\)": lambda factor: Times(factor=factor),
+    }
 )
 """The same where a number may be any."""
 

@@ -131,7 +131,10 @@ def _where(node: Any) -> str:
     return (stack[-1][0] if stack else "") or "the network"
 
 
-VIEWS = ("permute", "view", "alias", "clone", "expand", "detach", "unsqueeze", "squeeze", "t")
+VIEWS = (
+    *("permute", "view", "alias", "clone", "expand", "detach", "unsqueeze", "squeeze", "t"),
+    *("reshape", "flatten", "unflatten", "transpose", "contiguous", "view_as"),
+)
 """Operators whose result holds the values of what they read."""
 
 

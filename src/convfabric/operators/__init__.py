@@ -16,8 +16,10 @@ from convfabric.operators.activations import (
     Silu,
     Slice,
     Tanh,
+    Times,
     TotalDropout,
 )
+from convfabric.operators.along_channels import AlongChannels
 from convfabric.operators.banded import BandedConv, band, taps
 from convfabric.operators.blocks import (
     basic_block,
@@ -70,6 +72,7 @@ from convfabric.operators.resampling import Bilinear, Nearest, Resize, ZeroInser
 __all__ = [
     "WHOLE_MAP",
     "AdaptivePool",
+    "AlongChannels",
     "Axes",
     "BandedConv",
     "Bilinear",
@@ -113,6 +116,7 @@ __all__ = [
     "Slice",
     "Sum",
     "Tanh",
+    "Times",
     "TotalDropout",
     "UpConv",
     "Width",

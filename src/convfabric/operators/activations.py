@@ -48,6 +48,17 @@ class Identity(Pixelwise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Times(Pixelwise):
+    """A number times x, which is not trained (scaled activations: Brock et al. 2021).
+
+    >>> Times(factor=2.0).parameters(8, 8)
+    0
+    """
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Relu(Pixelwise):
     """max(0, x)."""
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from convfabric.operators import (
     AdaptivePool,
+    AlongChannels,
     BandedConv,
     Bilinear,
     Chain,
@@ -37,6 +38,7 @@ from convfabric.operators import (
     Silu,
     Slice,
     Tanh,
+    Times,
     TotalDropout,
     UpConv,
     Width,
@@ -120,6 +122,8 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "gelu": Gelu(),
         "gelu by tanh": Gelu(tanh=True),
         "tanh": Tanh(),
+        "times": Times(factor=1.7),
+        "along channels": AlongChannels(kernel=3),
         "prelu": PRelu(),
         "dropout": Dropout(p=0.2),
         "total dropout": TotalDropout(p=0.2),

@@ -27,6 +27,7 @@ from convfabric.operators import (
     Size,
     Slice,
     Tanh,
+    Times,
     TotalDropout,
 )
 
@@ -202,3 +203,8 @@ def _(operator: Gelu, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: Slice, channels_in: int, channels_out: int) -> nn.Module:
     return _SliceLayer(operator)
+
+
+@layer.register
+def _(operator: Times, channels_in: int, channels_out: int) -> nn.Module:
+    return _FunctionLayer(partial(torch.mul, other=operator.factor))

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.fabric.layers.dispatch import layer
+from convfabric.fabric.layers.dispatch import kernels, layer
 from convfabric.operators import (
+    AlongChannels,
     GroupNorm,
     LayerNorm,
     LocalResponseNorm,
@@ -56,6 +57,20 @@ class _LocalResponseNormLayer(nn.Module):
         return F.local_response_norm(x_BCHW, *self.numbers)
 
 
+class _AlongChannelsLayer(nn.Module):
+    """A kernel that slides along the channels of each pixel."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.weight = kernels(1, 1, kernel, fan_out=kernel)
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        batch, channels, height, width = x_BCHW.shape
+        each = x_BCHW.permute(0, 2, 3, 1).reshape(-1, 1, channels)
+        made = F.conv1d(each, self.weight, padding=self.weight.shape[-1] // 2)
+        return made.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
 class _ScaleLayer(nn.Module):
     """A factor for each channel, and a constant."""
 
@@ -87,6 +102,11 @@ def _(operator: GroupNorm, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: LocalResponseNorm, channels_in: int, channels_out: int) -> nn.Module:
     return _LocalResponseNormLayer(operator)
+
+
+@layer.register
+def _(operator: AlongChannels, channels_in: int, channels_out: int) -> nn.Module:
+    return _AlongChannelsLayer(operator.kernel)
 
 
 @layer.register

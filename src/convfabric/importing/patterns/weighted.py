@@ -8,7 +8,7 @@ from typing import Any
 from convfabric.errors import ImportingError
 from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen, usual
 from convfabric.importing.responses import Constant, Seen, Tensors, as_map, changed_by, made_by, reshaped
-from convfabric.operators import Conv, Depthwise, FullyConnected, GroupNorm, LayerNorm, Norm, Operator
+from convfabric.operators import AlongChannels, Conv, Depthwise, FullyConnected, GroupNorm, LayerNorm, Norm, Operator
 
 
 def weights(weight: Value, bias: Value, shape: Sequence[int]) -> Tensors:
@@ -63,6 +63,25 @@ def convolved(
 @row("aten.addmm.default")
 def _(bias: Value, x: Value, turned: Value) -> Value:
     return linear(x, turned, bias)
+
+
+@row("aten.conv1d.default")
+def _(
+    x: Value,
+    weight: Value,
+    bias: Value = None,
+    stride: list[int] = (1,),  # type: ignore[assignment]
+    padding: list[int] = (0,),  # type: ignore[assignment]
+    dilation: list[int] = (1,),  # type: ignore[assignment]
+    groups: int = 1,
+) -> Value:
+    one, kernel = seen(x), weight.tensor.shape[-1]
+    if bias or tuple(weight.tensor.shape[:2]) != (1, 1) or (stride[0], padding[0], dilation[0]) != (1, kernel // 2, 1):
+        raise ImportingError(f"a convolution of rows by {tuple(weight.tensor.shape)}")
+    if len(one.dims) != 3 or one.dims[1] or not one.is_last():
+        raise ImportingError(f"a convolution of rows of a tensor laid out as {one.dims}")
+    found = changed_by(one.response, AlongChannels(kernel=kernel), {"weight": weight})
+    return Seen(found, one.dims)
 
 
 @row("aten.mm.default")
