@@ -73,5 +73,8 @@ def test_data_of_training_images_alone_are_scored(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     begun(folder, job)
     assert evaluate(folder, str(class_folders(tmp_path / "other", splits=("train",)))).split == "train"
+    assert evaluate(folder, str(class_folders(tmp_path / "tests", splits=("test",)))).split == "test"
+    one = class_folders(tmp_path / "as many", splits=("test",), images=12)
+    assert evaluate(folder, str(one)).split == "test"
     with pytest.raises(DataError, match="no split test; there are train, val"):
         evaluate(folder, split="test")

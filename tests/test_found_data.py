@@ -182,6 +182,16 @@ def test_sidecars_are_left_out_and_told_together(tmp_path: Path) -> None:
     assert said(data, "left out: 1 .db, 1 .ini, 2 .json, 1 .xmp, 1 Icon, 1 noend")
 
 
+def test_hidden_images_are_counted_and_names_hardly_apart_told(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path, splits=()) / "red"
+    (folder / "0.png").rename(folder / ".0.png")
+    for i in range(4):
+        picture(tmp_path / "Red" / f"{i}.png", seed=50 + i)
+    data = open_data(tmp_path)
+    assert said(data, "left out: 1 hidden .png")
+    assert said(data, "'Red' and 'red' are two classes")
+
+
 def test_an_image_under_another_ending_is_not_left_out_in_silence(tmp_path: Path) -> None:
     shutil.copy(class_folders(tmp_path) / "train" / "red" / "0.png", tmp_path / "train" / "red" / "0.png~")
     check_refused(tmp_path, r"0\.png~: may hold images")

@@ -59,6 +59,27 @@ def test_a_line_of_colours_that_may_mean_two_things_is_named(line: str, tmp_path
         read_colours(tmp_path / "table.txt", 255)
 
 
+@pytest.mark.parametrize(
+    ("header", "lines", "message"),
+    [
+        ("name,r,g,b", ("a,0,0,0", "b,1,0,0", "B,2,0,0"), "line 4: a second class is named B"),
+        ("name,r,g,x", ("a,0,0,0", "b,1,0,0"), "a header of name, r, g, x; red, green and blue are wanted"),
+    ],
+)
+def test_a_table_of_colours_that_cannot_be_meant_is_named(
+    header: str, lines: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").write_text("\n".join([header, *lines]))
+    with pytest.raises(DataError, match=message):
+        read_colours(tmp_path / "table.csv", 255)
+
+
+@pytest.mark.parametrize("header", ["name,b,g,r", "name,Blue,Green,Red"])
+def test_a_header_says_in_which_order_colours_stand(header: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(f"{header}\nground,0,0,0\nlake,255,0,9\n")
+    assert read_colours(tmp_path / "table.csv", 255)[0] == {(0, 0, 0): 0, (9, 0, 255): 1}
+
+
 def test_masks_with_soft_edges_are_refused(tmp_path: Path) -> None:
     mask_folders(tmp_path)
     for file in (tmp_path / "masks").rglob("*.png"):
@@ -160,6 +181,11 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no number": (lambda d: d["annotations"][0].update(segmentation=[[float("nan")] * 6]), "are no pixels"),
     "no annotation": (lambda d: d.update(annotations=[]), "no annotation"),
     "an id twice": (lambda d: d["categories"].append({"id": 3, "name": "horse"}), "two categories have the id 3"),
+    "two images with one id": (
+        lambda d: d["images"][1].update(id=d["images"][0]["id"]),
+        r"images 0\.png and 1\.png have the same id 0",
+    ),
+    "an image without a name": (lambda d: d["images"][2].pop("file_name"), r"image 2: no file_name"),
     "a name twice": (
         lambda d: d["categories"].append({"id": 9, "name": "dent"}),
         "two categories have the name 'dent'",

@@ -71,6 +71,12 @@ def test_a_table_names_files_in_either_form_of_accents_and_columns_that_are_not_
         (["lost.png,a,train", "1.png,b,val"], r"t\.csv, line 2: lost\.png: no such file"),
         (["0.png,1,train", "1.png,1.0,val"], r"labels 1 and 1\.0 would be two classes"),
         (["0.png,cat,train", "1.png,Cat,val"], "labels Cat and cat would be two classes"),
+        (["0.png,caf\u00e9,train", "1.png,cafe\u0301,val"], "would be two classes; write them alike"),
+        (["0.png,a b,train", "1.png,a\u00a0b,val"], "would be two classes; write them alike"),
+        (["0.png,a b,train", "1.png,a  b,val"], "would be two classes; write them alike"),
+        (["0.png,dog,big,train", "1.png,cat,val"], r"line 2: 4 fields, the header has 3; a field that holds ','"),
+        (['0.png,"a,train', "1.png,b,val"], r"a quote may not be closed"),
+        (['0.png,"a,train', '1.png,b",val'], r"line 3: its label goes over 2 lines, from 'a,train'; is a quote not"),
     ],
 )
 def test_what_a_table_cannot_mean_is_named(rows: list[str], message: str, tmp_path: Path) -> None:
@@ -286,3 +292,26 @@ def test_binary_masks_from_python() -> None:
 def test_paths_that_no_system_has_are_named(name: str, tmp_path: Path) -> None:
     check_refused(table(tmp_path, [f"{name},a,train", "1.png,b,val"]), r"t\.csv")
     check_refused(tmp_path / name, "cannot be read|no such folder")
+
+
+def test_a_field_over_several_lines_may_be_a_note_but_not_rows(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},{'train' if i < 14 else 'val'},fine" for i in range(20)]
+    noted = [*rows[:5], rows[5].replace("fine", '"first\nsecond"'), *rows[6:]]
+    header = "path,label,split,note"
+    assert sum(counts(open_data(table(tmp_path, noted, header))).values()) == 20
+    swallowed = [*rows[:5], rows[5].replace("fine", '"bad'), *rows[6:9], rows[9] + '"', *rows[10:]]
+    check_refused(table(tmp_path, swallowed, header), r"its note goes over 5 lines, from 'bad'")
+
+
+def test_a_split_goes_before_what_is_said_to_be_valid(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},{'train' if i < 14 else 'val'},{i % 3 == 0}" for i in range(20)]
+    data = open_data(table(tmp_path, rows, "path,label,split,is_valid"))
+    assert said(data, "table: not read: is_valid")
+    assert not said(data, "is_valid as val")
+
+
+def test_a_label_that_may_mean_nothing_is_told_of(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{('a', 'b', 'NaN', '?')[i % 4]}" for i in range(20)]
+    data = open_data(table(tmp_path, rows, "path,label"))
+    assert said(data, "'NaN' is a class of its own")
+    assert said(data, "'?' is a class of its own")

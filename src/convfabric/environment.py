@@ -39,6 +39,15 @@ def _version(name: str) -> str:
         return "missing"
 
 
+def cores() -> int:
+    """Processor cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, str]:
     """The processor, its cores as this process may use them, the accelerator and the system.
 
@@ -47,7 +56,7 @@ def machine() -> dict[str, str]:
     """
     return {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(cores()),
         "torch_threads": str(torch.get_num_threads()),
         "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "system": platform.platform(),

@@ -65,7 +65,7 @@ def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
     try:
         document = json.loads(file.read_bytes())
         numbers = _categories(document["categories"], str(file))
-        images = {one["id"]: one for one in document["images"]}
+        images = _by_id(document["images"], str(file))
         covering: dict[Any, list[Shape]] = {known: [] for known in images}
         for position, one in enumerate(document["annotations"]):
             where = f"{file}, annotation {position}"
@@ -89,6 +89,18 @@ def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
         raise DataError(f"{file}: no annotation, so every pixel would be background.")
     names = {number: str(one["name"]) for one in document["categories"] if (number := numbers[one["id"]])}
     return found, ("background", *(names[number] for number in sorted(names)))
+
+
+def _by_id(images: Sequence[Mapping[str, Any]], file: str) -> dict[Any, Mapping[str, Any]]:
+    """The images by their ids; DataError where two have one."""
+    found: dict[Any, Mapping[str, Any]] = {}
+    for position, one in enumerate(images):
+        if missing := [key for key in ("id", "file_name") if key not in one]:
+            raise DataError(f"{file}, image {position}: no {missing[0]}.")
+        if found.setdefault(one["id"], one) is not one:
+            before = found[one["id"]]["file_name"]
+            raise DataError(f"{file}: images {before} and {one['file_name']} have the same id {one['id']!r}.")
+    return found
 
 
 def _categories(categories: Sequence[Mapping[str, Any]], file: str) -> dict[Any, int]:

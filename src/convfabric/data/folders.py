@@ -104,6 +104,8 @@ def images_in(folder: Path, found: Found) -> list[Path]:
             found.faults.append(f"{path}: may hold images; read are {', '.join(ENDINGS)}. Convert it or move it away.")
         elif not path.name.startswith("."):
             found.left[path.suffix.lower() or path.name.strip()] += 1
+        elif path.suffix.lower() in ENDINGS:
+            found.left[f"hidden {path.suffix.lower()}"] += 1
     return images
 
 
@@ -120,6 +122,15 @@ def _files(folder: Path, found: Found, seen: set[str]) -> Iterator[Path]:
     yield from (path for path in inside if not path.is_dir())
     for path in _counted((path for path in inside if path.is_dir()), found):
         yield from _files(path, found, seen)
+
+
+def plainly(name: str) -> str:
+    r"""A name without what cannot be seen in it: capitals, kinds and numbers of spaces, ways to write an accent.
+
+    >>> plainly("Cafe\u0301\u00a0 noir") == plainly("caf\u00e9 Noir")
+    True
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def named_file(near: Iterable[Path], said: str) -> Path | None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convfabric.data.options import Fitting
 from convfabric.data.reading import SIXTEEN_BITS
+from convfabric.environment import cores
 from convfabric.graph import Task
 from convfabric.operators import Size
 
@@ -97,7 +98,7 @@ class StreamedSplit:
         yield from DataLoader(
             self.dataset,
             batch_sampler=[list(positions) for positions in order],
-            num_workers=self.workers,
+            num_workers=min(self.workers, cores()),
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from convfabric.data.faults import refuse
-from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images
+from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images, plainly
 from convfabric.data.outlines import Outlines
 from convfabric.errors import DataError
 from convfabric.graph import Task
@@ -203,7 +203,7 @@ def _from_class_folders(root: Path, splits: Mapping[str, Path], found: Found) ->
                 found.faults.append(f"{folder / name}: class {name} is empty. Add images to it or remove the folder.")
         items[split] = tuple(Item(image=f, label=i) for i, name in enumerate(names) for f in files.get(name, ()))
     refuse(found.faults)
-    listing = Listing(task="classification", classes=names, splits=items, notes=tuple(found.notes))
+    listing = Listing(task="classification", classes=names, splits=items, notes=(*found.notes, *_hardly_apart(names)))
     check_classes(listing, root)
     return listing
 
@@ -238,6 +238,13 @@ def is_table(path: Path) -> bool:
     (True, False)
     """
     return path.suffix.lower() in (".csv", ".tsv", ".json")
+
+
+def _hardly_apart(names: Sequence[str]) -> list[str]:
+    """What is told of classes whose names differ in nothing that one sees."""
+    known: dict[str, str] = {}
+    pairs = [(known.setdefault(plainly(name), name), name) for name in names]
+    return [f"{first!a} and {name!a} are two classes" for first, name in pairs if first != name]
 
 
 def check_classes(listing: Listing, root: str | Path) -> None:

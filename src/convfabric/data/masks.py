@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convfabric.data.faults import refuse
+from convfabric.data.folders import plainly
 from convfabric.data.reading import Pixels, loaded, named_faults, opened
 from convfabric.errors import DataError
 
@@ -182,6 +183,7 @@ def read_colours(table: Path, ignore: int) -> tuple[dict[Colour, int], tuple[str
     """
     colours: dict[Colour, int] = {}
     names: list[str] = []
+    order = (0, 1, 2)
     try:
         lines = table.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as fault:
@@ -190,18 +192,36 @@ def read_colours(table: Path, ignore: int) -> tuple[dict[Colour, int], tuple[str
         [fields] = csv.reader([re.sub(r"[\s,;:]+", ",", line.strip(" ,;:\t"))]) if line.strip() else [[]]
         numbers, words = _parted(fields)
         if not fields or line.startswith("#") or (number == 1 and not numbers):
+            order = _order(words, table) if fields and not line.startswith("#") else order
             continue
+        numbers = [numbers[at] for at in order] if len(numbers) == 3 else numbers
         if len(numbers) != 3 or max(numbers) > 255 or (numbers[0], numbers[1], numbers[2]) in colours:
             raise DataError(
                 f"{table}, line {number}: {line!r}; three numbers from 0 to 255, each colour once, and a name."
             )
         name = " ".join(words) or _said((numbers[0], numbers[1], numbers[2]))
         void = name.lower() in VOID
+        if plainly(name) in map(plainly, names):
+            raise DataError(f"{table}, line {number}: a second class is named {name}.")
         colours[numbers[0], numbers[1], numbers[2]] = ignore if void else len(names)
         names += [] if void else [name]
     if len(names) < 2:
         raise DataError(f"{table}: colours of {len(names)} classes; at least two are needed.")
     return colours, tuple(names)
+
+
+def _order(header: Sequence[str], table: Path) -> tuple[int, int, int]:
+    """Where a header says that red, green and blue stand among the numbers; DataError where it says but two of them.
+
+    >>> _order(["name", "b", "g", "r"], Path("table.csv")), _order(["name", "colour"], Path("table.csv"))
+    ((2, 1, 0), (0, 1, 2))
+    """
+    said = [word.lower()[:1] for word in header if word.lower() in ("r", "g", "b", "red", "green", "blue")]
+    if not said:
+        return 0, 1, 2
+    if sorted(said) != ["b", "g", "r"]:
+        raise DataError(f"{table}: a header of {', '.join(header)}; red, green and blue are wanted.")
+    return said.index("r"), said.index("g"), said.index("b")
 
 
 def _parted(fields: Sequence[str]) -> tuple[list[int], list[str]]:

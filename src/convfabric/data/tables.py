@@ -4,13 +4,22 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from convfabric.data.faults import refuse
-from convfabric.data.folders import named_file
-from convfabric.data.layouts import ACCEPTED, SPLIT_NAMES, Item, Listing, check_classes, class_names, in_order
+from convfabric.data.folders import named_file, plainly
+from convfabric.data.layouts import (
+    ACCEPTED,
+    SPLIT_NAMES,
+    Item,
+    Listing,
+    check_classes,
+    class_names,
+    in_order,
+)
 from convfabric.errors import DataError
 
 TABLES = (".csv", ".tsv")
@@ -34,10 +43,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "group": ("group", "patient", "patient_id", "subject", "group_id"),
 }
 """What is read, and the names that its column may have, in any case, the first that is there."""
+EMPTY = "nan", "none", "null", "n/a", "na", "?", "-"
+"""What stands for a label that is not known, and may be one."""
 TRUE = ("true", "1", "1.0", "yes", "t")
 FALSE = ("false", "0", "0.0", "no", "f", "")
 """What a column that says yes or no may hold."""
 DELIMITERS = ",;\t|"
+BEYOND = "\0"
+"""Where the fields of a row are kept that the header has no name for; no column is named so."""
 Row = dict[str, str]
 
 
@@ -99,20 +112,23 @@ def from_table(file: Path) -> Listing:
 
 
 def _alike(names: Sequence[str], file: Path) -> list[str]:
-    """Labels that are one number written in two ways, or differ in capitals alone."""
+    """Labels that are one number written in two ways, or differ in capitals, spaces or hidden signs alone."""
     known: dict[str, str] = {}
     for name in names:
         number = re.fullmatch(r"-?[0-9]+(\.[0-9]*)?", name)
-        first = known.setdefault(str(float(name)) if number else name.lower(), name)
+        first = known.setdefault(str(float(name)) if number else plainly(name), name)
         if first != name:
-            return [f"{file}: labels {first} and {name} would be two classes; write them alike."]
+            shown = [one if one.isascii() else ascii(one) for one in (first, name)]
+            return [f"{file}: labels {shown[0]} and {shown[1]} would be two classes; write them alike."]
     return []
 
 
 def _several(names: Sequence[str]) -> list[str]:
     """What has to be told of labels that are made of others."""
     made = [name for name in names if len(parts := re.split(r"[\s,;|]+", name)) > 1 and set(parts) <= set(names)]
-    return [f"table: {made[0]!r} is a class of its own; several labels for one image are not read"] if made else []
+    empty = [f"table: {name!r} is a class of its own" for name in names if name.lower() in EMPTY]
+    several = [f"table: {name!r} is a class of its own; several labels for one image are not read" for name in made[:1]]
+    return [*empty, *several]
 
 
 def _split(row: Row) -> str:
@@ -156,15 +172,16 @@ def _read(file: Path) -> _Table:
     text = re.sub(r"^sep=.\s*\n", "", text.lstrip("\r\n "))
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), restkey=BEYOND, restval="", delimiter=delimiter, strict=True
+        )
         names = [(name or "").strip() for name in reader.fieldnames or ()]
         kept, said = _columns(names)
-        rows = [
-            (reader.line_num, {kind: (row[column] or "").strip() for kind, column in kept.items()})
-            for row in ({(k or "").strip(): v for k, v in row.items()} for row in reader)
-        ]
+        read = [(reader.line_num, {(k or "").strip(): v for k, v in row.items()}) for row in reader]
     except csv.Error as fault:
-        raise DataError(f"{file}: cannot be read as CSV ({fault}).") from None
+        raise DataError(f"{file}: cannot be read as CSV ({fault}); a quote may not be closed.") from None
+    refuse([f"{file}, line {number}: {said}" for number, row in read for said in _misread(row, names, delimiter)])
+    rows = [(number, {kind: (row[column] or "").strip() for kind, column in kept.items()}) for number, row in read]
     if not rows:
         raise DataError(f"{file}: no rows. {ACCEPTED}")
     if missing := [name for name in ("path", "label") if name not in kept and not (name == "label" and "mask" in kept)]:
@@ -179,6 +196,19 @@ def _read(file: Path) -> _Table:
     return _Table(file, rows, (*notes, *said))
 
 
+def _misread(row: Mapping[str, Any], names: Sequence[str], delimiter: str) -> Iterator[str]:
+    """What shows that a row was parted otherwise than it was meant."""
+    beyond = row.get(BEYOND) or []
+    if any(field.strip() for field in beyond):
+        said = f"{len(names) + len(beyond)} fields, the header has {len(names)}"
+        yield f"{said}; a field that holds {delimiter!r} has to stand in quotes."
+    for name in names:
+        inner = (row.get(name) or "").strip().splitlines()
+        like_rows = any(line.count(delimiter) >= len(names) - 1 for line in inner)
+        if len(inner) > 1 and (like_rows or name in _columns(names)[0].values()):
+            yield f"its {name} goes over {len(inner)} lines, from {inner[0][:40]!r}; is a quote not closed?"
+
+
 def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The column of each kind, and what has to be said of those that are named otherwise."""
     lower = {name.lower().replace(" ", "_"): name for name in reversed(names)}
@@ -187,6 +217,8 @@ def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         for kind, words in COLUMNS.items()
         if any(word in lower for word in words)
     }
+    if "split" in kept:
+        kept.pop("val", None)
     other = [f"{column} as {kind}" for kind, column in kept.items() if column.lower() != kind]
     read = {*kept.values()} - ({kept["label"]} if {"label", "mask"} <= set(kept) else set())
     unread = [name for name in names if name and name not in read]

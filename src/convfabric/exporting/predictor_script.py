@@ -84,8 +84,11 @@ def main():
     here = Path(__file__).parent
     exits = sorted(here.glob("exit-*.onnx"), key=lambda file: int(file.stem.partition("-")[2]))
     files = exits or [here / "model.onnx"]
-    sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
-    facts = json.loads(sessions[0].get_modelmeta().custom_metadata_map["convfabric"])
+    try:
+        sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
+        facts = json.loads(sessions[0].get_modelmeta().custom_metadata_map["convfabric"])
+    except Exception as fault:  # a file that is gone, damaged or of somebody else
+        sys.exit(f"{files[0]}: not the network that was written here ({str(fault).splitlines()[0]}).")
     if exits and [file.name for file in exits] != [f"exit-{n + 1}.onnx" for n in range(len(facts.get("limits", [])))]:
         sys.exit(f"exit-1.onnx to exit-{len(facts.get('limits', []))}.onnx belong together, and some are not here.")
     if facts["channels"] not in (1, 3):

@@ -93,6 +93,8 @@ def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[I
     data = open_data(source, options, draw=False, like=like)
     if data.digest == before.digest or sum(map(len, data.splits.values())) != sum(before.images.values()):
         return data, data.digest == before.digest
+    if not {"all", "train"} & set(data.splits):
+        return data, False
     drawn = open_data(source, options, like=like)
     same = drawn.digest == before.digest
     return (drawn if same and not whole else data), same

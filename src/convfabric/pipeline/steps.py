@@ -41,7 +41,7 @@ from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.inputs import untrained
+from convfabric.pipeline.inputs import untrained, woven
 from convfabric.progress import Listener, Row, Say
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import remove_network
@@ -62,7 +62,10 @@ from convfabric.training.loop import GATES, plan_of, train
 def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
     """The trained fabric of a job, kept in the run folder; a finished one is loaded if ``resume``."""
     if resume and (folder / "fabric" / GRAPH_FILE).is_file():
-        return load_fabric(folder / "fabric")[0]
+        done = load_fabric(folder / "fabric")[0]
+        if done.graph != woven(job, data):
+            raise SettingError(f"{folder}: config.yaml says of the network what its fabric was not trained with.")
+        return done
     fabric, device = untrained(job, data), job.procedure.device
     if process_count() == 1:
         parts = said_parts(fabric.graph, job, data)

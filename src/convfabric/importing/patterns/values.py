@@ -52,6 +52,8 @@ def _(one: Value, other: Value) -> Value:
 def _(one: Value, other: Value) -> Value:
     if isinstance(one, Constant | int | float):
         one, other = other, one
+    if isinstance(other, Constant) and other.tensor.numel() == 1:
+        other = float(other.tensor)  # kept as a number, which is not trained
     if isinstance(other, int | float):
         return function("mul")(one, other)
     if isinstance(other, Constant):
