@@ -40,14 +40,13 @@ TRANSFORMERS = ("vit", "swin", "maxvit")
 LARGE = r"x32gf|128gf|regnet_._(16|32)gf|_b7|_v2_l|convnext_large|resnext101_64"
 """Imported on 64 pixels like any other, and exported not at all, for the sake of memory."""
 SECONDS = 600
-FAMILIES_LEFT_OUT = (
-    r"vit|swin|former|mixer|mlp|cait|deit|beit|eva|coat|pit_|tnt|xcit|twins|nest|levit|crossvit|convit|volo"
-)
-FAMILIES_LEFT_OUT += (
-    r"|clip|sam|dino|pvt|edgenext|efficientvit|mobilevit|hiera|naflex|gmlp|poolformer|visformer|sequencer"
-)
-FAMILIES_LEFT_OUT += (
-    r"|halo|lambda|botnet|sehalo|bat_|eca_bot|lamhalo|gcvit|davit|maxx|fastvit|repvit|tiny_vit|nextvit|starnet_none"
+FAMILIES_LEFT_OUT = "|".join(
+    (
+        r"vit|swin|former|mixer|mlp|cait|deit|beit|eva|coat|pit_|tnt|xcit|twins|nest|levit|crossvit|convit|volo",
+        r"clip|sam|dino|pvt|edgenext|efficientvit|mobilevit|hiera|naflex|gmlp|poolformer|visformer|sequencer",
+        r"halo|lambda|botnet|sehalo|bat_|eca_bot|lamhalo|gcvit|davit|maxx|fastvit|repvit|tiny_vit|nextvit|starnet_none",
+        r"aimv2|cpubone|csatv2|efficientvim|focalnet",
+    )
 )
 """Names of timm with attention or mixing over positions in them."""
 
@@ -124,8 +123,10 @@ def _tried(name: str) -> dict[str, Any]:
         module(images[:1])
     graph, fabric = found.fabric.graph, found.fabric
     weighed = costs(graph, size)
-    read = sum(p.numel() for key, p in module.named_parameters() if key not in found.unread)
-    del module
+    read, held = (
+        sum(p.numel() for key, p in module.named_parameters() if key not in found.unread),
+        found.origins.values(),
+    )
     part = Sampler.of(graph, 0.5, size).draw(random.Random(0))
     small = extract(fabric, part)
     with torch.no_grad():
@@ -137,6 +138,8 @@ def _tried(name: str) -> dict[str, Any]:
         "parameters": weighed.parameters,
         "parameters of torch": read,
         "not read": len(found.unread),
+        "worked out": len(found.worked_out),
+        "constants": sum(t.numel() for key, t in module.named_buffers() if key in held and "running" not in key),
         "edges": len(graph.edges),
         "edges cut": len(graph.edges) - len(part.edges),
         "cut to the bit": same,
@@ -162,7 +165,8 @@ def judged(row: dict[str, Any]) -> str:
     """The verdict on one network."""
     if "refused" in row or "broken" in row:
         return "refused" if "refused" in row else "broken"
-    equal = row["macs"] == row["macs of torch"] and row["parameters"] == row["parameters of torch"]
+    as_many = row["parameters"] == row["parameters of torch"] + row.get("constants", 0) or row.get("worked out", 0) > 0
+    equal = row["macs"] == row["macs of torch"] and as_many
     return "equal" if row["difference"] <= 1e-5 and equal and row["cut to the bit"] else "unequal"
 
 

@@ -38,6 +38,7 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
         "hardsigmoid(x)": HardSigmoid(),
         "relu6(x)": Relu6(),
         "mul(x, 1)": Identity(),
+        "add(x, 0)": Identity(),
         "mul(x, sigmoid(x))": Silu(),
         "div(clamp(clamp(add(x, 3), 0), None, 6), 6)": HardSigmoid(),
         "div(mul(x, clamp(clamp(add(x, 3), 0), None, 6)), 6)": HardSwish(),
@@ -48,7 +49,8 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
 NUMBERED: Mapping[str, Callable[[float], Operator]] = MappingProxyType(
     {
         r"leaky_relu\(x, ([\d.e-]+)\)": lambda slope: LeakyRelu(slope=slope),
-        r"mul\(x, ([\d.e-]+)\)": lambda factor: Times(factor=factor),
+        r"mul\(x, ([-+\d.e]+)\)": lambda factor: Times(factor=factor),
+        r"add\(x, ([-+\d.e]+)\)": lambda plus: Times(plus=plus),
     }
 )
 """The same where a number may be any."""

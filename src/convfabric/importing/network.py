@@ -30,7 +30,10 @@ class Imported:
     origins: Mapping[str, str]
     """Of weights and statistics of the fabric, the names they have in the network."""
     unread: tuple[str, ...]
-    """Parameters of the network that nothing it answers in evaluation depends on, such as those of other exits."""
+    """Parameters of the network that nothing it answers in evaluation depends on, such as those of other exits, or that
+    are single numbers, which are kept as such."""
+    worked_out: tuple[str, ...] = ()
+    """Parameters that others were worked out from, as in weight standardisation."""
     difference: float
     """The largest difference of answers in double precision, as a share of the largest answer."""
 
@@ -88,8 +91,15 @@ def imported(
     if classes is not None or channels != image_channels:
         fabric = weighted(found)
     origins = {ours: constant.origin for ours, constant in found.weights.items() if constant.origin}
-    unread = tuple(sorted({known for known, _ in theirs.named_parameters()} - set(origins.values())))
-    return Imported(fabric=fabric, origins=origins, unread=unread, difference=proof.difference)
+    made_of = frozenset[str]().union(*(constant.made_of for constant in proof.found.weights.values()))
+    names = {known for known, _ in theirs.named_parameters()}
+    return Imported(
+        fabric=fabric,
+        origins=origins,
+        unread=tuple(sorted(names - made_of)),
+        worked_out=tuple(sorted(names & made_of - {constant.origin for constant in proof.found.weights.values()})),
+        difference=proof.difference,
+    )
 
 
 @dataclass(frozen=True)

@@ -124,14 +124,15 @@ def _stage_ends(responses: list[Response], image: Size) -> list[Response]:
         if farthest > at:
             jumped.add(at)
         farthest = max(farthest, reach[at])
-    found: dict[Size, Response] = {}
-    narrow: dict[Size, int] = {}
+    found: dict[int, Response] = {}
+    narrow: dict[int, int] = {}
     for at, one in enumerate(responses):
-        if at not in jumped and not one.point and image[0] >= one.size[0] << LEAST_SCALE:
-            narrow[one.size] = min(narrow.get(one.size, one.channels), one.channels)
-            if one.channels <= 2 * narrow[one.size]:
-                found[one.size] = one
-    return [*(one for one in found.values() if one.size != responses[-1].size), responses[-1]]
+        scale = _scale(one, image)
+        if at not in jumped and not one.point and scale >= LEAST_SCALE:
+            narrow[scale] = min(narrow.get(scale, one.channels), one.channels)
+            if one.channels <= 2 * narrow[scale]:
+                found[scale] = one
+    return [*(one for scale, one in found.items() if scale != _scale(responses[-1], image)), responses[-1]]
 
 
 def _name(weights: dict[str, Constant], under: str, tensors: Tensors) -> None:
@@ -153,7 +154,7 @@ def _head(last: Response, image: Size) -> tuple[Response, Tensors | None, Task]:
         assert pooled.source is not None
         tensors = dict(made.tensors)
         weight = tensors["weight"]
-        flat = Constant(weight.tensor.flatten(1), weight.origin)
+        flat = replace(weight, tensor=weight.tensor.flatten(1))
         none = Constant(weight.tensor.new_zeros(last.channels))
         return pooled.source, {"weight": flat, "bias": tensors.get("bias", none)}, "classification"
     return last, None, "classification"
@@ -232,8 +233,13 @@ def _places(order: list[Response], images: Response, image: Size) -> dict[Respon
     for one in order:
         if one is not images:
             depth[one] = 1 + max(depth[source] for source in _sources(one))
-        scale = POINT if one.point else min(POINT - 1, max(0, round(log2(image[0] / one.size[0]))))
+        scale = POINT if one.point else _scale(one, image)
         at = depth[one], scale
         places[one] = Place(*at, taken[at])
         taken[at] += 1
     return places
+
+
+def _scale(response: Response, image: Size) -> int:
+    """Halvings of the image, as near as its size is to one."""
+    return min(POINT - 1, max(0, round(log2(image[0] / response.size[0]))))

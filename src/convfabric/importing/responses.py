@@ -17,6 +17,8 @@ class Constant:
 
     tensor: Tensor
     origin: str = ""
+    made_of: frozenset[str] = frozenset()
+    """Names of all parameters and statistics that it was worked out from."""
 
 
 Tensors = Mapping[str, Constant]

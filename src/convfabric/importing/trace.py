@@ -78,7 +78,7 @@ def _inputs(program: ExportedProgram) -> tuple[dict[Any, Any], Response]:
             images = Response(channels, (size[0], size[1]), [])
             values[node] = as_map(images)
         else:
-            values[node] = Constant(known[spec.target].detach(), spec.target)
+            values[node] = Constant(known[spec.target].detach(), spec.target, frozenset({spec.target}))
     if images is None:
         raise ImportingError("the program reads no images.")
     return values, images
@@ -100,7 +100,7 @@ def _called(node: Any, values: dict[Any, Any]) -> Any:
             result = node.target(*plain[0], **plain[1])
         if isinstance(result, Tensor):
             return _folded(name, parts, result)
-        return tuple(Constant(one) if isinstance(one, Tensor) else one for one in result)
+        return tuple(_folded(name, parts, one) if isinstance(one, Tensor) else one for one in result)
     if name not in ROWS:
         raise ImportingError("no row reads it")
     if any(part in name for part in TAKE_SHAPES):
@@ -140,6 +140,8 @@ VIEWS = (
 
 def _folded(name: str, values: Sequence[Any], result: Tensor) -> Constant:
     """A constant made of constants, which keeps the name of the one that it is a view of."""
-    origins = {value.origin for value in values if isinstance(value, Constant)}
+    constants = [value for value in values if isinstance(value, Constant)]
+    origins = {value.origin for value in constants}
+    made_of = frozenset[str]().union(*(value.made_of for value in constants))
     view = name.split(".")[1] in VIEWS
-    return Constant(result, origins.pop() if view and len(origins) == 1 else "")
+    return Constant(result, origins.pop() if view and len(origins) == 1 else "", made_of)

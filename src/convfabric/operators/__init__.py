@@ -67,7 +67,7 @@ from convfabric.operators.operator import (
 )
 from convfabric.operators.pools import AdaptivePool, GlobalPool, Pool
 from convfabric.operators.primitives import Work, mapped, primitives
-from convfabric.operators.resampling import Bilinear, Nearest, Resize, ZeroInsertion
+from convfabric.operators.resampling import Bilinear, Nearest, Pad, Resize, ZeroInsertion
 
 __all__ = [
     "WHOLE_MAP",
@@ -102,6 +102,7 @@ __all__ = [
     "Norm",
     "Operator",
     "PRelu",
+    "Pad",
     "Padding",
     "Part",
     "Pool",

@@ -49,13 +49,18 @@ class Identity(Pixelwise):
 
 @dataclass(frozen=True, kw_only=True)
 class Times(Pixelwise):
-    """A number times x, which is not trained (scaled activations: Brock et al. 2021).
+    """A number times x, plus another; neither is trained (scaled activations: Brock et al. 2021).
 
-    >>> Times(factor=2.0).parameters(8, 8)
-    0
+    >>> Times(factor=2.0).parameters(8, 8), Times(plus=1.0).keeps_zero
+    (0, False)
     """
 
-    factor: float
+    factor: float = 1.0
+    plus: float = 0.0
+
+    @property
+    def keeps_zero(self) -> bool:  # type: ignore[override]
+        return self.plus == 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
-"""Operators without weights that double a map, or leave it as it is."""
+"""Operators without weights that make a map of another size, or put something around it."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.operators.convolutions import Padding
 from convfabric.operators.operator import Halo, Operator, Size, area, around, doubled
 
 
@@ -107,3 +108,46 @@ class Resize(Doubling):
 
     def size_after(self, size: Size, fitting: Size | None = None) -> Size:
         return self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Doubling):
+    """Rows and columns put around a map, or taken from it where their number is below zero.
+
+    >>> Pad(padding=(1, 1, 0, -1)).size_after((4, 4))
+    (6, 3)
+    """
+
+    padding: Padding
+    """Rows above and below, columns on the left and on the right."""
+    mode: Literal["constant", "reflect", "replicate"] = "constant"
+    """What stands there: the value, the map turned over at its outermost pixels, or those repeated."""
+    value: float = 0.0
+
+    @property
+    def transparent(self) -> bool:  # type: ignore[override]
+        return self.mode != "constant"
+
+    @property
+    def keeps_zero(self) -> bool:  # type: ignore[override]
+        return self.mode != "constant" or self.value == 0
+
+    @property
+    def stride(self) -> float:
+        return 1
+
+    @property
+    def halo(self) -> Halo:
+        above, below, left, right = self.padding
+        if self.mode != "constant":
+            return max(above, below), max(above, below), max(left, right), max(left, right)
+        return max(0, above), max(0, -above), max(0, left), max(0, -left)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        above, below, left, right = self.padding
+        if self.mode == "reflect" and (max(above, below) >= size[0] or max(left, right) >= size[1]):
+            raise ValueError(f"padding={self.padding}: a map of {size[0]}×{size[1]} has not as much to reflect.")
+        after = size[0] + above + below, size[1] + left + right
+        if min(after) < 1:
+            raise ValueError(f"padding={self.padding}: nothing is left of a map of {size[0]}×{size[1]}.")
+        return after

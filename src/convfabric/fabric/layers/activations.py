@@ -62,6 +62,18 @@ class _FunctionLayer(nn.Module):
         return self.function(x_BCHW)
 
 
+class _TimesLayer(nn.Module):
+    """A number times x, plus another."""
+
+    def __init__(self, operator: Times) -> None:
+        super().__init__()
+        self.factor, self.plus = operator.factor, operator.plus
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        scaled = x_BCHW * self.factor
+        return scaled + self.plus if self.plus else scaled
+
+
 class _PReluLayer(nn.Module):
     """A trained slope below zero, a quarter at first."""
 
@@ -207,4 +219,4 @@ def _(operator: Slice, channels_in: int, channels_out: int) -> nn.Module:
 
 @layer.register
 def _(operator: Times, channels_in: int, channels_out: int) -> nn.Module:
-    return _FunctionLayer(partial(torch.mul, other=operator.factor))
+    return _TimesLayer(operator)

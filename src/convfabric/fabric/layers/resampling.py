@@ -7,6 +7,7 @@ from convfabric.fabric.layers.dispatch import cropped, layer
 from convfabric.operators import (
     Bilinear,
     Nearest,
+    Pad,
     Resize,
     Size,
     ZeroInsertion,
@@ -47,6 +48,19 @@ class _ResizeLayer(nn.Module):
         return F.interpolate(x_BCHW, size=self.size, mode=self.mode, align_corners=self.corners)
 
 
+class _PadLayer(nn.Module):
+    """Rows and columns around a map."""
+
+    def __init__(self, operator: Pad) -> None:
+        super().__init__()
+        above, below, left, right = operator.padding
+        self.sides, self.mode = (left, right, above, below), operator.mode
+        self.value = operator.value if operator.mode == "constant" else None
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return F.pad(x_BCHW, self.sides, self.mode, self.value)
+
+
 @layer.register
 def _(operator: Nearest, channels_in: int, channels_out: int) -> nn.Module:
     return _NearestLayer()
@@ -65,3 +79,8 @@ def _(operator: ZeroInsertion, channels_in: int, channels_out: int) -> nn.Module
 @layer.register
 def _(operator: Resize, channels_in: int, channels_out: int) -> nn.Module:
     return _ResizeLayer(operator)
+
+
+@layer.register
+def _(operator: Pad, channels_in: int, channels_out: int) -> nn.Module:
+    return _PadLayer(operator)

@@ -6,8 +6,8 @@ from typing import Any
 
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula
-from convfabric.importing.responses import Response, Seen, changed_by
-from convfabric.operators import Padding, Shuffle, padding_of
+from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
+from convfabric.operators import Pad, Padding, Shuffle, padding_of
 
 Value = Any
 """A tensor that stands for a response, a formula, something padded, a constant, a number, or several of those."""
@@ -18,11 +18,12 @@ ROWS: dict[str, Row] = {}
 
 @dataclass(frozen=True)
 class Padded:
-    """A response with rows and columns of a value around it, which the next operator has to do."""
+    """A response with rows and columns around it, which the next operator may do as well."""
 
     response: Response
     padding: Padding
-    value: float
+    mode: Any = "constant"
+    value: float = 0.0
 
 
 def row(*names: str) -> Callable[[Row], Row]:
@@ -44,7 +45,8 @@ def seen(value: Value) -> Seen:
             return found
         raise ImportingError(f"no operator is {value.text}")
     if isinstance(value, Padded):
-        raise ImportingError(f"padding by {value.padding} with {value.value:g} that no convolution or pool follows")
+        source, operator = value.response, Pad(padding=value.padding, mode=value.mode, value=value.value)
+        return as_map(made_by(source, operator, source.channels, operator.size_after(source.size), {}))
     raise ImportingError(f"a {type(value).__name__} where a response is needed")
 
 
@@ -65,7 +67,7 @@ def response(value: Value) -> Response:
 
 def padded(value: Value, fill: float) -> tuple[Response, Padding]:
     """A response, and the padding with a value that the next operator has to do."""
-    if isinstance(value, Padded) and value.value == fill:
+    if isinstance(value, Padded) and min(value.padding) >= 0 and (value.mode, value.value) == ("constant", fill):
         return value.response, value.padding
     return response(value), (0, 0, 0, 0)
 

@@ -102,16 +102,14 @@ def _(x: Value, size: list[int], strides: list[int], *anything: Any, shape: Any)
 
 
 @row("aten.pad.default")
-def _(x: Value, sides: list[int], mode: str = "constant", value: float | None = None) -> Value:
-    if mode != "constant":
-        raise ImportingError(f"padding by what is there ({mode})")
-    return around_it(x, sides, value or 0.0)
+def _(x: Value, sides: list[int], mode: Any = "constant", value: float | None = None) -> Value:
+    return around_it(x, sides, value or 0.0, mode)
 
 
 @row("aten.constant_pad_nd.default")
-def around_it(x: Value, sides: list[int], value: float = 0.0) -> Value:
-    """Rows and columns of a value around a response, for the next operator."""
+def around_it(x: Value, sides: list[int], value: float = 0.0, mode: Any = "constant") -> Value:
+    """Rows and columns around a response."""
     left, right, above, below, *others = (*sides, 0, 0, 0, 0)[: max(4, len(sides))]
-    if any(others) or min(sides) < 0:
-        raise ImportingError(f"padding by {sides}, not of height and width alone")
-    return Padded(response(x), (above, below, left, right), float(value))
+    if any(others) or mode not in ("constant", "reflect", "replicate"):
+        raise ImportingError(f"padding by {sides} ({mode}), not of height and width alone")
+    return Padded(response(x), (above, below, left, right), mode, float(value))

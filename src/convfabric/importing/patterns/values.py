@@ -36,6 +36,9 @@ for _name in (
 
 @row("aten.add.Tensor")
 def _(one: Value, other: Value) -> Value:
+    one, other = (float(x.tensor) if isinstance(x, Constant) and x.tensor.numel() == 1 else x for x in (one, other))
+    if isinstance(one, int | float):
+        one, other = other, one
     if isinstance(other, int | float):
         return function("add")(one, other)
     if isinstance(one, Constant) or isinstance(other, Constant):
