@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -362,6 +363,12 @@ def test_odd_words_are_answered_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert said in refusal(words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_whose_configuration_was_edited_is_named(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, run := tmp_path / "run")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "channels: 8\n")
+    assert "not trained with" in refusal(["fit", "digits", "--out", run, "--resume"])
 
 
 def test_force_and_resume_together_are_refused() -> None:

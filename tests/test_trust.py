@@ -96,6 +96,17 @@ def test_predict_and_predict_py_say_the_same(channels: int, tmp_path: Path) -> N
     assert met >= 8
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no network"])
+def test_predict_py_names_a_network_that_is_gone_or_damaged(content: bytes | None, tmp_path: Path) -> None:
+    run = saved(tmp_path / "run")
+    (run / "model.onnx").unlink() if content is None else (run / "model.onnx").write_bytes(content)
+    words = [sys.executable, run / "predict.py", tmp_path / "a.png"]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert "model.onnx: not the network that was written here (" in ran.stderr
+
+
 def test_predict_py_answers_on_a_console_that_lacks_letters(tmp_path: Path) -> None:
     run = saved(tmp_path)
     Image.new("RGB", (16, 12), "red").save(tmp_path / "a.png")

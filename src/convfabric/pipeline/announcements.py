@@ -26,7 +26,9 @@ def said_stages(job: Job) -> str:
     if job.budget.ceilings and procedure.search == "evolution":
         stages.append(f"trying {procedure.trials} sub-networks")
     if procedure.finetune:
-        stages.append(f"fine-tuning for {procedure.finetune:g} times the epochs")
+        longer = f", up to {procedure.finetune_most:g} times as many where they cost less"
+        said = f"fine-tuning for {procedure.finetune:g} times the epochs"
+        stages.append(said + longer * (procedure.finetune_most > 1))
     return f"to come: {', '.join(stages)}, export"
 
 

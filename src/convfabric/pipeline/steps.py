@@ -37,6 +37,7 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.costs import costs
 from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
@@ -235,7 +236,9 @@ def _finetune(
     procedure = job.procedure
     if procedure.finetune == 0:
         return
-    tuning = job.tuning(len(data.splits["train"]), data.task)
+    size = data.preprocessing.size
+    cheaper = costs(fabric.graph, size).macs / max(1, costs(network.graph, size).macs)
+    tuning = job.tuning(len(data.splits["train"]), data.task, cheaper)
     teacher = fabric if tuning.distil else None
     takes = estimate(network, data, tuning, teacher=teacher, device=procedure.device)
     listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {takes}")

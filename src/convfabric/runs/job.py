@@ -22,6 +22,7 @@ from convfabric.weavers import DEFAULT, FAMILIES, Purpose, Source, find_preset, 
 
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
+    ("finetune_most", 1, 1000),
     *(("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
@@ -44,6 +45,8 @@ class Procedure:
     """Cuts by worth, each weighed anew, on the way to the budget."""
     finetune: float = 0.5
     """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
+    finetune_most: float = 1.0
+    """Times as many epochs that a network may be fine-tuned for which costs less, at no more cost than the fabric's."""
     finetune_lr: float = 0.4
     """Learning rate of fine-tuning, as a share of the training's."""
     finetune_distil: float = 0.0
@@ -91,14 +94,17 @@ class Job:
         """Where the fabric's graph comes from."""
         return Source(network=self.procedure.network, numbers=self.numbers)
 
-    def tuning(self, images: int, task: Task) -> Recipe:
-        """The recipe of fine-tuning, for so many training images."""
+    def tuning(self, images: int, task: Task, cheaper: float = 1.0) -> Recipe:
+        """The recipe of fine-tuning, for so many training images, of a network that costs so many times less."""
         recipe, procedure = self.recipe.fitted(images, task), self.procedure
+        longer = max(1.0, min(cheaper, procedure.finetune_most))
         return recipe.changed(
-            epochs=max(1, round(recipe.epochs * procedure.finetune)),
+            epochs=max(1, round(recipe.epochs * procedure.finetune * longer)),
             lr=recipe.lr * procedure.finetune_lr,
             distil=procedure.finetune_distil,
             subnetworks=0,
+            heads_first=0.0,
+            trunk_lr=1.0,
             gates="none",
             seed=recipe.seed + 1,
         )
