@@ -110,8 +110,15 @@ def made(function: Any) -> Made:
     return module
 
 
+def weighed(x: Tensor) -> Tensor:
+    """The mean of the pixels, weighed by a softmax of the first channel (global context)."""
+    shares = x[:, :1].flatten(2).softmax(-1).transpose(1, 2)
+    return (x.flatten(2) @ shares).unsqueeze(-1)
+
+
 READ = {
     "padded by hand": lambda x: F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2),
+    "weighed by a map": lambda x: x * weighed(x),
     "padded for nothing": lambda x: F.pad(x, (1, 1, 0, -1)).relu(),
     "reflected": lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 2),
     "times and plus": lambda x: (1.7 * x + 0.5).relu(),

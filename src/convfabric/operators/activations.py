@@ -1,5 +1,6 @@
 """Operators that change each value by itself, or deal channels out: activations, dropout, shuffling, maxout."""
 
+import math
 from dataclasses import dataclass
 
 from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around
@@ -61,6 +62,21 @@ class Times(Pixelwise):
     @property
     def keeps_zero(self) -> bool:  # type: ignore[override]
         return self.plus == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSoftmax(Pixelwise):
+    """Each channel as shares of its pixels, e to the x over the sum of those (global context: Cao et al. 2019).
+
+    >>> PixelSoftmax().halo
+    (inf, inf, inf, inf)
+    """
+
+    keeps_zero = False
+
+    @property
+    def halo(self) -> Halo:
+        return around(math.inf, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from convfabric.operators import (
     LeakyRelu,
     Maxout,
     Operator,
+    PixelSoftmax,
     PRelu,
     Relu,
     Relu6,
@@ -60,6 +61,13 @@ class _FunctionLayer(nn.Module):
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         return self.function(x_BCHW)
+
+
+class _PixelSoftmaxLayer(nn.Module):
+    """Each channel as shares of its pixels."""
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        return x_BCHW.flatten(2).softmax(2).view_as(x_BCHW)
 
 
 class _TimesLayer(nn.Module):
@@ -220,3 +228,8 @@ def _(operator: Slice, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: Times, channels_in: int, channels_out: int) -> nn.Module:
     return _TimesLayer(operator)
+
+
+@layer.register
+def _(operator: PixelSoftmax, channels_in: int, channels_out: int) -> nn.Module:
+    return _PixelSoftmaxLayer()

@@ -4,8 +4,9 @@ from typing import Any
 
 from convfabric.errors import ImportingError
 from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen
-from convfabric.importing.responses import Response, Seen, as_map, made_by
-from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, Pool, Resize, padding_of
+from convfabric.importing.patterns.values import joined
+from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
+from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, PixelSoftmax, Pool, Resize, padding_of
 
 
 @row("aten.max_pool2d_with_indices.default")
@@ -100,3 +101,27 @@ def _(x: Value, size: Any, corners: bool = False, *scales: Any, shape: Any) -> V
 @row("aten.upsample_nearest2d.vec", "aten.upsample_nearest2d.default")
 def _(x: Value, size: Any, *scales: Any, shape: Any) -> Value:
     return whole(response(x), Resize(size=shape[-2:], mode="nearest"), shape[-2:])
+
+
+@row("aten.softmax.int", "aten._softmax.default")
+def _(x: Value, axis: int, *anything: Any) -> Value:
+    one = seen(x)
+    at = axis % len(one.dims)
+    if {name for name, _ in one.dims[at]} != {"H", "W"}:
+        raise ImportingError(f"a softmax over {one.dims[at]} of a tensor laid out as {one.dims}")
+    return Seen(changed_by(one.response, PixelSoftmax(), {}), one.dims)
+
+
+@row("aten.matmul.default")
+def _(x: Value, y: Value) -> Value:
+    one, other = seen(x), seen(y)
+    pixels = one.dims[-1]
+    if (
+        {name for name, _ in pixels} != {"H", "W"}
+        or other.dims[-2:] != (pixels, ())
+        or len(one.dims) != len(other.dims)
+    ):
+        raise ImportingError(f"a product of tensors laid out as {one.dims} and {other.dims}")
+    weighed = joined("product", as_map(one.response), as_map(other.response))
+    found = made_by(weighed.response, GlobalPool(kind="sum"), one.response.channels, (1, 1), {})
+    return Seen(found, (*one.dims[:-1], ()))
