@@ -285,7 +285,7 @@ def main() -> None:
         work = said.work / f"{said.data.name}-{said.images or 'all'}-{said.size}"
         work.mkdir(parents=True, exist_ok=True)
         table = table_of(said, seed, work / f"table-{seed}.csv")
-        data = open_data(str(table), DataOptions(size=(said.size, said.size)))
+        data = open_data(str(table), DataOptions(size=(said.size, said.size), read_as="colour"))
         data = prepared_for(original(NETWORK, str(said.weights), True), data)
         contest = Contest(said, seed, data, table, work, said.budgets)
         for name, make in {"imported": by_us, **{name: OTHERS[name] for name in said.only}}.items():

@@ -64,7 +64,7 @@ def test_a_file_is_a_source_like_any_other(tmp_path: Path) -> None:
     source = Source(network=f"file:{tmp_path}/a.pt2", numbers={})
     assert graph_of(source, Purpose(size=(64, 64), classes=4)).head.classes == 4
     assert original(source.network).mean == ()
-    with pytest.raises(SettingError, match=r"weights=none: a file has its own"):
+    with pytest.raises(SettingError, match=r"weights=none: it has its own; default or another file are taken"):
         original(source.network, "none")
     with pytest.raises(SettingError, match=r"file:nowhere\.pt2: no such file"):
         original("file:nowhere.pt2")
