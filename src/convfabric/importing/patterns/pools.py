@@ -9,18 +9,6 @@ from convfabric.importing.responses import Response, Seen, as_map, changed_by, m
 from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, PixelSoftmax, Pool, Resize, padding_of
 
 
-@row("aten.max_pool2d_with_indices.default")
-def _(
-    x: Value,
-    kernel: list[int],
-    stride: list[int] = (),  # type: ignore[assignment]
-    padding: list[int] = (0, 0),  # type: ignore[assignment]
-    dilation: list[int] = (1, 1),  # type: ignore[assignment]
-    ceil: bool = False,
-) -> Value:
-    return (max_pooled(x, kernel, stride, padding, dilation, ceil),)
-
-
 @row("aten.max_pool2d.default")
 def max_pooled(
     x: Value,
@@ -35,6 +23,11 @@ def max_pooled(
         raise ImportingError("a dilated pool")
     source, more = padded(x, float("-inf"))
     return pooled("max", source, kernel, stride, around(padding, more), ceil)
+
+
+@row("aten.max_pool2d_with_indices.default")
+def _(*args: Any) -> Value:
+    return (max_pooled(*args),)
 
 
 @row("aten.avg_pool2d.default")
