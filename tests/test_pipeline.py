@@ -242,10 +242,13 @@ def test_force_leaves_what_is_not_the_runs_own(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_run_is_not_resumed_with_other_settings(digits: Path) -> None:
+def test_a_run_is_not_resumed_with_other_settings(digits: Path, tmp_path: Path) -> None:
     said = refusal(["fit", "digits", "--out", digits, "--resume", "--macs", "50%"])
     assert "begun with macs=30%, now macs=50%" in said
     assert f"convfabric extract {digits} cuts it to another budget" in " ".join(said.split())
+    shutil.copytree(digits, run := tmp_path / "run")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "channels: 8\n")
+    assert "not trained with" in refusal(["fit", "digits", "--out", run, "--resume"])
 
 
 def test_a_budget_below_the_cheapest_route_ends_with_its_own_code(digits: Path) -> None:
@@ -365,12 +368,6 @@ def test_odd_words_are_answered_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_run_whose_configuration_was_edited_is_named(digits: Path, tmp_path: Path) -> None:
-    shutil.copytree(digits, run := tmp_path / "run")
-    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "channels: 8\n")
-    assert "not trained with" in refusal(["fit", "digits", "--out", run, "--resume"])
-
-
 def test_force_and_resume_together_are_refused() -> None:
     assert "give one of them" in refusal(["fit", "digits", "--force", "--resume"], code=2)
 
@@ -398,7 +395,6 @@ def test_a_fit_that_is_refused_begins_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     assert "halves images 4 times" in refusal(["fit", "digits", "--network", "vgg", "--out", folder])
     assert not folder.exists()
-    assert "no sub-network fits" in refusal(
-        ["fit", "digits", "--network", "nin", "--macs", "5%", "--out", folder], code=3
-    )
+    words = ["fit", "digits", "--network", "nin", "--macs", "5%", "--out", folder]
+    assert "no sub-network fits" in refusal(words, code=3)
     assert not folder.exists()

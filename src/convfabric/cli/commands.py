@@ -108,15 +108,9 @@ def fit(
     folder = out or default_folder(data)
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
     named |= dict(
-        network=begun_from(network, earlier),
-        epochs=epochs,
-        size=size,
-        seed=seed,
-        data_dir=data_dir,
-        download=download,
-        data=data,
+        network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
-    named |= dict(weights=weights, weights_in_order=weights_in_order)
+    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
@@ -175,15 +169,9 @@ def train(
     _not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(
-        network=begun_from(network, earlier),
-        epochs=epochs,
-        size=size,
-        seed=seed,
-        data_dir=data_dir,
-        download=download,
-        data=data,
+        network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
-    named |= dict(weights=weights, weights_in_order=weights_in_order)
+    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)

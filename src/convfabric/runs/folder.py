@@ -76,7 +76,8 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
                 f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run, which --force replaces; "
                 "choose another --out."
             )
-        if force and job.source.network.startswith("run:") and _lies_in(job.source.network[4:], folder):
+        library, _, earlier = job.source.network.partition(":")
+        if force and library == "run" and _lies_in(earlier, folder):
             raise ArchiveError(f"{folder}: holds the fabric to begin from; choose another --out.")
         if not force:
             raise ArchiveError(
