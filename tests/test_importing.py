@@ -116,6 +116,12 @@ def weighed(x: Tensor) -> Tensor:
     return (x.flatten(2) @ shares).unsqueeze(-1)
 
 
+def lengths(x: Tensor) -> Tensor:
+    """The length of each map over the mean of all channels (global response norm)."""
+    each = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+    return each / (each.mean(1, keepdim=True) + 1e-6)
+
+
 READ = {
     "padded by hand": lambda x: F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2),
     "weighed by a map": lambda x: x * weighed(x),
@@ -134,7 +140,14 @@ READ = {
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
     "sums of sums": lambda x: x.relu() + (x + (x.sigmoid() + x.tanh())),
     "its own square": lambda x: x * x,
+    "raised": nn.ConvTranspose2d(8, 6, 2, 2),
+    "raised, no bias": nn.ConvTranspose2d(8, 6, 4, 2, 1, bias=False),
+    "raised to an odd size": nn.ConvTranspose2d(8, 6, 3, 2, 1),
+    "raised and cut": nn.ConvTranspose2d(8, 6, 3, 2, 2, output_padding=1),
     "the largest": lambda x: x.amax((2, 3)),
+    "response norm": lambda x: x * lengths(x),
+    "root of channels": lambda x: x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-4),
+    "root of the last": lambda x: F.rms_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2),
 }
 
 

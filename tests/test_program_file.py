@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from convfabric.errors import ImportingError, SettingError
 from convfabric.importing.network import imported
 from convfabric.importing.program_file import module_of
-from convfabric.importing.sources import graph_of, original
+from convfabric.importing.sources import graph_of, network_of, original
+from convfabric.runs.job import job_from
 from convfabric.weavers import Purpose, Source
 
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
@@ -68,6 +69,19 @@ def test_a_file_is_a_source_like_any_other(tmp_path: Path) -> None:
         original(source.network, "none")
     with pytest.raises(SettingError, match=r"file:nowhere\.pt2: no such file"):
         original("file:nowhere.pt2")
+
+
+def test_a_classifier_is_kept_where_that_is_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, images = saved(tmp_path / "a.pt2", Branches()), torch.rand(2, 3, 16, 16)
+    classes = theirs(images).shape[1]
+    settings = {"network": f"file:{tmp_path / 'a.pt2'}", "classifier": "kept", "data": "digits"}
+    job = job_from(settings)
+    assert (job.recipe.heads_first, job.recipe.trunk_lr, job_from(settings | {"lr": 0.5}).recipe.lr) == (0, 1, 0.5)
+    found = network_of(job.source, Purpose(size=(16, 16), classes=classes))
+    assert torch.allclose(found.fabric(images), theirs(images), atol=1e-6)
+    with pytest.raises(SettingError, match=f"classifier=kept: its own is for classification of {classes} classes, not"):
+        network_of(job.source, Purpose(size=(16, 16), classes=classes + 1))
 
 
 class Hostile:

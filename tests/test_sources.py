@@ -117,12 +117,12 @@ def test_a_job_with_a_network_of_others_is_written_and_read_and_begins_with_its_
     assert job_from(settings_of(job)) == job
     assert (job.recipe.subnetworks_from, job.recipe.trunk_lr) == (0.5, 0.2)
     data = opened(job)
-    fabric = untrained(job, data)
+    fabric = untrained(job, data)[0]
     assert fabric.graph == woven(job, data)
     assert [head.name for head in fabric.graph.heads] == ["exit1", "exit2", "head"]
     stem = original(NAME, "none").module.state_dict()["features.0.weight"]
     assert torch.equal(fabric.state_dict()["entry.weight"], stem)
-    assert torch.equal(untrained(job, data).state_dict()["entry.weight"], stem)
+    assert torch.equal(untrained(job, data)[0].state_dict()["entry.weight"], stem)
 
 
 def test_heads_are_trained_first_and_the_rest_at_its_own_rate() -> None:
@@ -138,6 +138,19 @@ def test_heads_are_trained_first_and_the_rest_at_its_own_rate() -> None:
     assert all(name.startswith("heads.") for name in seen[half])
     assert len(seen[half]) >= 2
     assert seen[max(seen)] == set(before)
+
+
+def test_a_decoder_reads_every_stage_and_is_trained_as_heads_are() -> None:
+    purpose = Purpose(task="segmentation", size=(48, 64), classes=3)
+    found = network_of(Source(network="torchvision:mobilenet_v2", numbers={"weights": "none", "decoder": 8}), purpose)
+    graph, names = found.fabric.graph, dict(found.fabric.named_parameters())
+    assert [graph.node(place).channels for place in graph.head.reads] == [8, 8, 8, 8]
+    assert sorted(place.scale for place in graph.head.reads) == [2, 3, 4, 5]
+    fresh = {name for name in names if name.startswith(found.fresh)}
+    assert not fresh & set(found.origins)
+    assert fresh | set(found.origins) >= set(names)
+    linear = {"weights": "none", "decoder": 0}
+    assert len(graph_of(Source(network="torchvision:mobilenet_v2", numbers=linear), purpose).edges) < len(graph.edges)
 
 
 def test_sub_networks_are_trained_once_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +170,14 @@ def test_sub_networks_are_trained_once_the_whole_is(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_fit_takes_a_network_of_others_from_its_weights_to_the_file(tmp_path: Path) -> None:
-    save_file(squeezenet(3).state_dict(), tmp_path / "w.safetensors")
+    save_file(squeezenet(3).state_dict(), tmp_path / "w.safetensors", {"license": "MIT"})
     data, run = class_folders(tmp_path / "data"), tmp_path / "run"
     words = ["fit", data, "--network", NAME, "--weights", tmp_path / "w.safetensors", "--size", "32x32", "--out", run]
     done([*words, "--macs", "50%", "--epochs", 2, "--set", "trials=2", "--set", "finetune=0.5"])
     record = finished(run)
     assert record.network.macs <= 0.5 * record.fabric.macs
     assert (run / "model.onnx").is_file()
+    assert "licence: MIT" in (run / "report.html").read_text("utf-8")
     assert "no such file" in refusal([*words[:5], tmp_path / "gone.pt", "--out", tmp_path / "other"])
 
 
@@ -186,12 +200,12 @@ def test_a_run_begins_with_the_weights_of_an_earlier_one(tmp_path: Path) -> None
     assert (job.recipe.heads_first, job.recipe.trunk_lr) == (0.1, 0.2)
     data = opened(job)
     assert (data.preprocessing.size, data.preprocessing.mean) == ((32, 32), (0.3,) * 3)
-    fabric = untrained(job, data)
+    fabric = untrained(job, data)[0]
     assert {head.classes for head in fabric.graph.heads} == {len(data.classes)}
     state = fabric.state_dict()
     assert all(torch.equal(state[name], before[name]) for name in before if not name.startswith("heads."))
     a_run(tmp_path / "run", "resnet")
-    assert len(untrained(job, data).graph.heads) == 1, "a run that was replaced is read anew"
+    assert len(untrained(job, data)[0].graph.heads) == 1, "a run that was replaced is read anew"
 
 
 def test_a_run_that_cannot_be_gone_on_from_is_named(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ Gates = Mapping[str, Tensor]
 NO_GATES: Gates = MappingProxyType({})
 Enlarge = Callable[[Tensor, Size], Tensor]
 """How maps (B, C, H, W) are brought to a larger size."""
+HEADS = ("heads.",)
+"""What names of the weights of heads begin with."""
 
 
 def enlarged(maps_BCHW: Tensor, size: Size) -> Tensor:

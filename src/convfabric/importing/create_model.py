@@ -79,7 +79,7 @@ def _of_run(run: Path, classes: int | None, channels: int | None, numbers: dict[
     wanted = Purpose(
         task=head.task, classes=classes, image_channels=entry.image_channels, size=papers.preprocessing.size
     )
-    return with_weights_of(fabric, for_purpose(fabric.graph, wanted, run))
+    return with_weights_of(fabric, for_purpose(fabric.graph, wanted))
 
 
 def _of_others(source: Source, classes: int | None, channels: int, size: Size | None) -> Fabric:

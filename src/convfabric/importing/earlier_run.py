@@ -7,7 +7,7 @@ import torch
 
 from convfabric.errors import SettingError
 from convfabric.fabric.archive import GRAPH_FILE, load_fabric
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.graph.laws import check
 from convfabric.graph.rewrites import with_features
@@ -15,16 +15,19 @@ from convfabric.importing.network import Imported
 from convfabric.weavers import Purpose
 
 
-def continued(run: Path, purpose: Purpose) -> Imported:
-    """The fabric of a run with its weights, and fresh heads for a purpose.
+def continued(run: Path, purpose: Purpose, kept: bool = False) -> Imported:
+    """The fabric of a run with its weights, and fresh heads for a purpose unless its own are kept.
 
     Raises ArchiveError for what is no run, SettingError where its images have other channels, GraphError where those
     of the purpose are too small.
     """
     whole = load_fabric(folder_of(run))[0]
-    fabric = with_weights_of(whole, check(for_purpose(whole.graph, purpose, run), purpose.size))
-    names = [name for name in fabric.state_dict() if not name.startswith("heads.")]
-    return Imported(fabric=fabric, origins={name: name for name in names}, unread=(), difference=0.0)
+    _check_channels(whole.graph, purpose, run)
+    fabric = whole if kept else with_weights_of(whole, check(for_purpose(whole.graph, purpose), purpose.size))
+    names = [name for name in fabric.state_dict() if kept or not name.startswith("heads.")]
+    return Imported(
+        fabric=fabric, origins={name: name for name in names}, fresh=() if kept else HEADS, unread=(), difference=0.0
+    )
 
 
 def folder_of(run: Path) -> Path:
@@ -32,20 +35,24 @@ def folder_of(run: Path) -> Path:
     return run / "fabric" if (run / "fabric" / GRAPH_FILE).is_file() else run
 
 
-def for_purpose(graph: Graph, purpose: Purpose, run: Path) -> Graph:
-    """The graph with heads for a purpose: where they were, or one that reads every scale where the task is another.
-
-    >>> from convfabric.weavers import weave
-    >>> other = for_purpose(weave("msdnet"), Purpose(classes=3), Path("run"))
-    >>> len(other.heads), other.head.classes
-    (5, 3)
-    >>> for_purpose(weave("vgg"), Purpose(task="segmentation", classes=3), Path("run")).head.task
-    'segmentation'
-    """
+def _check_channels(graph: Graph, purpose: Purpose, run: Path) -> None:
+    """SettingError where a run's images have other channels."""
     if graph.entry.image_channels != purpose.image_channels:
         kind = "colour" if graph.entry.image_channels == 3 else "grey"
         channels = f"images of {graph.entry.image_channels} channels, these have {purpose.image_channels}"
         raise SettingError(f"network=run:{run}: trained on {channels}; --set read_as={kind} reads them so.")
+
+
+def for_purpose(graph: Graph, purpose: Purpose) -> Graph:
+    """The graph with heads for a purpose: where they were, or one that reads every scale where the task is another.
+
+    >>> from convfabric.weavers import weave
+    >>> other = for_purpose(weave("msdnet"), Purpose(classes=3))
+    >>> len(other.heads), other.head.classes
+    (5, 3)
+    >>> for_purpose(weave("vgg"), Purpose(task="segmentation", classes=3)).head.task
+    'segmentation'
+    """
     if graph.head.task != purpose.task or not all(head.linear for head in graph.heads):
         graph = with_features(graph)
     heads = tuple(replace(head, task=purpose.task, classes=purpose.classes) for head in graph.heads)

@@ -13,6 +13,7 @@ from convfabric.operators import (
     Identity,
     LeakyRelu,
     Operator,
+    OverChannels,
     Relu,
     Relu6,
     Sigmoid,
@@ -48,12 +49,25 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
 """What a trace makes of x, to the operator; numbers are written as short as they can be."""
 NUMBERED: Mapping[str, Callable[[float], Operator]] = MappingProxyType(
     {
-        r"leaky_relu\(x, ([\d.e-]+)\)": lambda slope: LeakyRelu(slope=slope),
-        r"mul\(x, ([-+\d.e]+)\)": lambda factor: Times(factor=factor),
-        r"add\(x, ([-+\d.e]+)\)": lambda plus: Times(plus=plus),
+        "leaky_relu(x, #)": lambda slope: LeakyRelu(slope=slope),
+        "mul(x, #)": lambda factor: Times(factor=factor),
+        "add(x, #)": lambda plus: Times(plus=plus),
+        "mul(x, rsqrt(add(mean(pow(x, 2)), #)))": lambda eps: OverChannels(eps=eps),
+        "div(x, add(mean(x), #))": lambda eps: OverChannels(kind="average", eps=eps),
     }
 )
-"""The same where a number may be any."""
+"""The same where a number, #, may be any; a mean is that of a pixel's channels."""
+NUMBER = r"(?<![a-z\d])[-+]?\d[\d.]*(?:e[-+]?\d+)?"
+
+
+def is_known(text: str) -> bool:
+    """Whether a function is known, or part of a longer one that is.
+
+    >>> is_known("add(mean(x), 0.001)"), is_known("mul(x, rsqrt(x))")
+    (True, False)
+    """
+    bare = re.sub(NUMBER, "#", text)
+    return any(text in known for known in FORMULAS) or any(bare in re.sub(NUMBER, "#", known) for known in NUMBERED)
 
 
 @dataclass(eq=False)
@@ -70,7 +84,7 @@ class Formula:
         """The operator that it is; None where it is none that is known."""
         if self.text in FORMULAS:
             return FORMULAS[self.text]
-        matches = ((re.fullmatch(pattern, self.text), make) for pattern, make in NUMBERED.items())
+        matches = ((re.fullmatch(_pattern(known), self.text), make) for known, make in NUMBERED.items())
         return next((make(float(match[1])) for match, make in matches if match), None)
 
     def seen(self) -> Seen | None:
@@ -84,6 +98,11 @@ class Formula:
         return any(self.text in longer and self.text != longer for longer in FORMULAS)
 
 
+def _pattern(known: str) -> str:
+    """What a function with its number matches."""
+    return re.escape(known).replace(r"\#", f"({NUMBER})")
+
+
 def written(function: str, *parts: object) -> str:
     """A call of a function as formulas have it.
 
@@ -91,5 +110,6 @@ def written(function: str, *parts: object) -> str:
     ('clamp(x, 0, 6)', 'mul(x, sigmoid(x))')
     """
     whole = [int(part) if isinstance(part, float) and part.is_integer() else part for part in parts]
-    texts = [str(part) for part in whole]
-    return f"{function}({', '.join(sorted(texts, key=len) if function in ('mul', 'add') else texts)})"
+    if function in ("mul", "add"):
+        whole.sort(key=lambda part: (not isinstance(part, str), len(str(part))))
+    return f"{function}({', '.join(map(str, whole))})"

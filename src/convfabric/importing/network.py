@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from convfabric.importing.placing import Placed, placed
 from convfabric.importing.responses import Response, Seen
 from convfabric.importing.trace import decomposed, exported, read
 from convfabric.operators import Conv, Size
+from convfabric.weavers.imported import DECODER
 
 TOLERANCE = 1e-5
 """Largest difference of answers that is let pass in double precision, as a share of the largest answer."""
@@ -34,6 +36,8 @@ class Imported:
     are single numbers, which are kept as such."""
     worked_out: tuple[str, ...] = ()
     """Parameters that others were worked out from, as in weight standardisation."""
+    fresh: tuple[str, ...] = ()
+    """What names of weights begin with that are new: heads, and what is before them."""
     difference: float
     """The largest difference of answers in double precision, as a share of the largest answer."""
 
@@ -45,15 +49,16 @@ def import_network(
     image_channels: int = 3,
     classes: int | None = None,
     task: Task = "classification",
+    decoder: int = DECODER,
     name: str = "imported",
 ) -> Fabric:
     """A convolutional network as a fabric with the same weights, which answers alike for images of a size.
 
     The module stays as it is. ``size`` is height and width in pixels. Without ``classes`` the fabric answers as the
     network does. With them its classifier is replaced by heads with fresh weights after the last and each earlier
-    stage, so that depth is a choice; for segmentation one head reads every stage. ``image_channels=1`` sums the stem
-    over colours. Raises ImportingError, naming the operator and the module it stands in, for what a graph has no
-    operator for, and where answers differ by more than 1e-5 of the largest.
+    stage, so that depth is a choice; for segmentation a decoder of so many channels reads every stage, or with 0 one
+    linear head. ``image_channels=1`` sums the stem over colours. Raises ImportingError, naming the operator and the
+    module it stands in, for what no operator of a graph does, and where answers differ by more than 1e-5 of them.
 
     >>> small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     >>> fabric, images = import_network(small, (4, 4)), torch.rand(2, 3, 4, 4)
@@ -62,7 +67,8 @@ def import_network(
     >>> [edge.name for edge in fabric.graph.edges]
     ['L0S1_L1S16']
     """
-    return imported(module, size, image_channels=image_channels, classes=classes, task=task, name=name).fabric
+    purpose: Any = {"image_channels": image_channels, "classes": classes, "task": task, "decoder": decoder}
+    return imported(module, size, name=name, **purpose).fabric
 
 
 def imported(
@@ -72,6 +78,7 @@ def imported(
     image_channels: int = 3,
     classes: int | None = None,
     task: Task = "classification",
+    decoder: int = DECODER,
     name: str = "imported",
 ) -> Imported:
     """As :func:`import_network`, with what is known of where the weights came from."""
@@ -85,7 +92,7 @@ def imported(
         proof = proved(decomposed(program), theirs, pixels, name)
     found, fabric = proof.found, proof.fabric
     if classes is not None:
-        found = placed(proof.images, proof.answered, name, classes, task)
+        found = placed(proof.images, proof.answered, name, classes, task, decoder)
     if channels != image_channels:
         found = grey(found)
     if classes is not None or channels != image_channels:
@@ -96,6 +103,7 @@ def imported(
     return Imported(
         fabric=fabric,
         origins=origins,
+        fresh=found.fresh,
         unread=tuple(sorted(names - made_of)),
         worked_out=tuple(sorted(names & made_of - {constant.origin for constant in proof.found.weights.values()})),
         difference=proof.difference,

@@ -8,6 +8,7 @@ from math import log2
 from convfabric.errors import ImportingError
 from convfabric.graph import POINT, Edge, Entry, Graph, Head, Node, Place, Task
 from convfabric.graph.laws import check
+from convfabric.importing.decoder import decoded_from
 from convfabric.importing.responses import Arrival, Constant, Response, Seen, Tensors
 from convfabric.operators import Chain, Conv, FullyConnected, GlobalPool, Identity, Resize, Size
 
@@ -18,18 +19,29 @@ class Placed:
 
     graph: Graph
     weights: Mapping[str, Constant]
-    fresh: str | tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     """What names of weights begin with that are not among these, as they are new."""
 
 
 def placed(
-    images: Response, answered: Seen, name: str, classes: int | None = None, task: Task = "classification"
+    images: Response,
+    answered: Seen,
+    name: str,
+    classes: int | None = None,
+    task: Task = "classification",
+    decoder: int = 0,
 ) -> Placed:
-    """The graph of the responses between the images and what is answered, or new heads where classes are given."""
+    """The graph of the responses between the images and what is answered, or new heads where classes are given.
+
+    For segmentation those read a decoder of so many channels, if there are any.
+    """
     image, last = images.size, answered.response
     reads, linear, found_task = _head(last, image)
     responses = _simplified(_needed(reads if classes is None else _trunk(reads, last.channels), images), images)
     first, stem = _stem(responses, images)
+    ends = [] if classes is None else _stage_ends(responses, image)
+    decoded = decoded_from(ends, decoder) if decoder and task == "segmentation" else []
+    responses += decoded
     order = responses if stem.source is images else [images, *responses]
     places = _places(order, images, image)
     nodes, edges, weights = [], [], dict[str, Constant]()
@@ -48,12 +60,15 @@ def placed(
         for part, tensor in (linear or {}).items():
             weights[f"heads.head.{f'reads.{end}.weight' if part == 'weight' else part}"] = tensor
     else:
-        heads = _new_heads([places[one] for one in _stage_ends(responses, image)], classes, task)
+        heads = _new_heads([places[one] for one in decoded[1::2] or ends], classes, task)
     uses = Counter(constant.origin for constant in weights.values() if constant.origin)
     if several := [origin for origin, count in uses.items() if count > 1]:
         raise ImportingError(f"{several[0]} is used {uses[several[0]]} times; a graph would have weights for each.")
     graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
-    return Placed(graph=check(graph, image), weights=weights, fresh="heads." if classes is not None else ())
+    new = {places[one] for one in decoded}
+    fresh = ["heads."] if classes is not None else []
+    fresh += [f"nodes.{place}." for place in new] + [f"edges.{edge.name}." for edge in edges if edge.target in new]
+    return Placed(graph=check(graph, image), weights=weights, fresh=tuple(fresh))
 
 
 def _stem(responses: list[Response], images: Response) -> tuple[Response, Arrival]:

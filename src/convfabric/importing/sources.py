@@ -3,7 +3,7 @@
 import copy
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,10 @@ from convfabric.graph import Graph, Task
 from convfabric.importing.earlier_run import continued, folder_of
 from convfabric.importing.network import Imported, imported
 from convfabric.importing.program_file import module_of
-from convfabric.importing.weight_files import load_into
+from convfabric.importing.weight_files import UNSTATED, load_into, stated_of
 from convfabric.operators import Size
 from convfabric.weavers import Purpose, Source, is_imported
+from convfabric.weavers.imported import DECODER
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and spread of the colours that torchvision's weights were trained with, of pixels from 0 to 1."""
@@ -37,6 +38,8 @@ class Original:
     mean: tuple[float, ...] = IMAGENET[0]
     """Of each colour, and so is the spread; none where nothing says them, then those of the data are taken."""
     std: tuple[float, ...] = IMAGENET[1]
+    about: Mapping[str, str] = field(default_factory=dict)
+    """Where it comes from: the network, its weights, and their licence as far as the source states one."""
 
 
 def graph_of(source: Source, purpose: Purpose) -> Graph:
@@ -55,8 +58,15 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
     """
     wanted = _wanted(source.network, **source.numbers)
     if wanted.library == "run":
-        return continued(Path(wanted.network), purpose)
-    return _imported(wanted, purpose.size, purpose.image_channels, purpose.classes, purpose.task)
+        found = continued(Path(wanted.network), purpose, wanted.kept)
+    else:
+        classes = None if wanted.kept else purpose.classes
+        found = _imported(wanted, purpose.size, purpose.image_channels, classes, purpose.task)
+    head = found.fabric.graph.head
+    if (head.task, head.classes) != (purpose.task, purpose.classes):
+        answers = f"its own is for {head.task} of {head.classes} classes, not {purpose.task} of {purpose.classes}"
+        raise SettingError(f"network={source.network}: classifier=kept: {answers}; classifier=fresh replaces it.")
+    return found
 
 
 def as_it_is(source: Source, size: Size | None = None) -> Fabric:
@@ -65,9 +75,9 @@ def as_it_is(source: Source, size: Size | None = None) -> Fabric:
     return copy.deepcopy(_imported(wanted, size or _original(wanted).size, 3, None, "classification").fabric)
 
 
-def original(name: str, weights: str = "default", weights_in_order: bool = False) -> Original:
-    """A network as its source gives it, with weights of its own, fresh ones (none), or those of a file."""
-    return _original(_wanted(name, weights, weights_in_order))
+def original(name: str, weights: str = "default", **numbers: Any) -> Original:
+    """A network as its source gives it; the numbers are those of :class:`convfabric.weavers.imported.Imported`."""
+    return _original(_wanted(name, weights, **numbers))
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,18 @@ class _Wanted:
     network: str
     weights: str
     in_order: bool
+    decoder: int
+    kept: bool
     changed: tuple[int, ...]
 
 
-def _wanted(name: str, weights: str = "default", weights_in_order: bool = False) -> _Wanted:
+def _wanted(
+    name: str,
+    weights: str = "default",
+    weights_in_order: bool = False,
+    decoder: int = DECODER,
+    classifier: str = "fresh",
+) -> _Wanted:
     library, _, network = name.partition(":")
     if library in ("file", "run") and weights == "none":
         raise SettingError(f"network={name}: weights=none: it has its own; default or another file are taken.")
@@ -89,13 +107,14 @@ def _wanted(name: str, weights: str = "default", weights_in_order: bool = False)
         raise SettingError(f"network={name}: weights={weights}: a run goes on with its own.")
     files = (Path(path) for path in (network, weights) if library == "file" or path is weights)
     changed = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
-    return _Wanted(library, network, weights, weights_in_order, changed)
+    return _Wanted(library, network, weights, weights_in_order, decoder, classifier == "kept", changed)
 
 
 @lru_cache(maxsize=2)
 def _imported(wanted: _Wanted, size: Size, image_channels: int, classes: int | None, task: Task) -> Imported:
     module, name = _original(wanted).module, f"{wanted.library}:{wanted.network}"
-    return imported(module, size, image_channels=image_channels, classes=classes, task=task, name=name)
+    purpose: Any = {"image_channels": image_channels, "classes": classes, "task": task, "decoder": wanted.decoder}
+    return imported(module, size, name=name, **purpose)
 
 
 @lru_cache(maxsize=2)
@@ -103,8 +122,11 @@ def _original(wanted: _Wanted) -> Original:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = LIBRARIES[wanted.library](wanted.network, wanted.weights == "default")
-    if wanted.weights not in ("default", "none"):
+    if wanted.weights == "none":
+        return replace(found, about={**found.about, "weights": "fresh"})
+    if wanted.weights != "default":
         load_into(found.module, Path(wanted.weights), wanted.in_order)
+        return replace(found, about={"network": found.about["network"], **stated_of(Path(wanted.weights))})
     return found
 
 
@@ -117,13 +139,18 @@ def _of_torchvision(name: str, pretrained: bool) -> Original:
     segments = name in models.list_models(module=models.segmentation)
     fresh: dict[str, Any] = {"weights": None, **({"weights_backbone": None} if segments else {})}
     fresh |= {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    known = models.get_model_weights(name)
+    about = {"network": f"{name} of torchvision {torchvision.__version__}"}
     if not pretrained:
-        return Original(models.get_model(name, **fresh), (224, 224))
+        return Original(models.get_model(name, **fresh), (224, 224), about=about)
+    known = models.get_model_weights(name)
+    if not len(known):
+        raise SettingError(f"network=torchvision:{name}: torchvision has no weights for it; --weights none or FILE.")
     module = _fetched(f"torchvision:{name}", lambda: models.get_model(name, weights="DEFAULT"))
-    preset = next(iter(known)).transforms() if len(known) else None
-    mean, std = (tuple(getattr(preset, part, usual)) for part, usual in zip(("mean", "std"), IMAGENET, strict=True))
-    return Original(module, (224, 224), mean, std)
+    usual: Any = known["DEFAULT"]
+    preset = usual.transforms()
+    mean, std = (tuple(getattr(preset, part, other)) for part, other in zip(("mean", "std"), IMAGENET, strict=True))
+    about |= {"weights": f"{usual}, {usual.url}", "licence": usual.meta.get("license", UNSTATED)}
+    return Original(module, (224, 224), mean, std, about)
 
 
 def _of_timm(name: str, pretrained: bool) -> Original:
@@ -140,20 +167,26 @@ def _of_timm(name: str, pretrained: bool) -> Original:
     facts: Any = module.pretrained_cfg
     _, height, width = facts.get("input_size", (3, 224, 224))
     mean, std = facts.get("mean", IMAGENET[0]), facts.get("std", IMAGENET[1])
-    return Original(module, (height, width), tuple(mean), tuple(std))
+    about = {"network": f"{name} of timm {timm.__version__}"}
+    if pretrained:
+        where = next((facts[key] for key in ("hf_hub_id", "url", "file") if facts.get(key)), "unknown")
+        about |= {"weights": f"{facts.get('tag') or 'default'}, {where}", "licence": facts.get("license") or UNSTATED}
+    return Original(module, (height, width), tuple(mean), tuple(std), about)
 
 
 def _of_file(name: str, pretrained: bool) -> Original:
     if not Path(name).is_file():
         raise SettingError(f"network=file:{name}: no such file; one that torch.export.save wrote is read.")
     module = module_of(Path(name))
-    return Original(module, module.size, (), ())
+    about = {"network": Path(name).name, **stated_of(Path(name))}
+    return Original(module, module.size, (), (), about)
 
 
 def _of_run(name: str, pretrained: bool) -> Original:
     fabric, papers = load_fabric(folder_of(Path(name)))
     before = papers.preprocessing
-    return Original(fabric, before.size, before.mean, before.std)
+    about = {"network": fabric.graph.name, "weights": f"trained in {name}"}
+    return Original(fabric, before.size, before.mean, before.std, about)
 
 
 LIBRARIES: Mapping[str, Callable[[str, bool], Original]] = MappingProxyType(

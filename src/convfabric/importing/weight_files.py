@@ -1,9 +1,10 @@
 """Weights in files of others, of which nothing but tensors is read."""
 
+import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -11,6 +12,31 @@ from convfabric.errors import SettingError
 
 NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
 """Names under which checkpoints hold their weights."""
+
+
+UNSTATED = "not stated by the source"
+"""What is said of a licence that is nowhere named."""
+
+
+def stated_of(file: Path) -> dict[str, str]:
+    """What is recorded of weights in a file: its name and digest, and the licence that a safetensors file states.
+
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "my.safetensors"
+    ...     save_file({"a": torch.zeros(1)}, file, {"license": "MIT"})
+    ...     stated_of(file)["licence"]
+    'MIT'
+    """
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    stated: dict[str, str] = {}
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            stated = opened.metadata() or {}
+    licence = stated.get("license") or stated.get("licence") or UNSTATED
+    return {"weights": f"{file.name}, SHA-256 {digest}", "licence": licence}
 
 
 def load_into(module: nn.Module, file: Path, in_order: bool = False) -> None:

@@ -53,7 +53,7 @@ from convfabric.operators.convolutions import (
     padding_of,
     sides,
 )
-from convfabric.operators.norms import GroupNorm, LayerNorm, LocalResponseNorm, Norm, Scale
+from convfabric.operators.norms import GroupNorm, LayerNorm, LocalResponseNorm, Norm, OverChannels, Scale
 from convfabric.operators.operator import (
     WHOLE_MAP,
     Axes,
@@ -102,6 +102,7 @@ __all__ = [
     "Nearest",
     "Norm",
     "Operator",
+    "OverChannels",
     "PRelu",
     "Pad",
     "Padding",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, area, around
 
@@ -136,6 +136,30 @@ class GroupNorm(Channelwise):
         if rest or not groups:
             raise ValueError(f"{smaller[1]} of {whole[1]} channels are no whole groups of {self.groups}")
         return replace(self, groups=groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverChannels(Channelwise):
+    """Each value over what all channels of its pixel come to: the root of their mean square, or their mean.
+
+    RMSNorm (Zhang & Sennrich 2019) does the first, global response norms (Woo et al. 2023) the second. No weights.
+
+    >>> OverChannels().parameters(8, 8), OverChannels(kind="average").across_channels
+    (0, True)
+    """
+
+    across_channels = keeps_zero = True
+
+    kind: Literal["root mean square", "average"] = "root mean square"
+    eps: float = 1e-6
+    """Added to the mean."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_eps(self.eps)
+
+    def parameters(self, channels_in: int, channels_out: int) -> int:
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

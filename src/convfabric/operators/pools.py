@@ -13,7 +13,7 @@ Kind = Literal["max", "average", "sum"]
 class Pooling(Operator):
     """Common answers of pools."""
 
-    kind: Kind
+    kind: str
     keeps_zero = True
 
     @property
@@ -78,13 +78,13 @@ class Pool(Pooling):
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalPool(Pooling):
-    """The largest, the mean or the sum of all pixels of a map of any size.
+    """The largest, the mean, the sum or the length (the root of the sum of squares) of all pixels of any map.
 
     >>> GlobalPool(kind="max").values(8, 8, (7, 7), (1, 1)), GlobalPool().size_after((7, 7))
     (8, (1, 1))
     """
 
-    kind: Kind = "average"
+    kind: Literal["max", "average", "sum", "length"] = "average"
 
     @property
     def transparent(self) -> bool:  # type: ignore[override]

@@ -138,8 +138,9 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
         same = member.begun and not member.done
         with held(member.folder):
             begin(member.folder, member.job, force=not same, resume=same)
-            of_run = read_record(run)
-            update_record(member.folder, data=of_run.data, fabric=of_run.fabric, plan=of_run.plan)
+            whole = read_record(run)
+            shared = {name: getattr(whole, name) for name in ("data", "begun_with", "fabric", "plan")}
+            update_record(member.folder, **shared)
             network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
 
 

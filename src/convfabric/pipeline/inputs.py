@@ -1,7 +1,7 @@
 """Inputs of a job: its data, opened, and its graph, woven for them."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,7 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import DataError
 from convfabric.fabric.archive import GRAPH_FILE
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.importing.sources import Original, graph_of, network_of, original
 from convfabric.pipeline.announcements import said_fact
@@ -40,11 +40,26 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
     options = job.options
     if not is_imported(job.source.network):
         return open_data(job.data, options, like=(tuple(like), None) if like else None)
-    numbers = find_preset(job.source.network).numbers
-    first = original(job.source.network, **(asdict(numbers) | dict(job.source.numbers)))
+    first = _original(job)
     options = replace(options, size=options.size or first.size)
     data = open_data(job.data, options, like=(tuple(like), None) if like else None)
     return prepared_for(first, data)
+
+
+def _original(job: Job) -> Original:
+    """The network of others that a job begins with."""
+    numbers = find_preset(job.source.network).numbers
+    return original(job.source.network, **(asdict(numbers) | dict(job.source.numbers)))
+
+
+def origin_of(job: Job) -> Mapping[str, str]:
+    """Where the weights come from that a job begins with; nothing where they are fresh and the graph is woven.
+
+    >>> from convfabric.runs.job import job_from
+    >>> origin_of(job_from({"data": "digits"}))
+    {}
+    """
+    return _original(job).about if is_imported(job.source.network) else {}
 
 
 def prepared_for(network: Original, data: ImageSet) -> ImageSet:
@@ -96,18 +111,19 @@ def woven(job: Job, data: ImageSet) -> Graph:
     return graph_of(job.source, _purpose(data))
 
 
-def untrained(job: Job, data: ImageSet) -> Fabric:
-    """The fabric that a job trains, with the weights it begins with.
+def untrained(job: Job, data: ImageSet) -> tuple[Fabric, tuple[str, ...]]:
+    """The fabric that a job trains, with the weights it begins with, and what names of fresh ones begin with.
 
     >>> from convfabric.runs.job import job_from
     >>> job = job_from({"data": "digits", "network": "fabric-tiny"})
-    >>> untrained(job, opened(job)).graph == woven(job, opened(job))
+    >>> untrained(job, opened(job))[0].graph == woven(job, opened(job))
     True
     """
     torch.manual_seed(job.recipe.seed)
     if not is_imported(job.source.network):
-        return Fabric(woven(job, data))
-    return copy.deepcopy(network_of(job.source, _purpose(data)).fabric)
+        return Fabric(woven(job, data)), HEADS
+    found = network_of(job.source, _purpose(data))
+    return copy.deepcopy(found.fabric), found.fresh
 
 
 def _purpose(data: ImageSet) -> Purpose:

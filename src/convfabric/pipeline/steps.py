@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from convfabric.choice import Budget
 from convfabric.cutting.cutter import Cutter
@@ -42,7 +43,7 @@ from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.inputs import untrained, woven
+from convfabric.pipeline.inputs import origin_of, untrained, woven
 from convfabric.progress import Listener, Row, Say
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import remove_network
@@ -67,14 +68,15 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         if done.graph != woven(job, data):
             raise SettingError(f"{folder}: config.yaml says of the network what its fabric was not trained with.")
         return done
-    fabric, device = untrained(job, data), job.procedure.device
+    (fabric, fresh), device = untrained(job, data), job.procedure.device
     if process_count() == 1:
         parts = said_parts(fabric.graph, job, data)
         listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}{parts}")
     if is_first_process():
-        update_record(folder, data=data_record(data))
+        update_record(folder, data=data_record(data), begun_with=origin_of(job))
     began = time.monotonic()
-    train(fabric, data, job.recipe, folder=folder, resume=resume, device=device, watch=listener.watch)
+    shared: Any = {"folder": folder, "resume": resume, "device": device, "watch": listener.watch}
+    train(fabric, data, job.recipe, fresh=fresh, **shared)
     plan = str(plan_of(job.recipe, fabric))
     fabric = fabric.cpu()
     if is_first_process():

@@ -57,7 +57,7 @@ def page(
         _exits(record.exits, exits),
         _section("Costs", _costs(data, fabric, cut, network, exported)),
         _section("The fabric, and what is left of it", drawing + _DRAWING_NOTE),
-        _section("Training", curves),
+        _section("Training", _beginning(record) + curves),
         _section(
             _pictures_title(data, network, len(pictures)),
             _class_table(data, fabric, network) + "".join(map(figure, pictures)),
@@ -218,6 +218,12 @@ def _exits(exits: Exits | None, drawn: str) -> str:
     kind = "accuracy" if exits.recommended else "mIoU"
     head = ["exit", f"{exits.split} {kind}", "cost", "leave early"]
     return _section("Exits", table(head, exit_rows(exits)) + note + drawn)
+
+
+def _beginning(record: RunRecord) -> str:
+    """The network of others that training began with, its weights and their licence."""
+    said = [f"{name}: {value}" for name, value in record.begun_with.items()]
+    return f"<p>It began with a network of others.</p>{_list(said)}" if said else ""
 
 
 def _costs(

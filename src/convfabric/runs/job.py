@@ -19,6 +19,7 @@ from convfabric.operators import Size
 from convfabric.setting_values import accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import DEFAULT, FAMILIES, Purpose, Source, find_preset, is_imported, weave
+from convfabric.weavers.presets import OF_KEPT
 
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
@@ -174,6 +175,8 @@ def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     usual = dict(find_preset(network).training)
     if settings.get("gates", "none") != "none":
         return {}
+    if settings.get("classifier") == "kept":
+        usual |= OF_KEPT
     if settings.get("optimiser", "sgd") != "sgd":
         usual.pop("lr", None)
     return usual

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,8 @@ class RunRecord:
 
     data: DataRecord | None = None
     fabric: NetworkRecord | None = None
+    begun_with: Mapping[str, str] = field(default_factory=dict)
+    """The network of others that training began with, its weights and their licence; nothing for one that is woven."""
     plan: str = "unknown"
     """How the fabric was trained: number format, layout, kernels."""
     cut: CutRecord | None = None

@@ -23,7 +23,7 @@ from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
 from convfabric.execution.runners import for_inference
 from convfabric.fabric.archive import write_atomically
-from convfabric.fabric.module import Fabric
+from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.graph.json_format import graph_to_json
 from convfabric.progress import Moment, Row, Watch, unwatched
@@ -47,6 +47,7 @@ def train(
     stage: str = "fabric",
     resume: bool = False,
     teacher: Fabric | None = None,
+    fresh: tuple[str, ...] = HEADS,
     earlier: Sequence[Row] = (),
     device: str = "auto",
     watch: Watch = unwatched,
@@ -56,6 +57,7 @@ def train(
     With a folder, ``metrics.csv`` (after the rows of ``earlier`` stages) and the state of the run are
     kept in it, and ``resume`` goes on from that state so that weights and metrics end as if the run had
     never stopped.
+    Weights whose names begin as ``fresh`` says are what ``recipe.heads_first`` and ``recipe.trunk_lr`` call heads.
     Raises TrainingError at a loss, or gradients, that are not finite, keeping the last good state; KeyboardInterrupt
     after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
     among the processes.
@@ -66,7 +68,8 @@ def train(
     >>> [row["epoch"] for row in train(fabric, open_data("digits"), Recipe(epochs=1), device="cpu")]
     [1]
     """
-    run = Run(fabric, data, recipe, folder=folder, stage=stage, teacher=teacher, earlier=earlier, device=device)
+    shared: dict[str, Any] = {"teacher": teacher, "fresh": fresh, "earlier": earlier, "device": device}
+    run = Run(fabric, data, recipe, folder=folder, stage=stage, **shared)
     if resume:
         run.resume()
     with Interrupts() as interrupts:
@@ -97,6 +100,7 @@ class Run:
         folder: Path | None = None,
         stage: str = "fabric",
         teacher: Fabric | None = None,
+        fresh: tuple[str, ...] = HEADS,
         earlier: Sequence[Row] = (),
         device: str = "auto",
     ) -> None:
@@ -104,7 +108,7 @@ class Run:
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         recipe = recipe.fitted(len(data.splits["train"]), data.task)
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
-        self.earlier = list(earlier)
+        self.earlier, self.fresh = list(earlier), fresh
         self.teacher = for_inference(teacher.to(self.accelerator.device)) if teacher else None
         self.augmentation = fit_for(data, **recipe.changes)
         self.parts = self.accelerator.num_processes * recipe.accumulate
@@ -120,7 +124,7 @@ class Run:
         self.objective = objective_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size)
         self.objective.own.to(self.accelerator.device)
         self.model = self.objective.model
-        self.optimiser = _optimiser(self.fabric, self.objective.own, recipe)
+        self.optimiser = _optimiser(self.fabric, self.objective.own, recipe, fresh)
         self.progress = Progress()
         self.identity = {
             "recipe": repr(recipe),
@@ -205,7 +209,7 @@ class Run:
                 self.accelerator.backward(part_loss)
         if self.progress.step < self.recipe.heads_first * self.steps:
             for name, parameter in self.fabric.named_parameters():
-                parameter.grad = parameter.grad if _is_head(name) else None
+                parameter.grad = parameter.grad if name.startswith(self.fresh) else None
         norm = torch.nn.utils.clip_grad_norm_(self.fabric.parameters(), self.recipe.clip_norm)
         self._finite(norm, "norm of the gradients")
         self.optimiser.step()
@@ -312,11 +316,11 @@ class _Part(nn.Module):
         return self.fabric.forward_exits(images_BCHW, self.graph)
 
 
-def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe, fresh: tuple[str, ...]) -> torch.optim.Optimizer:
     named = list(fabric.named_parameters())
     parts = [[p for _, p in named]]
     if recipe.trunk_lr < 1:
-        parts = [[p for name, p in named if _is_head(name)], [p for name, p in named if not _is_head(name)]]
+        parts = [[p for name, p in named if name.startswith(fresh) == first] for first in (True, False)]
     groups: list[dict[str, Any]] = []
     for part, share in zip(parts, (1.0, recipe.trunk_lr), strict=False):
         weights, others = [p for p in part if p.ndim > 1], [p for p in part if p.ndim <= 1]
@@ -328,8 +332,3 @@ def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe) -> torch.optim.Op
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-
-
-def _is_head(name: str) -> bool:
-    """Whether a parameter of a fabric is a head's, by its name."""
-    return name.startswith("heads.")

@@ -1,9 +1,12 @@
 """Networks of others by name: where they come from and with which weights. They are read by convfabric.importing."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 SOURCES = ("torchvision", "timm", "file", "run")
 """What stands before a colon in the name of a network: a library, a file of torch.export, the folder of a run."""
+DECODER = 64
+"""Channels of the decoder unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,10 @@ class Imported:
     a state dict of torch."""
     weights_in_order: bool = False
     """Whether tensors in the file are taken in their order, as they are named otherwise."""
+    decoder: int = DECODER
+    """Channels of the decoder that reads every stage, for segmentation; 0: one linear map reads them."""
+    classifier: Literal["fresh", "kept"] = "fresh"
+    """fresh: new heads, one after each stage; kept: its own, for the classes that it was trained on, in their order."""
 
 
 def is_imported(name: str) -> bool:

@@ -105,6 +105,8 @@ OF_IMPORTED: Mapping[str, Any] = MappingProxyType(
     {"lr": 0.05, "trunk_lr": 0.2, "heads_first": 0.1, "subnetworks": 1, "subnetworks_from": 0.5, "finetune_most": 6.0}
 )
 """Usual training of networks that come with weights."""
+OF_KEPT: Mapping[str, Any] = MappingProxyType({"lr": 0.02, "trunk_lr": 1.0, "heads_first": 0.0})
+"""What is otherwise where their classifier is kept as well."""
 
 
 def find_preset(name: str) -> Preset:

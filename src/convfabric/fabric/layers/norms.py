@@ -11,6 +11,7 @@ from convfabric.operators import (
     LayerNorm,
     LocalResponseNorm,
     Norm,
+    OverChannels,
     Scale,
     Size,
 )
@@ -71,6 +72,19 @@ class _AlongChannelsLayer(nn.Module):
         return made.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+class _OverChannelsLayer(nn.Module):
+    """Each value over what all channels of its pixel come to."""
+
+    def __init__(self, operator: OverChannels) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        if self.operator.kind == "average":
+            return x_BCHW / (x_BCHW.mean(1, keepdim=True) + self.operator.eps)
+        return x_BCHW * torch.rsqrt(x_BCHW.square().mean(1, keepdim=True) + self.operator.eps)
+
+
 class _ScaleLayer(nn.Module):
     """A factor for each channel, and a constant."""
 
@@ -107,6 +121,11 @@ def _(operator: LocalResponseNorm, channels_in: int, channels_out: int) -> nn.Mo
 @layer.register
 def _(operator: AlongChannels, channels_in: int, channels_out: int) -> nn.Module:
     return _AlongChannelsLayer(operator.kernel)
+
+
+@layer.register
+def _(operator: OverChannels, channels_in: int, channels_out: int) -> nn.Module:
+    return _OverChannelsLayer(operator)
 
 
 @layer.register

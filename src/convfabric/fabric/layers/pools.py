@@ -59,7 +59,7 @@ class _PoolLayer(nn.Module):
 
 
 class _GlobalPoolLayer(nn.Module):
-    """The largest, the mean or the sum of all pixels."""
+    """The largest, the mean, the sum or the length of all pixels."""
 
     def __init__(self, operator: GlobalPool) -> None:
         super().__init__()
@@ -68,6 +68,9 @@ class _GlobalPoolLayer(nn.Module):
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         if self.kind == "max":
             return x_BCHW.amax((2, 3), keepdim=True)
+        if self.kind == "length":
+            length: Tensor = torch.linalg.vector_norm(x_BCHW, dim=(2, 3), keepdim=True)
+            return length
         return x_BCHW.mean((2, 3), keepdim=True) if self.kind == "average" else x_BCHW.sum((2, 3), keepdim=True)
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 from convfabric.errors import ImportingError
+from convfabric.importing.formulas import Formula
 from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen
-from convfabric.importing.patterns.values import joined
+from convfabric.importing.patterns.values import function, joined
 from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
 from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, PixelSoftmax, Pool, Resize, padding_of
 
@@ -69,9 +70,13 @@ def _(x: Value, size: list[int]) -> Value:
 
 
 @row("aten.mean.dim", "aten.amax.default")
-def _(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "average") -> Value:
+def over_pixels(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "average") -> Value:
+    """The mean, or what else, of all pixels; of channels a function that may yet become part of a longer one."""
+    laid = (x.of if isinstance(x, Formula) else seen(x)).dims
+    dims = [axis % len(laid) for axis in axes]
+    if kind == "average" and keep and len(dims) == 1 and {name[0] for name, _ in laid[dims[0]]} == {"C"}:
+        return function("mean")(x)
     one = seen(x)
-    dims = [axis % len(one.dims) for axis in axes]
     meant = sorted(name for at in dims for name, _ in one.dims[at])
     wanted = sorted(name for name, length in (("H", one.response.size[0]), ("W", one.response.size[1])) if length > 1)
     if meant != wanted:
@@ -79,6 +84,13 @@ def _(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "average") -
     found = made_by(one.response, GlobalPool(kind=kind), one.response.channels, (1, 1), {})
     left = [() if at in dims else dim for at, dim in enumerate(one.dims) if keep or at not in dims]
     return Seen(found, tuple(left))
+
+
+@row("aten.linalg_vector_norm.default")
+def _(x: Value, power: float, axes: list[int], keep: bool = False) -> Value:
+    if power != 2:
+        raise ImportingError(f"a norm of power {power}")
+    return over_pixels(x, axes, keep, kind="length")
 
 
 def whole(source: Response, operator: Operator, size: tuple[int, int]) -> Value:

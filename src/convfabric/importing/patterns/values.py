@@ -5,7 +5,7 @@ from math import prod
 from typing import Any
 
 from convfabric.errors import ImportingError
-from convfabric.importing.formulas import FORMULAS, Formula, written
+from convfabric.importing.formulas import Formula, is_known, written
 from convfabric.importing.patterns.forms import ROWS, Row, Value, row, seen
 from convfabric.importing.responses import Arrival, Constant, Response, Seen, changed_by
 from convfabric.operators import Identity, Resize, Scale
@@ -17,10 +17,10 @@ def function(name: str) -> Row:
     def read(x: Value, *numbers: Any, **named: Any) -> Value:
         numbers = (*numbers, *(value for key, value in named.items() if key == "approximate" and value != "none"))
         text = written(name, x.text if isinstance(x, Formula) else "x", *numbers)
-        if isinstance(x, Formula) and any(text in known for known in FORMULAS):
+        if isinstance(x, Formula) and is_known(text):
             return Formula(x.of, text)
         made = Formula(seen(x), written(name, "x", *numbers))
-        if made.operator() or any(made.text in known for known in FORMULAS):
+        if made.operator() or is_known(made.text):
             return made
         raise ImportingError(f"no operator is {made.text}")
 
@@ -29,7 +29,7 @@ def function(name: str) -> Row:
 
 for _name in (
     *("relu", "relu6", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"),
-    *("silu", "hardswish", "hardsigmoid"),
+    *("silu", "hardswish", "hardsigmoid", "rsqrt"),
 ):
     ROWS[f"aten.{_name}.default"] = function(_name)
 
@@ -46,8 +46,18 @@ def _(one: Value, other: Value) -> Value:
     return joined("sum", one, other)
 
 
+ROWS["aten.pow.Tensor_Scalar"] = function("pow")
+
+
+@row("aten.square.default")
+def _(x: Value) -> Value:
+    return function("pow")(x, 2)
+
+
 @row("aten.div.Tensor")
 def _(one: Value, other: Value) -> Value:
+    if isinstance(other, Formula) and is_known(text := together("div", one, other)):
+        return Formula(one.of if isinstance(one, Formula) else one, text)
     return function("div")(one, other)
 
 
@@ -61,28 +71,42 @@ def _(one: Value, other: Value) -> Value:
         return function("mul")(one, other)
     if isinstance(other, Constant):
         return factor(one, other)
-    if (text := together(one, other)) and any(text in known for known in FORMULAS):
+    if (text := together("mul", one, other)) and is_known(text):
         return Formula(one.of if isinstance(one, Formula) else one, text)
     return joined("product", one, other)
 
 
-def together(one: Value, other: Value) -> str:
-    """The product of two functions of the same tensor; nothing where they are of two."""
+def together(what: str, one: Value, other: Value) -> str:
+    """The product, or what else, of two functions of the same tensor; nothing where they are of two."""
     of = [value.of if isinstance(value, Formula) else seen(value) for value in (one, other)]
     same = of[0].response is of[1].response and of[0].dims == of[1].dims and one is not other
     texts = [value.text if isinstance(value, Formula) else "x" for value in (one, other)]
-    return written("mul", *texts) if same else ""
+    return written(what, *texts) if same else ""
 
 
-def factor(value: Value, constant: Constant) -> Value:
-    """A response whose channels are multiplied by numbers of their own."""
-    one = seen(value)
-    shape = (1,) * (len(one.dims) - constant.tensor.ndim) + tuple(constant.tensor.shape)
+@row("aten.addcmul.default")
+def _(bias: Value, weight: Value, x: Value) -> Value:
+    if not isinstance(bias, Constant) or not isinstance(weight, Constant):
+        raise ImportingError("a sum of a response and a product of two")
+    return factor(x, weight, bias)
+
+
+def factor(value: Value, constant: Constant, plus: Constant | None = None) -> Value:
+    """A response whose channels are multiplied by numbers of their own, and others added."""
+    one, named = seen(value), {}
+    for name, numbers in (("weight", constant), ("bias", plus)):
+        if numbers is not None:
+            _check_each_channel(one, numbers)
+            named[name] = replace(numbers, tensor=numbers.tensor.flatten())
+    return Seen(changed_by(one.response, Scale(bias="bias" in named), named), one.dims)
+
+
+def _check_each_channel(one: Seen, numbers: Constant) -> None:
+    """ImportingError unless there is a number for each channel of a tensor."""
+    shape = (1,) * (len(one.dims) - numbers.tensor.ndim) + tuple(numbers.tensor.shape)
     along = [at for at, side in enumerate(shape) if side > 1]
-    if constant.tensor.numel() != one.response.channels or len(along) > 1 or not one.in_order(one.dims[along[0]]):
-        raise ImportingError(f"a factor of shape {tuple(constant.tensor.shape)} for a tensor laid out as {one.dims}")
-    named = {"weight": replace(constant, tensor=constant.tensor.flatten())}
-    return Seen(changed_by(one.response, Scale(), named), one.dims)
+    if numbers.tensor.numel() != one.response.channels or len(along) > 1 or not one.in_order(one.dims[along[0]]):
+        raise ImportingError(f"a factor of shape {tuple(numbers.tensor.shape)} for a tensor laid out as {one.dims}")
 
 
 def joined(join: Any, *values: Value) -> Value:

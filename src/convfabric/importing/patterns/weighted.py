@@ -5,10 +5,24 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
+
 from convfabric.errors import ImportingError
-from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen, usual
+from convfabric.importing.patterns.forms import Padded, Value, alike, around, padded, response, row, seen, usual
 from convfabric.importing.responses import Constant, Seen, Tensors, as_map, changed_by, made_by, reshaped
-from convfabric.operators import AlongChannels, Conv, Depthwise, FullyConnected, GroupNorm, LayerNorm, Norm, Operator
+from convfabric.operators import (
+    AlongChannels,
+    Conv,
+    Depthwise,
+    FullyConnected,
+    GroupNorm,
+    LayerNorm,
+    Norm,
+    Operator,
+    OverChannels,
+    Scale,
+    UpConv,
+)
 
 
 def weights(weight: Value, bias: Value, shape: Sequence[int]) -> Tensors:
@@ -32,7 +46,7 @@ def _(
     groups: int,
 ) -> Value:
     if transposed:
-        raise ImportingError("a transposed convolution")
+        return raised(x, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolved(x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -58,6 +72,32 @@ def convolved(
     alone = groups == source.channels == made and groups > 1
     operator: Operator = Depthwise(**shared) if alone else Conv(groups=groups, **shared)
     return as_map(made_by(source, operator, made, operator.size_after(source.size), named))
+
+
+@row("aten.conv_transpose2d.input")
+def raised(
+    x: Value,
+    weight: Value,
+    bias: Value = None,
+    stride: list[int] = (1, 1),  # type: ignore[assignment]
+    padding: list[int] = (0, 0),  # type: ignore[assignment]
+    more: list[int] = (0, 0),  # type: ignore[assignment]
+    groups: int = 1,
+    dilation: list[int] = (1, 1),  # type: ignore[assignment]
+) -> Value:
+    """A transposed convolution of stride 2, and what is cut off from twice the size."""
+    source, (_, made, high, wide) = response(x), weight.tensor.shape
+    gone, longer, kernel = alike(padding, "padding"), alike(more, "output padding"), alike((high, wide), "sides")
+    before, side = gone - (kernel - 1) // 2, kernel - 2 * gone + longer - 2
+    if (*stride, groups, *dilation) != (2, 2, 1, 1, 1) or before < 0 or before + side > 0:
+        said = f"stride {list(stride)}, padding {list(padding)}, {groups} groups, dilation {list(dilation)}"
+        raise ImportingError(f"a transposed convolution of {kernel}×{kernel} by {said}")
+    as_convolved = replace(weight, tensor=weight.tensor.transpose(0, 1).flip(2, 3))
+    named = weights(as_convolved, bias, as_convolved.tensor.shape)
+    operator = UpConv(kernel=kernel, bias="bias" in named)
+    found = as_map(made_by(source, operator, made, operator.size_after(source.size), named))
+    after = -before - side
+    return Padded(found.response, (-before, -after, -before, -after)) if before or after else found
 
 
 @row("aten.addmm.default")
@@ -164,6 +204,15 @@ def layer_normed(
         raise ImportingError(f"a layer norm over {shape} of a tensor laid out as {one.dims}")
     found = changed_by(one.response, LayerNorm(eps=eps), {"weight": weight, "bias": bias})
     return Seen(found, one.dims)
+
+
+@row("aten.rms_norm.default")
+def _(x: Value, shape: list[int], weight: Value = None, eps: float | None = None) -> Value:
+    one = seen(x)
+    if len(shape) != 1 or not one.in_order(one.dims[-1]):
+        raise ImportingError(f"an RMS norm over {shape} of a tensor laid out as {one.dims}")
+    found = changed_by(one.response, OverChannels(eps=torch.finfo(torch.float32).eps if eps is None else eps), {})
+    return Seen(changed_by(found, Scale(), {"weight": weight}) if weight else found, one.dims)
 
 
 @row("aten.group_norm.default")
