@@ -169,7 +169,7 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
     found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, limits=lambda budget: [])
     monkeypatch.setattr("convfabric.cutting.strategies._starts", lambda *anything: [])
     material: Any = SimpleNamespace(fabric=SimpleNamespace(graph=graph), data=None, survey=found, recipe=None, worth={})
-    material.say, material.took_ms = (lambda text: None), {best: took_ms}
+    material.say, material.took_ms, material.tried = (lambda text: None), {best: took_ms}, {}
     assert (by_trying(3)(material)(Budget(latency_ms=1.0)) == best) == kept
 
 

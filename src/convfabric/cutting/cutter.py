@@ -69,6 +69,33 @@ class Cutter:
         predicted = self.material.survey.prediction.milliseconds(best)
         return Cut(network=extract(self.material.fabric, best), predicted_ms=predicted)
 
+    def finalists(self, budget: Budget, share: float, count: int) -> list[Cut]:
+        """What :meth:`cut` finds, and up to ``count`` in all of the best others that were tried and are quick enough.
+
+        First those of other depths, then those of other edges than any before.
+        """
+        found = [self.cut(budget, share)]
+        ranked = sorted(self.material.tried, key=lambda graph: self.material.tried[graph], reverse=True)
+        for differs in (lambda graph: len(graph.heads), lambda graph: graph.edge_names):
+            for graph in ranked:
+                if len(found) >= count:
+                    return found
+                there = {differs(one.network.graph) for one in found}
+                if differs(graph) not in there and self._is_within(graph, budget, share):
+                    predicted = self.material.survey.prediction.milliseconds(graph)
+                    found.append(Cut(network=extract(self.material.fabric, graph), predicted_ms=predicted))
+        return found
+
+    def _is_within(self, graph: Graph, budget: Budget, share: float) -> bool:
+        """Whether a graph is under every ceiling, its milliseconds measured."""
+        allowed = _number(budget.latency_ms)
+        if not self.material.survey.fits(graph, aimed(budget, 1 / HEADROOM)):
+            return False
+        if allowed is None:
+            return True
+        took = self.material.took_ms[graph] = self.material.survey.measured(graph).median_ms
+        return took <= share * allowed
+
     @property
     def whole(self) -> Graph:
         """The fabric's graph."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import ImageSet, drawn
-from convfabric.evaluation.scoring import score
+from convfabric.evaluation.scoring import Score, score
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.training.recipe import Recipe
@@ -17,9 +17,18 @@ FEWEST = 32
 LOSS_SHARE = 0.01
 
 
+def fitness(found: Score) -> float:
+    """Accuracy or mIoU, less a hundredth of the loss.
+
+    >>> fitness(Score(images=8, loss=0.5, accuracy=0.75, miou=None, class_iou=()))
+    0.745
+    """
+    return found.headline - LOSS_SHARE * found.loss
+
+
 @dataclass(frozen=True)
 class Judge:
-    """Fitness of the sub-networks of one fabric: accuracy or mIoU on validation images, less a hundredth of the loss.
+    """The :func:`fitness` of the sub-networks of one fabric on validation images.
 
     The images are the same for all; a graph asked for twice is judged once.
     """
@@ -32,11 +41,15 @@ class Judge:
     known: dict[Graph, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fabric: Fabric, data: ImageSet, recipe: Recipe) -> "Judge":
-        """The judge of a fabric, by a few images of the data; of the validation split at most half."""
+    def of(cls, fabric: Fabric, data: ImageSet, recipe: Recipe, known: dict[Graph, float] | None = None) -> "Judge":
+        """The judge of a fabric, by a few images of the data; of the validation split at most half.
+
+        What it finds is entered in ``known``.
+        """
         train = drawn(data.splits["train"], _many(REFRESHING, data))
         val = drawn(data.splits["val"], _judging(data))
-        return cls(fabric, replace(data, splits={"train": train, "val": val}), recipe)
+        few = replace(data, splits={"train": train, "val": val})
+        return cls(fabric, few, recipe, {} if known is None else known)
 
     @staticmethod
     def unseen(data: ImageSet) -> ImageSet:
@@ -52,7 +65,7 @@ class Judge:
         """The fitness of a sub-network."""
         if graph not in self.known:
             found = score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val")
-            self.known[graph] = found.headline - LOSS_SHARE * found.loss
+            self.known[graph] = fitness(found)
         return self.known[graph]
 
 

@@ -38,6 +38,8 @@ class Material:
     """The worth of the channels of every place."""
     took_ms: dict[Graph, float] = field(default_factory=dict)
     """Milliseconds of networks measured so far."""
+    tried: dict[Graph, float] = field(default_factory=dict)
+    """How well sub-networks answered that were tried so far."""
     say: Say = print
 
 
@@ -84,7 +86,7 @@ def by_trying(trials: int) -> Strategy:
     """The best on validation images, with inherited weights, of many that an evolution tries; worth gives it starts."""
 
     def prepared(material: Material) -> Search:
-        judge = Judge.of(material.fabric, material.data, material.recipe)
+        judge = Judge.of(material.fabric, material.data, material.recipe, material.tried)
         return partial(_tried, material, judge, trials)
 
     return prepared
@@ -120,7 +122,8 @@ def _levels(sampler: Sampler) -> Iterator[Graph]:
 
 
 def _starts(material: Material, budget: Budget) -> Iterator[Graph]:
-    """The whole less its weakest channels; at each level of widths the edges of most worth for cost, and in all."""
+    """Up to each exit, as wide as fits; the whole less its weakest channels; at each level the edges of most worth."""
+    yield from _up_to_exits(material, budget)
     yield from _weakest_gone(material, budget)
     prediction = material.survey.prediction
     for level in _levels(material.survey.sampler):
@@ -129,6 +132,18 @@ def _starts(material: Material, budget: Budget) -> Iterator[Graph]:
                 yield chooser(level, material.worth, budget, prediction.image, prediction.milliseconds)
             except (BudgetError, SettingError):
                 continue
+
+
+def _up_to_exits(material: Material, budget: Budget) -> Iterator[Graph]:
+    """Where there are several exits, all that leads to each of them, at the widest even level of channels that fits."""
+    sampler, graph = material.survey.sampler, material.fabric.graph
+    deepest = len(graph.heads) if len(graph.heads) > 1 else 0
+    for level in _levels(sampler):
+        for exits in range(deepest, 0, -1):
+            part = level.restrict(graph.until(exits).edge_names)
+            if material.survey.fits(part, budget):
+                yield part
+                deepest = exits - 1
 
 
 def _weakest_gone(material: Material, budget: Budget) -> Iterator[Graph]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.choice import Budget
-from convfabric.cutting.cutter import Cutter
+from convfabric.cutting.cutter import Cut, Cutter
 from convfabric.cutting.dead_channels import without_dead_channels
-from convfabric.cutting.fitness import Judge
+from convfabric.cutting.fitness import Judge, fitness
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.strategies import Material, Strategy, by_trying, by_worth, exactly
 from convfabric.cutting.surgery import ranked
@@ -45,6 +45,7 @@ from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.inputs import origin_of, untrained, woven
 from convfabric.progress import Listener, Row, Say
+from convfabric.report.pages import said_macs
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import remove_network
 from convfabric.runs.job import Job, Procedure
@@ -59,6 +60,10 @@ from convfabric.runs.record import (
 )
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, plan_of, train
+from convfabric.training.recipe import Recipe
+
+BRIEF = 0.1
+"""Share of the epochs of fine-tuning that each finalist gets."""
 
 
 def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
@@ -181,7 +186,7 @@ def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: flo
     """The network after pruning, kept so that a run that is resumed goes on with the same one."""
     found = cutter.material.survey
     budget = found.resolved(job.budget)
-    small = cutter.cut(budget, share)
+    small = _best_of(cutter.finalists(budget, share, job.procedure.finalists), job, data, cutter, listener)
     remove_network(folder)
     _say_exits(cutter.whole, small.network.graph, listener.say)
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
@@ -195,6 +200,32 @@ def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: flo
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
     return small.network.eval()
+
+
+def _best_of(cuts: Sequence[Cut], job: Job, data: ImageSet, cutter: Cutter, listener: Listener) -> Cut:
+    """The cut that answers validation images best once each was fine-tuned for a tenth of the epochs."""
+    if len(cuts) == 1 or job.procedure.finetune == 0:
+        return cuts[0]
+    listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
+    scores = []
+    for cut in cuts:
+        tuning = _tuning(job, data, cutter.material.fabric, cut.network)
+        network = copy.deepcopy(cut.network)
+        brief = tuning.changed(epochs=max(1, round(BRIEF * tuning.epochs)))
+        train(
+            network, data, brief, teacher=cutter.material.fabric if brief.distil else None, device=job.procedure.device
+        )
+        scores.append(score(network, data, "val"))
+        takes = said_macs(costs(network.graph, data.preprocessing.size).macs)
+        listener.say(f"{len(network.graph.edges)} edges, {takes}: {scores[-1].headline:.2%}")
+    return cuts[max(range(len(cuts)), key=lambda at: fitness(scores[at]))]
+
+
+def _tuning(job: Job, data: ImageSet, whole: Fabric, network: Fabric) -> Recipe:
+    """The recipe by which a network is fine-tuned that was cut from a whole fabric."""
+    size = data.preprocessing.size
+    cheaper = costs(whole.graph, size).macs / max(1, costs(network.graph, size).macs)
+    return job.tuning(len(data.splits["train"]), data.task, cheaper)
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
@@ -238,9 +269,7 @@ def _finetune(
     procedure = job.procedure
     if procedure.finetune == 0:
         return
-    size = data.preprocessing.size
-    cheaper = costs(fabric.graph, size).macs / max(1, costs(network.graph, size).macs)
-    tuning = job.tuning(len(data.splits["train"]), data.task, cheaper)
+    tuning = _tuning(job, data, fabric, network)
     teacher = fabric if tuning.distil else None
     takes = estimate(network, data, tuning, teacher=teacher, device=procedure.device)
     listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {takes}")

@@ -23,7 +23,7 @@ from convfabric.weavers.presets import OF_KEPT
 
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
-    ("finetune_most", 1, 1000),
+    *(("finetune_most", 1, 1000), ("finalists", 1, 64)),
     *(("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
@@ -44,6 +44,9 @@ class Procedure:
     """Sub-networks that the evolution tries."""
     rounds: int = 4
     """Cuts by worth, each weighed anew, on the way to the budget."""
+    finalists: int = 1
+    """Networks of other depths and edges that are fine-tuned for a tenth of its epochs, before the best one is for all
+    of them."""
     finetune: float = 0.5
     """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
     finetune_most: float = 1.0

@@ -102,7 +102,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 DEFAULT = "fabric-small"
 OF_IMPORTED: Mapping[str, Any] = MappingProxyType(
-    {"lr": 0.05, "trunk_lr": 0.2, "heads_first": 0.1, "subnetworks": 1, "subnetworks_from": 0.5, "finetune_most": 6.0}
+    {
+        "lr": 0.05,
+        "trunk_lr": 0.2,
+        "heads_first": 0.1,
+        "subnetworks": 1,
+        "subnetworks_from": 0.5,
+        "finalists": 3,
+        "finetune_most": 6.0,
+    }
 )
 """Usual training of networks that come with weights."""
 OF_KEPT: Mapping[str, Any] = MappingProxyType({"lr": 0.02, "trunk_lr": 1.0, "heads_first": 0.0})
