@@ -107,6 +107,21 @@ def test_it_is_told_where_a_network_leaves_most_of_its_budget(run: Path, monkeyp
     assert len(left) == 1
 
 
+def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, fabric = list[str](), load_fabric(run / "fabric")[0]
+    data, listener = open_data("digits"), Listener(say=said.append)
+    job = replace(job_of(run), procedure=replace(job_of(run).procedure, search="evolution", trials=12, finalists=3))
+    cutter = pipeline.cutter_of(run, fabric, job, data, listener)
+    budget = cutter.material.survey.resolved(Budget(macs="60%"))
+    cuts = cutter.finalists(budget, 1.0, 3)
+    assert len({one.network.graph.edge_names for one in cuts}) == 3
+    assert all(cutter.material.survey.fits(one.network.graph, budget) for one in cuts)
+    better = iter([0.2, 0.9, 0.4])
+    monkeypatch.setattr(pipeline, "score", lambda *anything: SimpleNamespace(headline=next(better), loss=0.0))
+    assert pipeline._best_of(cuts, job, data, listener, run) is cuts[1]
+    assert said[-4:-3] == ["fine-tuning 3 networks briefly, to go on with the best of them"]
+
+
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "measure", lambda *anything: taking(9.0))
     monkeypatch.setattr("convfabric.pipeline.fit.MOST_SMALLER", 1)

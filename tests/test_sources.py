@@ -14,15 +14,15 @@ from convfabric.cli.options import begun_from
 from convfabric.data.imageset import Preprocessing
 from convfabric.data.opening import open_data
 from convfabric.errors import ArchiveError, SettingError
-from convfabric.fabric.archive import Passport, save_fabric
+from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.importing.create_model import create_model
 from convfabric.importing.sources import IMAGENET, graph_of, network_of, original
 from convfabric.importing.weight_files import load_into, tensors_of
 from convfabric.pipeline.inputs import opened, untrained, woven
 from convfabric.runs.folder import check_may_begin
-from convfabric.runs.job import job_from, settings_of, written_config
-from convfabric.training.loop import Moment, train
+from convfabric.runs.job import job_from, read_config, settings_of, written_config
+from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import Purpose, Source, weave
 from folders import class_folders
@@ -179,6 +179,32 @@ def test_fit_takes_a_network_of_others_from_its_weights_to_the_file(tmp_path: Pa
     assert (run / "model.onnx").is_file()
     assert "licence: MIT" in (run / "report.html").read_text("utf-8")
     assert "no such file" in refusal([*words[:5], tmp_path / "gone.pt", "--out", tmp_path / "other"])
+
+
+@pytest.mark.slow
+def test_a_teacher_is_tuned_on_the_images_and_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, run, other = class_folders(tmp_path / "data"), tmp_path / "run", tmp_path / "other"
+    followed, taught = list[Any](), Run.__init__
+
+    def watched(self: Run, *words: Any, **numbers: Any) -> None:
+        followed.append(numbers["teacher"])
+        taught(self, *words, **numbers)
+
+    monkeypatch.setattr(Run, "__init__", watched)
+    small = ["--network", "fabric-tiny", "--size", "32x32", "--epochs", 4]
+    done(["train", data, "--out", run, *small, "--teacher", NAME, "--teacher-weights", "none"])
+    tuned = load_fabric(run / "teacher" / "fabric")[0]
+    assert read_config(run / "teacher" / "config.yaml")["epochs"] == 1
+    assert followed[0] is None
+    assert torch.equal(followed[-1].fabric.state_dict()["entry.weight"], tuned.state_dict()["entry.weight"])
+    assert followed[-1].preprocessing.mean == IMAGENET[0]
+    followed.clear()
+    done(["train", data, "--out", other, *small, "--teacher", f"run:{run}"])
+    assert not (other / "teacher").exists()
+    assert followed[0].fabric.graph == load_fabric(run / "fabric")[0].graph
+    done(["train", data, "--out", run, *small, "--force"])
+    assert not (run / "teacher" / "fabric" / "graph.json").exists()
+    assert "teacher=resnet-18: torchvision:NAME, timm:NAME" in refusal(["fit", data, "--teacher", "resnet-18"])
 
 
 def a_run(folder: Path, network: str = "msdnet", channels: int = 3) -> Fabric:

@@ -32,6 +32,8 @@ from convfabric.cli.options import (
     Settings,
     Size,
     Strict,
+    Teacher,
+    TeacherWeights,
     Threads,
     Weights,
     begun_from,
@@ -89,6 +91,8 @@ def fit(
     earlier: From = None,
     weights: Weights = None,
     weights_in_order: InOrder = False,
+    teacher: Teacher = None,
+    teacher_weights: TeacherWeights = None,
     epochs: Epochs = None,
     size: Size = None,
     seed: Seed = None,
@@ -110,6 +114,7 @@ def fit(
     named |= dict(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
+    named |= dict(teacher=teacher, teacher_weights=teacher_weights)
     named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
@@ -153,6 +158,8 @@ def train(
     earlier: From = None,
     weights: Weights = None,
     weights_in_order: InOrder = False,
+    teacher: Teacher = None,
+    teacher_weights: TeacherWeights = None,
     epochs: Epochs = None,
     size: Size = None,
     seed: Seed = None,
@@ -171,6 +178,7 @@ def train(
     named = dict(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
+    named |= dict(teacher=teacher, teacher_weights=teacher_weights)
     named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:

@@ -31,6 +31,13 @@ Weights = Annotated[
 InOrder = Annotated[
     bool, typer.Option("--weights-in-order", help="Take the file's tensors in their order, whatever their names.")
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="A network of others, as for --network, that is tuned on the images and followed.  [default: none]"
+    ),
+]
+TeacherWeights = Annotated[str | None, typer.Option(help="Its weights, as --weights.  [default: default]")]
 Epochs = Annotated[
     int | None, typer.Option(min=1, help="Passes over the training images.  [default: fit for their number]")
 ]

@@ -23,6 +23,8 @@ SLOWER = 1.1
 class Cut:
     """A network after pruning, and what was known when it was chosen."""
 
+    whole: Fabric
+    """That it was cut from."""
     network: Fabric
     """Weights and normalisation statistics as in the fabric."""
     predicted_ms: float
@@ -66,8 +68,7 @@ class Cutter:
             found = f"no network was found in {MOST_ATTEMPTS} attempts that takes at most {allowed:.3g} ms{less}."
             raise BudgetError(found)
         self._tell(best, budget)
-        predicted = self.material.survey.prediction.milliseconds(best)
-        return Cut(network=extract(self.material.fabric, best), predicted_ms=predicted)
+        return self._made(best)
 
     def finalists(self, budget: Budget, share: float, count: int) -> list[Cut]:
         """What :meth:`cut` finds, and up to ``count`` in all of the best others that were tried and are quick enough.
@@ -82,9 +83,12 @@ class Cutter:
                     return found
                 there = {differs(one.network.graph) for one in found}
                 if differs(graph) not in there and self._is_within(graph, budget, share):
-                    predicted = self.material.survey.prediction.milliseconds(graph)
-                    found.append(Cut(network=extract(self.material.fabric, graph), predicted_ms=predicted))
+                    found.append(self._made(graph))
         return found
+
+    def _made(self, graph: Graph) -> Cut:
+        whole, predicted = self.material.fabric, self.material.survey.prediction.milliseconds(graph)
+        return Cut(whole=whole, network=extract(whole, graph), predicted_ms=predicted)
 
     def _is_within(self, graph: Graph, budget: Budget, share: float) -> bool:
         """Whether a graph is under every ceiling, its milliseconds measured."""

@@ -40,13 +40,13 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
     options = job.options
     if not is_imported(job.source.network):
         return open_data(job.data, options, like=(tuple(like), None) if like else None)
-    first = _original(job)
+    first = original_of(job)
     options = replace(options, size=options.size or first.size)
     data = open_data(job.data, options, like=(tuple(like), None) if like else None)
     return prepared_for(first, data)
 
 
-def _original(job: Job) -> Original:
+def original_of(job: Job) -> Original:
     """The network of others that a job begins with."""
     numbers = find_preset(job.source.network).numbers
     return original(job.source.network, **(asdict(numbers) | dict(job.source.numbers)))
@@ -59,7 +59,7 @@ def origin_of(job: Job) -> Mapping[str, str]:
     >>> origin_of(job_from({"data": "digits"}))
     {}
     """
-    return _original(job).about if is_imported(job.source.network) else {}
+    return original_of(job).about if is_imported(job.source.network) else {}
 
 
 def prepared_for(network: Original, data: ImageSet) -> ImageSet:

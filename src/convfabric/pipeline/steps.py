@@ -43,12 +43,14 @@ from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.inputs import origin_of, untrained, woven
+from convfabric.pipeline.inputs import origin_of, original_of, prepared_for, untrained, woven
+from convfabric.pipeline.teachers import teacher_there
 from convfabric.progress import Listener, Row, Say
 from convfabric.report.pages import said_macs
 from convfabric.report.run_page import write_report
-from convfabric.runs.folder import remove_network
+from convfabric.runs.folder import TEACHER, begin, remove_network
 from convfabric.runs.job import Job, Procedure
+from convfabric.runs.lock import held
 from convfabric.runs.record import (
     CutRecord,
     ExportRecord,
@@ -61,6 +63,7 @@ from convfabric.runs.record import (
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, plan_of, train
 from convfabric.training.recipe import Recipe
+from convfabric.training.teachers import Teacher
 
 BRIEF = 0.1
 """Share of the epochs of fine-tuning that each finalist gets."""
@@ -73,15 +76,16 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         if done.graph != woven(job, data):
             raise SettingError(f"{folder}: config.yaml says of the network what its fabric was not trained with.")
         return done
+    teacher = _taught(folder, job, data, listener)
     (fabric, fresh), device = untrained(job, data), job.procedure.device
     if process_count() == 1:
         parts = said_parts(fabric.graph, job, data)
-        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, device=device)}{parts}")
+        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, teacher, device)}{parts}")
     if is_first_process():
         update_record(folder, data=data_record(data), begun_with=origin_of(job))
     began = time.monotonic()
     shared: Any = {"folder": folder, "resume": resume, "device": device, "watch": listener.watch}
-    train(fabric, data, job.recipe, fresh=fresh, **shared)
+    train(fabric, data, job.recipe, fresh=fresh, teacher=teacher, **shared)
     plan = str(plan_of(job.recipe, fabric))
     fabric = fabric.cpu()
     if is_first_process():
@@ -89,6 +93,21 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         if job.recipe.gates != "none":
             listener.say(said_gates(folder, fabric.graph, job, data))
     return fabric
+
+
+def _taught(folder: Path, job: Job, data: ImageSet, listener: Listener) -> Teacher | None:
+    """The teacher of a job, if it has one, tuned on its images in a folder of its own within the run's."""
+    if not job.procedure.teacher:
+        return None
+    if found := teacher_there(folder, job, data):
+        return found
+    tuning, place = job.teaching(len(data.splits["train"]), data.task), folder / TEACHER
+    images = prepared_for(original_of(tuning), data)
+    listener.say(f"{tuning.procedure.network} is tuned on the images first, to be followed")
+    with held(place):
+        begin(place, tuning, resume=True)
+        fabric = train_step(place, tuning, images, listener, resume=True)
+    return Teacher(fabric=fabric, preprocessing=images.preprocessing)
 
 
 def _keep_fabric(folder: Path, job: Job, data: ImageSet, fabric: Fabric, seconds: float, plan: str) -> None:
@@ -161,13 +180,14 @@ def extract_step(
     An earlier network of the folder is removed once the new one is cut; ``resume`` goes on with one that was cut to the
     same budget, and raises SettingError for another.
     """
+    run = run or folder
     if resume and (folder / "cut" / GRAPH_FILE).is_file():
         network = _resumed(folder, job)
     else:
-        cutter = cutter or cutter_of(run or folder, fabric, job, data, listener)
-        network = _cut_anew(folder, job, data, cutter, share, listener)
+        cutter = cutter or cutter_of(run, fabric, job, data, listener)
+        network = _cut_anew(folder, job, data, cutter, share, listener, run)
     began = time.monotonic()
-    network, tuning = _tuned(folder, job, data, fabric, network, listener, resume)
+    network, tuning = _tuned(folder, job, data, fabric, network, listener, resume, run)
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))
     update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
@@ -182,11 +202,13 @@ def _resumed(folder: Path, job: Job) -> Fabric:
     return load_fabric(folder / "cut")[0]
 
 
-def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: float, listener: Listener) -> Fabric:
+def _cut_anew(
+    folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: float, listener: Listener, run: Path
+) -> Fabric:
     """The network after pruning, kept so that a run that is resumed goes on with the same one."""
     found = cutter.material.survey
     budget = found.resolved(job.budget)
-    small = _best_of(cutter.finalists(budget, share, job.procedure.finalists), job, data, cutter, listener)
+    small = _best_of(cutter.finalists(budget, share, job.procedure.finalists), job, data, listener, run)
     remove_network(folder)
     _say_exits(cutter.whole, small.network.graph, listener.say)
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
@@ -202,30 +224,30 @@ def _cut_anew(folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: flo
     return small.network.eval()
 
 
-def _best_of(cuts: Sequence[Cut], job: Job, data: ImageSet, cutter: Cutter, listener: Listener) -> Cut:
+def _best_of(cuts: Sequence[Cut], job: Job, data: ImageSet, listener: Listener, run: Path) -> Cut:
     """The cut that answers validation images best once each was fine-tuned for a tenth of the epochs."""
     if len(cuts) == 1 or job.procedure.finetune == 0:
         return cuts[0]
     listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
     scores = []
     for cut in cuts:
-        tuning = _tuning(job, data, cutter.material.fabric, cut.network)
-        network = copy.deepcopy(cut.network)
-        brief = tuning.changed(epochs=max(1, round(BRIEF * tuning.epochs)))
-        train(
-            network, data, brief, teacher=cutter.material.fabric if brief.distil else None, device=job.procedure.device
-        )
+        recipe, teacher = _tuning(job, data, cut.whole, cut.network, run)
+        network, brief = copy.deepcopy(cut.network), recipe.changed(epochs=max(1, round(BRIEF * recipe.epochs)))
+        train(network, data, brief, teacher=teacher, device=job.procedure.device)
         scores.append(score(network, data, "val"))
         takes = said_macs(costs(network.graph, data.preprocessing.size).macs)
         listener.say(f"{len(network.graph.edges)} edges, {takes}: {scores[-1].headline:.2%}")
     return cuts[max(range(len(cuts)), key=lambda at: fitness(scores[at]))]
 
 
-def _tuning(job: Job, data: ImageSet, whole: Fabric, network: Fabric) -> Recipe:
-    """The recipe by which a network is fine-tuned that was cut from a whole fabric."""
+def _tuning(
+    job: Job, data: ImageSet, whole: Fabric, network: Fabric, run: Path
+) -> tuple[Recipe, Fabric | Teacher | None]:
+    """The recipe by which a network is fine-tuned that was cut from the whole fabric of a run, and whom it follows."""
     size = data.preprocessing.size
     cheaper = costs(whole.graph, size).macs / max(1, costs(network.graph, size).macs)
-    return job.tuning(len(data.splits["train"]), data.task, cheaper)
+    recipe = job.tuning(len(data.splits["train"]), data.task, cheaper)
+    return recipe, (teacher_there(run, job, data) or whole) if recipe.distil else None
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
@@ -236,7 +258,7 @@ def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
 
 
 def _tuned(
-    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool
+    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool, run: Path
 ) -> tuple[Fabric, TuningRecord]:
     """The network with its final weights, and how it came to them.
 
@@ -247,7 +269,7 @@ def _tuned(
     after_recalibration = score(refresh(network, data, job.recipe), data, data.scored_split)
     before, unseen = copy.deepcopy(network), Judge.unseen(data)
     on_val = score(network, unseen, "val")
-    _finetune(folder, job, data, fabric, network, listener, resume)
+    _finetune(folder, job, data, fabric, network, listener, resume, run)
     tuned_on_val = score(network, unseen, "val")
     worse = tuned_on_val.surely_below(on_val)
     if worse:
@@ -263,14 +285,13 @@ def _tuned(
 
 
 def _finetune(
-    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool
+    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool, run: Path
 ) -> None:
     """Further epochs at a lower rate."""
     procedure = job.procedure
     if procedure.finetune == 0:
         return
-    tuning = _tuning(job, data, fabric, network)
-    teacher = fabric if tuning.distil else None
+    tuning, teacher = _tuning(job, data, fabric, network, run)
     takes = estimate(network, data, tuning, teacher=teacher, device=procedure.device)
     listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {takes}")
     train(

@@ -6,6 +6,7 @@
     RUN/fabric/      graph.json  model.safetensors            the trained fabric
     RUN/cut/         graph.json  model.safetensors            the network after pruning
     RUN/             graph.json  model.safetensors            the same, fine-tuned
+    RUN/teacher/     config.yaml  fabric/  ...                the run of a teacher, if there is one
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
     RUN/             exit-1.onnx  exit-2.onnx  ...            the same, parted behind each exit if there are several
     RUN/             curve.csv  curve.html                    networks of several budgets: pipeline.budget_curve
@@ -31,6 +32,7 @@ from convfabric.weavers import find_preset
 CONFIG = "config.yaml"
 FINETUNE_STATE = "finetune.state.safetensors"
 CURVE_TABLE, CURVE_PAGE = "curve.csv", "curve.html"
+TEACHER = "teacher"
 EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
@@ -128,7 +130,19 @@ def recut(folder: Path, settings: Settings) -> Job:
     before, now = numbers | before, numbers | settings_of(job)
     options = (field.name for field in fields(DataOptions) if field.name != "data_dir")
     gates = (field.name for field in fields(Recipe) if field.name.startswith("gate"))
-    for name in ("network", "prior", *numbers, *options, "epochs", "lr", "subnetworks", *gates):
+    for name in (
+        "network",
+        "prior",
+        *numbers,
+        "teacher",
+        "teacher_weights",
+        "teacher_epochs",
+        *options,
+        "epochs",
+        "lr",
+        "subnetworks",
+        *gates,
+    ):
         if before.get(name) != now.get(name):
             other = "convfabric fit with another --out trains another one"
             other = f"--set {OF_TUNING[name]}=SHARE is for fine-tuning" if name in OF_TUNING else other
@@ -162,6 +176,8 @@ def _remove_run(folder: Path) -> None:
     remove_exported(folder)
     for name in WRITTEN:
         _remove(folder / name)
+    if (folder / TEACHER / CONFIG).is_file():
+        _remove_run(folder / TEACHER)
 
 
 def _remove(file: Path) -> None:

@@ -19,11 +19,11 @@ from convfabric.operators import Size
 from convfabric.setting_values import accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import DEFAULT, FAMILIES, Purpose, Source, find_preset, is_imported, weave
-from convfabric.weavers.presets import OF_KEPT
+from convfabric.weavers.presets import OF_IMPORTED, OF_KEPT
 
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
-    *(("finetune_most", 1, 1000), ("finalists", 1, 64)),
+    *(("finetune_most", 1, 1000), ("finalists", 1, 64), ("teacher_epochs", 0, 1_000_000)),
     *(("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
@@ -47,6 +47,13 @@ class Procedure:
     finalists: int = 1
     """Networks of other depths and edges that are fine-tuned for a tenth of its epochs, before the best one is for all
     of them."""
+    teacher: str = ""
+    """A network of others that is tuned on the images first and followed by the fabric: torchvision:NAME, timm:NAME,
+    file:FILE.pt2, or run:FOLDER, which is taken as it is where its classes are these."""
+    teacher_weights: str = "default"
+    """Its weights: default, none or a file."""
+    teacher_epochs: int = 0
+    """Epochs that it is tuned for; 0: a quarter of the fabric's."""
     finetune: float = 0.5
     """Epochs of fine-tuning, as a share of the training's; 0 leaves it out."""
     finetune_most: float = 1.0
@@ -69,6 +76,8 @@ class Procedure:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
             if getattr(self, name) > most:
                 raise SettingError(f"{name}={getattr(self, name)}: give at most {most}.")
+        if self.teacher and not is_imported(self.teacher):
+            raise SettingError(f"teacher={self.teacher}: torchvision:NAME, timm:NAME, file:FILE.pt2 or run:FOLDER.")
         if not 0 <= self.finetune_distil <= 1:
             raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
         if self.device not in ("auto", "cpu"):
@@ -111,6 +120,20 @@ class Job:
             trunk_lr=1.0,
             gates="none",
             seed=recipe.seed + 1,
+        )
+
+    def teaching(self, images: int, task: Task) -> "Job":
+        """The job of tuning the teacher, on so many training images."""
+        recipe, procedure = self.recipe.fitted(images, task), self.procedure
+        usual = {**OF_IMPORTED, "subnetworks": 0, "seed": recipe.seed}
+        usual["epochs"] = procedure.teacher_epochs or max(1, round(recipe.epochs / 4))
+        known = {part.name for part in fields(Recipe)}
+        return replace(
+            self,
+            numbers={"weights": procedure.teacher_weights},
+            recipe=Recipe(**{name: value for name, value in usual.items() if name in known}),
+            budget=Budget(),
+            procedure=Procedure(network=procedure.teacher, device=procedure.device),
         )
 
 
@@ -178,6 +201,8 @@ def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     usual = dict(find_preset(network).training)
     if settings.get("gates", "none") != "none":
         return {}
+    if settings.get("teacher"):
+        usual["finetune_distil"] = 0.5
     if settings.get("classifier") == "kept":
         usual |= OF_KEPT
     if settings.get("optimiser", "sgd") != "sgd":

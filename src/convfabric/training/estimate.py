@@ -11,6 +11,7 @@ from convfabric.graph.costs import FLOAT_BYTES, costs
 from convfabric.progress import said_time
 from convfabric.training.loop import Run
 from convfabric.training.recipe import Recipe
+from convfabric.training.teachers import Teacher
 
 TIMED_STEPS = 3
 
@@ -32,7 +33,7 @@ class Estimate:
 
 
 def estimate(
-    fabric: Fabric, data: ImageSet, recipe: Recipe, teacher: Fabric | None = None, device: str = "auto"
+    fabric: Fabric, data: ImageSet, recipe: Recipe, teacher: Fabric | Teacher | None = None, device: str = "auto"
 ) -> Estimate:
     """From three steps of a copy of the fabric (the first one not counted), and arithmetic for the memory.
 

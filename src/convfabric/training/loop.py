@@ -21,7 +21,6 @@ from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError, TrainingError
 from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
-from convfabric.execution.runners import for_inference
 from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
@@ -32,6 +31,7 @@ from convfabric.training.gates import Gates
 from convfabric.training.interrupts import Interrupts
 from convfabric.training.objectives import Turn, objective_of
 from convfabric.training.recipe import Recipe
+from convfabric.training.teachers import Teacher, answering
 
 SAVE_EVERY_SECONDS = 30.0
 GATES = "gates.json"
@@ -46,7 +46,7 @@ def train(
     folder: Path | None = None,
     stage: str = "fabric",
     resume: bool = False,
-    teacher: Fabric | None = None,
+    teacher: Fabric | Teacher | None = None,
     fresh: tuple[str, ...] = HEADS,
     earlier: Sequence[Row] = (),
     device: str = "auto",
@@ -99,7 +99,7 @@ class Run:
         *,
         folder: Path | None = None,
         stage: str = "fabric",
-        teacher: Fabric | None = None,
+        teacher: Fabric | Teacher | None = None,
         fresh: tuple[str, ...] = HEADS,
         earlier: Sequence[Row] = (),
         device: str = "auto",
@@ -109,7 +109,7 @@ class Run:
         recipe = recipe.fitted(len(data.splits["train"]), data.task)
         self.data, self.recipe, self.stage, self.folder = data, recipe, stage, folder
         self.earlier, self.fresh = list(earlier), fresh
-        self.teacher = for_inference(teacher.to(self.accelerator.device)) if teacher else None
+        self.teacher = answering(teacher, data.preprocessing, self.accelerator.device) if teacher else None
         self.augmentation = fit_for(data, **recipe.changes)
         self.parts = self.accelerator.num_processes * recipe.accumulate
         self.batch = recipe.batch
