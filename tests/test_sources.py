@@ -19,13 +19,14 @@ from convfabric.fabric.module import Fabric
 from convfabric.importing.create_model import create_model
 from convfabric.importing.sources import IMAGENET, graph_of, network_of, original
 from convfabric.importing.weight_files import load_into, tensors_of
+from convfabric.pipeline import sizes
 from convfabric.pipeline.inputs import opened, untrained, woven
 from convfabric.runs.folder import check_may_begin
 from convfabric.runs.job import job_from, read_config, settings_of, written_config
 from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import Purpose, Source, weave
-from folders import class_folders
+from folders import class_folders, mask_folders
 from test_pipeline import done, finished, refusal
 
 NAME = "torchvision:squeezenet1_1"
@@ -110,6 +111,25 @@ def test_images_are_prepared_as_the_weights_want_them(tmp_path: Path) -> None:
     data = opened(job_from({"data": str(class_folders(tmp_path)), "network": NAME, "weights": "none", "size": 64}))
     assert (data.preprocessing.mean, data.preprocessing.std) == IMAGENET
     assert original(NAME, "none").size == (224, 224)
+
+
+@pytest.mark.parametrize(("allowed", "side"), [(4.0, 224), (2.0, 160), (1.3, 128), (0.1, 96)])
+def test_images_are_as_large_as_the_budget_bears(
+    allowed: float, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes, said = {224: 12.0, 160: 6.0, 128: 3.6, 96: 2.0}, list[str]()
+    monkeypatch.setattr(sizes, "_milliseconds", lambda job, size: takes[size[0]])
+    settings = {"data": str(class_folders(tmp_path)), "network": NAME, "weights": "none", "latency_ms": allowed}
+    assert sizes.sized(job_from(settings), said.append).options.size == (side, side)
+    assert f"images of {side}×{side} pixels, where the whole network takes {takes[side]:g} ms" in said[0]
+    for other in (
+        {"size": "64x64"},
+        {"latency_ms": "50%"},
+        {"network": "unet"},
+        {"data": str(mask_folders(tmp_path / "m"))},
+    ):
+        job = job_from({key: value for key, value in (settings | other).items() if key != "weights"})
+        assert sizes.sized(job, said.append) == job
 
 
 def test_a_job_with_a_network_of_others_is_written_and_read_and_begins_with_its_weights(tmp_path: Path) -> None:

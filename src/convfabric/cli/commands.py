@@ -1,5 +1,6 @@
 """The verbs. What needs torch is imported in them, once settings are known to be right: errors are said at once."""
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -297,15 +298,19 @@ def describe(
     name: Annotated[str, typer.Argument(help="A preset, a family, or the folder of a run.")],
     size: Size = None,
     changes: Settings = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Each layer with its costs and receptive field.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Nodes, edges, parameters, MACs, activation bytes and architectures of a graph."""
+    """Nodes, edges, parameters, MACs, activation bytes, depth and architectures of a graph."""
     from convfabric.graph.json_format import written
-    from convfabric.report.describe import described, described_lines
+    from convfabric.report.describe import aligned, described_lines, description, graph_named, layer_rows
 
     with refusals():
-        found = described(name, size, changes or [])
-    answer(as_json, written(found), described_lines(found))
+        graph, image, run = graph_named(name, size, changes or [])
+        facts = replace(description(graph, image), run=run)
+    rows = layer_rows(graph, image) if layers else []
+    each = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    answer(as_json, written(facts) | ({"layers": each} if layers else {}), [*described_lines(facts), *aligned(rows)])
 
 
 @app.command(name="list")

@@ -20,6 +20,7 @@ from convfabric.data.reading import SIXTEEN_BITS, Bounds, Look, usual_bounds
 from convfabric.data.splits import check_copies, with_splits
 from convfabric.data.tables import TABLES, from_table, with_classes
 from convfabric.errors import DataError
+from convfabric.graph import Task
 
 Like = tuple[tuple[str, ...], Bounds | None]
 """The order of classes, and the bounds of pixels of more than 8 bits where they are not to be measured."""
@@ -61,6 +62,15 @@ def open_data(
         raise
     except (OSError, ValueError) as fault:
         raise DataError(f"{str(source)[:200]}: cannot be read ({str(fault)[:200]}).") from None
+
+
+def task_of(source: str) -> Task:
+    """What images in a folder, a table or a named set are for, as their files say; nothing of them is read.
+
+    >>> task_of("digits")
+    'classification'
+    """
+    return "classification" if source in named.NAMES and not Path(source).exists() else find_listing(Path(source)).task
 
 
 def find_listing(root: Path) -> Listing:

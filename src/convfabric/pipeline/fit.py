@@ -1,6 +1,7 @@
 """The main job: train, cut, fine-tune, export and report, as a readable list of steps."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
 from convfabric.pipeline.announcements import said_stages, say_data
 from convfabric.pipeline.inputs import check_same_data, opened, woven
+from convfabric.pipeline.sizes import sized
 from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
 from convfabric.progress import Listener
-from convfabric.runs.folder import begin, check_may_begin
+from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
 from convfabric.runs.job import Job, default_folder, job_from
 from convfabric.runs.lock import held
 from convfabric.runs.record import RunRecord, read_record
@@ -62,7 +64,11 @@ def run_job(
     if process_count() > 1:
         raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
     listener = listener or Listener()
+    going_on = resume and (folder / CONFIG).is_file()
+    if going_on and job.options.size is None:
+        job = replace(job, options=replace(job.options, size=job_of(folder).options.size))
     check_may_begin(folder, job, force=force, resume=resume)
+    job = job if going_on or data else sized(job, listener.say)
     if resume and not folder.exists():
         listener.say(f"{folder}: nothing to go on with, so a new run begins")
     data = data or opened(job)

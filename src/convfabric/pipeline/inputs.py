@@ -9,7 +9,7 @@ from statistics import fmean
 import torch
 
 from convfabric.data.imageset import ImageSet
-from convfabric.data.opening import open_data
+from convfabric.data.opening import open_data, task_of
 from convfabric.errors import DataError
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import HEADS, Fabric
@@ -41,7 +41,8 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
     if not is_imported(job.source.network):
         return open_data(job.data, options, like=(tuple(like), None) if like else None)
     first = original_of(job)
-    options = replace(options, size=options.size or first.size)
+    if options.size is None and task_of(job.data) == "classification":
+        options = replace(options, size=first.size)
     data = open_data(job.data, options, like=(tuple(like), None) if like else None)
     return prepared_for(first, data)
 

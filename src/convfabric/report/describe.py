@@ -3,19 +3,21 @@
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convfabric.errors import SettingError
 from convfabric.execution.plans import plan_for
 from convfabric.graph import Graph
-from convfabric.graph.costs import costs, peak_bytes
+from convfabric.graph.costs import FLOAT_BYTES, costs, peak_bytes, works
+from convfabric.graph.depths import depth
 from convfabric.graph.paths import count_routes
+from convfabric.graph.receptive_fields import receptive_fields
 from convfabric.operators import Size
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import Section
 from convfabric.runs.job import network_from
-from convfabric.weavers import FAMILIES, PRESETS, find_preset, weave
+from convfabric.weavers import FAMILIES, PRESETS, find_preset, is_imported, weave
 
 GALLERY_SIZE = (32, 32)
 
@@ -40,26 +42,31 @@ class Description:
     """Of weights and the responses alive at once, for one image."""
     architectures: int
     """Chains of edges from the images to the head."""
+    depth: int
+    """Layers with kernels on the longest of them, the classifier included."""
+    receptive_field: tuple[int, int] | None
+    """Rows and columns of the image that a pixel of the last map depends on; None where that is all of it."""
     training_plan: str
     inference_plan: str
     run: str | None = None
     """The folder it was cut in; None of a network by name."""
 
 
-def described(name: str, size: str | None = None, changes: Sequence[str] = ()) -> Description:
-    """Nodes, edges, parameters, MACs, activation bytes and architectures of a preset, a trellis or a run's network.
+def graph_named(name: str, size: str | None, changes: Sequence[str]) -> tuple[Graph, Size, str | None]:
+    """The graph of a network by name or of a run, the size of its images, and the run's folder.
 
-    >>> described("paper-mnist-dense").parameters
-    4512650
+    >>> graph, size, run = graph_named("paper-mnist-dense", None, [])
+    >>> description(graph, size).parameters, run
+    (4512650, None)
     """
-    if Path(name).is_dir():
-        if changes or size:
-            raise SettingError(f"{name}: a run is described as it is; --set and --size are for networks by name.")
-        from convfabric.fabric.archive import load_fabric
+    if not Path(name).is_dir():
+        return *network_from(name, size, changes), None
+    if changes or size:
+        raise SettingError(f"{name}: a run is described as it is; --set and --size are for networks by name.")
+    from convfabric.fabric.archive import load_fabric
 
-        papers = load_fabric(Path(name))[1]
-        return replace(description(papers.graph, papers.preprocessing.size), run=name)
-    return description(*network_from(name, size, changes))
+    papers = load_fabric(Path(name))[1]
+    return papers.graph, papers.preprocessing.size, name
 
 
 def description(graph: Graph, image: Size) -> Description:
@@ -79,9 +86,54 @@ def description(graph: Graph, image: Size) -> Description:
         **asdict(found),
         peak_bytes=peak_bytes(graph, image),
         architectures=count_routes(graph),
+        depth=depth(graph, image),
+        receptive_field=_last_field(graph),
         training_plan=str(plan_for(graph, training=True, build=False)),
         inference_plan=str(plan_for(graph, training=False, build=False)),
     )
+
+
+def _last_field(graph: Graph) -> tuple[int, int] | None:
+    """The receptive field of the last place that is no global one."""
+    fields = receptive_fields(graph)
+    finite = [fields[place] for place in graph.order if math.isfinite(fields[place].height)]
+    return (int(finite[-1].height), int(finite[-1].width)) if finite else None
+
+
+def layer_rows(graph: Graph, image: Size) -> list[list[str]]:
+    """A head line, and for each layer its place, operator, channels, maps, costs for one image and receptive field.
+
+    >>> for row in layer_rows(weave("resnet-20"), (32, 32))[:2]:
+    ...     print(row)
+    ['place', 'operator', 'channels', 'map', 'parameters', 'M MACs', 'kB written', 'sees']
+    ['L0S0', 'Conv', '3 to 16', '32×32', '432', '0.44', '66', '3×3']
+    """
+    fields = receptive_fields(graph)
+    rows = [["place", "operator", "channels", "map", "parameters", "M MACs", "kB written", "sees"]]
+    for place, work in works(graph, image):
+        operator, field = work.operator, fields[place]
+        weights, values = operator.parameters(*work[1:3]), operator.values(*work[1:])
+        if weights or values:
+            seen = f"{field.height:.0f}×{field.width:.0f}" if math.isfinite(field.height) else "all"
+            channels, size = f"{work.channels_in} to {work.channels_out}", f"{work.size_out[0]}×{work.size_out[1]}"
+            costs_of = str(weights), f"{operator.macs(*work[1:]) / 1e6:.2f}", f"{FLOAT_BYTES * values / 1e3:.0f}"
+            rows.append([str(place), type(operator).__name__, channels, size, *costs_of, seen])
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells in columns, the first two to the left.
+
+    >>> aligned([["a", "b", "c"], ["10", "2", "300"]])
+    ['a   b    c', '10  2  300']
+    """
+    wide = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
+    return [
+        "  ".join(
+            cell.ljust(w) if at < 2 else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, wide, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def family_sections() -> Iterator[Section]:
@@ -103,12 +155,13 @@ def family_sections() -> Iterator[Section]:
 def described_lines(facts: Description) -> list[str]:
     """The same for people, with units.
 
-    >>> described_lines(described("resnet-20"))[2]
+    >>> described_lines(description(weave("resnet-20"), (32, 32)))[2]
     'nodes             10'
     """
     channels, height, width = facts.image
-    known = [*PRESETS, *FAMILIES]
-    about = find_preset(facts.name).about if facts.name in known else "a network of yours"
+    about = find_preset(facts.name).about if _is_named(facts.name) else "a network of yours"
+    field = facts.receptive_field
+    seen = "all of the image" if field is None else f"{field[0]}×{field[1]} pixels of the image"
     title = f"{facts.run}: cut from {facts.name}" if facts.run else f"{facts.name}: {about}"
     return [
         title,
@@ -119,6 +172,7 @@ def described_lines(facts: Description) -> list[str]:
         f"MACs per image    {facts.macs:,}",
         f"activation bytes  {facts.activation_bytes:,} (every float32 response of one image)",
         f"peak memory       {facts.peak_bytes:,} bytes (weights and activations alive together, one image)",
+        f"depth             {facts.depth} layers with kernels one after another; a pixel of the last map sees {seen}",
         f"architectures     {facts.architectures:,} chain{'s' * (facts.architectures != 1)} of edges from the "
         "images to the head; "
         f"their unions are up to 10^{facts.edges * math.log10(2):.0f}",
@@ -130,4 +184,9 @@ def described_lines(facts: Description) -> list[str]:
 def _next(facts: Description) -> str:
     if facts.run:
         return f"convfabric evaluate {shlex.quote(facts.run)}"
-    return f"convfabric fit DATA --network {facts.name}" if facts.name in (*PRESETS, *FAMILIES) else "convfabric list"
+    return f"convfabric fit DATA --network {facts.name}" if _is_named(facts.name) else "convfabric list"
+
+
+def _is_named(name: str) -> bool:
+    """Whether ``--network`` takes the name of a graph."""
+    return name in (*PRESETS, *FAMILIES) or is_imported(name)

@@ -256,15 +256,27 @@ def network_from(name: str, size: str | None, changes: Sequence[str]) -> tuple[G
     >>> graph.head.task, graph.head.classes, size
     ('segmentation', 11, (180, 240))
     """
-    image = parsed_size(size) if size else find_preset(name).size
+    image = parsed_size(size) if size else None
     numbers = dict(parsed_setting(change) for change in changes)
     purpose = {key: numbers.pop(key) for key in PURPOSE if key in numbers}
-    source = Source(network=name, numbers=network_numbers(name, numbers))
-    if not is_imported(name):
-        return weave(name, size=image, **purpose, **source.numbers), image
-    from convfabric.importing.sources import graph_of  # needs torch
+    if is_imported(name):
+        return _imported_from(name, image, numbers, purpose)
+    image = image or find_preset(name).size
+    return weave(name, size=image, **purpose, **network_numbers(name, numbers)), image
 
-    usual = {"classes": 1000} | purpose
+
+def _imported_from(
+    name: str, image: Size | None, numbers: Mapping[str, Any], purpose: Mapping[str, Any]
+) -> tuple[Graph, Size]:
+    """The graph of a network of others as it is, or for a purpose where one is given; fresh weights do for that."""
+    from convfabric.importing.sources import as_it_is, graph_of, original  # needs torch
+
+    fresh = {} if name.startswith(("file:", "run:")) else {"weights": "none"}
+    source = Source(network=name, numbers=network_numbers(name, fresh | dict(numbers)))
+    image = image or original(name, **source.numbers).size
+    if not purpose:
+        return as_it_is(source, image).graph, image
+    usual = {"classes": 1000} | dict(purpose)
     return graph_of(source, Purpose(size=image, **accepted(Purpose, usual))), image
 
 
