@@ -20,6 +20,7 @@ from convfabric.fabric.archive import load_fabric
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import Latency
 from convfabric.pipeline import steps as pipeline
+from convfabric.pipeline import tuning
 from convfabric.pipeline.budget_curve import curve
 from convfabric.pipeline.fit import fit
 from convfabric.progress import Listener
@@ -46,10 +47,10 @@ def run(first: Path, tmp_path: Path) -> Path:
 def test_a_cut_that_is_stopped_before_fine_tuning_shows_no_earlier_network_and_goes_on(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*anything: object) -> None:
+    def stopped(*anything: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_finetune", stopped)
+    monkeypatch.setattr(tuning, "train", stopped)
     assert "interrupted" in refusal(["extract", run, "--macs", "40%"], code=130)
     monkeypatch.undo()
     assert all("has no network yet" in refusal([command, run]) for command in ("export", "report"))
@@ -116,10 +117,13 @@ def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monke
     cuts = cutter.finalists(budget, 1.0, 3)
     assert len({one.network.graph.edge_names for one in cuts}) == 3
     assert all(cutter.material.survey.fits(one.network.graph, budget) for one in cuts)
-    better = iter([0.2, 0.9, 0.4])
-    monkeypatch.setattr(pipeline, "score", lambda *anything: SimpleNamespace(headline=next(better), loss=0.0))
-    assert pipeline._best_of(cuts, job, data, listener, run) is cuts[1]
-    assert said[-4:-3] == ["fine-tuning 3 networks briefly, to go on with the best of them"]
+    tuner = tuning.Tuner(run=run, job=job, data=data, whole=fabric, listener=listener)
+    for gently, rate in ((0.95, tuning.GENTLE), (0.8, 1.0)):
+        better = iter([0.2, 0.9, 0.4, gently])
+        scored = lambda *anything, found=better: SimpleNamespace(headline=next(found), loss=0.0)  # noqa: E731
+        monkeypatch.setattr(tuning, "score", scored)
+        assert tuner.best_of(cuts) == (cuts[1], rate)
+    assert said[-5] == "fine-tuning 3 networks briefly, to go on with the best of them"
 
 
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,13 +193,13 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
 
 
 def test_the_fabric_teaches_in_fine_tuning_where_that_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taught, train = list[bool](), pipeline.train
+    taught, train = list[bool](), tuning.train
 
     def watched(*words: Any, **numbers: Any) -> Any:
         taught.append(numbers["teacher"] is not None)
         return train(*words, **numbers)
 
-    monkeypatch.setattr(pipeline, "train", watched)
+    monkeypatch.setattr(tuning, "train", watched)
     for share in (0, 0.5):
         done(["extract", run, "--macs", "60%", "--set", f"finetune_distil={share}"])
     assert taught == [False, True]

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.cutting.surgery import extract
 from convfabric.errors import ImportingError
+from convfabric.execution.plans import plan_for
 from convfabric.graph.costs import costs
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.subnetworks import Sampler
@@ -74,6 +75,12 @@ def test_a_network_of_torchvision_answers_alike_and_is_cut_like_any_other(name: 
     images = torch.rand(2, 3, *size)
     with torch.no_grad():
         assert torch.equal(extract(found.fabric, part)(images), found.fabric(images, part))
+
+
+def test_a_network_of_one_size_has_a_plan_to_be_trained_by() -> None:
+    lenet = nn.Sequential(nn.Conv2d(3, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(864, 10))
+    graph = import_network(lenet.eval(), (28, 28)).graph
+    assert str(plan_for(graph, training=True, build=False))
 
 
 def answers(module: nn.Module) -> float:

@@ -23,8 +23,6 @@ SLOWER = 1.1
 class Cut:
     """A network after pruning, and what was known when it was chosen."""
 
-    whole: Fabric
-    """That it was cut from."""
     network: Fabric
     """Weights and normalisation statistics as in the fabric."""
     predicted_ms: float
@@ -87,8 +85,8 @@ class Cutter:
         return found
 
     def _made(self, graph: Graph) -> Cut:
-        whole, predicted = self.material.fabric, self.material.survey.prediction.milliseconds(graph)
-        return Cut(whole=whole, network=extract(whole, graph), predicted_ms=predicted)
+        predicted = self.material.survey.prediction.milliseconds(graph)
+        return Cut(network=extract(self.material.fabric, graph), predicted_ms=predicted)
 
     def _is_within(self, graph: Graph, budget: Budget, share: float) -> bool:
         """Whether a graph is under every ceiling, its milliseconds measured."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from convfabric.errors import SettingError
+from convfabric.errors import GraphError, SettingError
 from convfabric.execution.compiler import library, missing
 from convfabric.graph import Graph
 from convfabric.graph.costs import works
@@ -98,10 +98,14 @@ def _mostly_wide(graph: Graph) -> bool:
 
 
 def _convolutions(graph: Graph) -> Iterator[tuple[int, bool]]:
-    """MACs of everything that has weights, and whether it is wide."""
-    for _, work in works(graph, NOMINAL):
-        wide = work.operator.matrix_width(work.channels_in, work.channels_out) >= WIDE
-        yield work.operator.macs(*work[1:]), wide
+    """MACs of everything that has weights, and whether it is wide; the weights of what runs at a size of its own."""
+    try:
+        for _, work in works(graph, NOMINAL):
+            wide = work.operator.matrix_width(work.channels_in, work.channels_out) >= WIDE
+            yield work.operator.macs(*work[1:]), wide
+    except GraphError:
+        for edge in graph.edges:
+            yield edge.operator.parameters(*graph.ends(edge)), min(graph.ends(edge)) >= WIDE
 
 
 def _multiplies_bfloat16(device: str) -> bool:

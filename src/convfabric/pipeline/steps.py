@@ -3,7 +3,6 @@
 What a step made is handed to the next; what lies on the disk is for going on later.
 """
 
-import copy
 import json
 import time
 from collections.abc import Sequence
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.choice import Budget
-from convfabric.cutting.cutter import Cut, Cutter
+from convfabric.cutting.cutter import Cutter
 from convfabric.cutting.dead_channels import without_dead_channels
-from convfabric.cutting.fitness import Judge, fitness
-from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.strategies import Material, Strategy, by_trying, by_worth, exactly
 from convfabric.cutting.surgery import ranked
 from convfabric.cutting.worth import WORTHS, channel_worth
@@ -22,7 +19,6 @@ from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import BudgetError, SettingError
 from convfabric.evaluation.early_exit import exits_of
-from convfabric.evaluation.scoring import score
 from convfabric.exporting.exit_files import export_stages
 from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import formats_with
@@ -32,21 +28,19 @@ from convfabric.fabric.archive import (
     Passport,
     load_fabric,
     passport,
-    read_tensors,
     save_fabric,
     write_atomically,
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.graph.costs import costs
 from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.inputs import origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
-from convfabric.progress import Listener, Row, Say
-from convfabric.report.pages import said_macs
+from convfabric.pipeline.tuning import Tuner
+from convfabric.progress import Listener, Say
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import TEACHER, begin, remove_network
 from convfabric.runs.job import Job, Procedure
@@ -54,7 +48,6 @@ from convfabric.runs.lock import held
 from convfabric.runs.record import (
     CutRecord,
     ExportRecord,
-    TuningRecord,
     data_record,
     network_record,
     read_record,
@@ -62,11 +55,7 @@ from convfabric.runs.record import (
 )
 from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, plan_of, train
-from convfabric.training.recipe import Recipe
 from convfabric.training.teachers import Teacher
-
-BRIEF = 0.1
-"""Share of the epochs of fine-tuning that each finalist gets."""
 
 
 def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
@@ -180,14 +169,14 @@ def extract_step(
     An earlier network of the folder is removed once the new one is cut; ``resume`` goes on with one that was cut to the
     same budget, and raises SettingError for another.
     """
-    run = run or folder
+    tuner = Tuner(run=run or folder, job=job, data=data, whole=fabric, listener=listener)
     if resume and (folder / "cut" / GRAPH_FILE).is_file():
         network = _resumed(folder, job)
     else:
-        cutter = cutter or cutter_of(run, fabric, job, data, listener)
-        network = _cut_anew(folder, job, data, cutter, share, listener, run)
-    began = time.monotonic()
-    network, tuning = _tuned(folder, job, data, fabric, network, listener, resume, run)
+        cutter = cutter or cutter_of(tuner.run, fabric, job, data, listener)
+        network = _cut_anew(folder, tuner, cutter, share)
+    began, cut = time.monotonic(), read_record(folder).cut
+    network, tuning = tuner.tuned(folder, network, cut.tuning_rate if cut else 1.0, resume)
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))
     update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
@@ -202,15 +191,13 @@ def _resumed(folder: Path, job: Job) -> Fabric:
     return load_fabric(folder / "cut")[0]
 
 
-def _cut_anew(
-    folder: Path, job: Job, data: ImageSet, cutter: Cutter, share: float, listener: Listener, run: Path
-) -> Fabric:
+def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter, share: float) -> Fabric:
     """The network after pruning, kept so that a run that is resumed goes on with the same one."""
-    found = cutter.material.survey
+    job, found = tuner.job, cutter.material.survey
     budget = found.resolved(job.budget)
-    small = _best_of(cutter.finalists(budget, share, job.procedure.finalists), job, data, listener, run)
+    small, rate = tuner.best_of(cutter.finalists(budget, share, job.procedure.finalists))
     remove_network(folder)
-    _say_exits(cutter.whole, small.network.graph, listener.say)
+    _say_exits(cutter.whole, small.network.graph, tuner.listener.say)
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
     cut = CutRecord(
         requested=str(job.budget),
@@ -218,36 +205,11 @@ def _cut_anew(
         predicted_ms=small.predicted_ms,
         prediction_error=found.prediction.median_error,
         worth=cutter.material.worth,
+        tuning_rate=rate,
     )
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
-    save_fabric(folder / "cut", small.network, passport(small.network, data))
+    save_fabric(folder / "cut", small.network, passport(small.network, tuner.data))
     return small.network.eval()
-
-
-def _best_of(cuts: Sequence[Cut], job: Job, data: ImageSet, listener: Listener, run: Path) -> Cut:
-    """The cut that answers validation images best once each was fine-tuned for a tenth of the epochs."""
-    if len(cuts) == 1 or job.procedure.finetune == 0:
-        return cuts[0]
-    listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
-    scores = []
-    for cut in cuts:
-        recipe, teacher = _tuning(job, data, cut.whole, cut.network, run)
-        network, brief = copy.deepcopy(cut.network), recipe.changed(epochs=max(1, round(BRIEF * recipe.epochs)))
-        train(network, data, brief, teacher=teacher, device=job.procedure.device)
-        scores.append(score(network, data, "val"))
-        takes = said_macs(costs(network.graph, data.preprocessing.size).macs)
-        listener.say(f"{len(network.graph.edges)} edges, {takes}: {scores[-1].headline:.2%}")
-    return cuts[max(range(len(cuts)), key=lambda at: fitness(scores[at]))]
-
-
-def _tuning(
-    job: Job, data: ImageSet, whole: Fabric, network: Fabric, run: Path
-) -> tuple[Recipe, Fabric | Teacher | None]:
-    """The recipe by which a network is fine-tuned that was cut from the whole fabric of a run, and whom it follows."""
-    size = data.preprocessing.size
-    cheaper = costs(whole.graph, size).macs / max(1, costs(network.graph, size).macs)
-    recipe = job.tuning(len(data.splits["train"]), data.task, cheaper)
-    return recipe, (teacher_there(run, job, data) or whole) if recipe.distil else None
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
@@ -255,66 +217,6 @@ def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:
     if len(smaller.heads) < len(whole.heads):
         kept, all_of = (", ".join(head.name for head in graph.heads) for graph in (smaller, whole))
         say(f"the budget leaves {len(smaller.heads)} of {len(whole.heads)} exits: {kept} of {all_of}")
-
-
-def _tuned(
-    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool, run: Path
-) -> tuple[Fabric, TuningRecord]:
-    """The network with its final weights, and how it came to them.
-
-    Where fine-tuning made answers on validation images worse than chance explains, those that the search had not seen,
-    the network is kept as it was before.
-    """
-    after_pruning = score(network, data, data.scored_split)
-    after_recalibration = score(refresh(network, data, job.recipe), data, data.scored_split)
-    before, unseen = copy.deepcopy(network), Judge.unseen(data)
-    on_val = score(network, unseen, "val")
-    _finetune(folder, job, data, fabric, network, listener, resume, run)
-    tuned_on_val = score(network, unseen, "val")
-    worse = tuned_on_val.surely_below(on_val)
-    if worse:
-        change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
-        apart = f"on {on_val.images} validation images kept apart for that"
-        listener.say(f"fine-tuning took the score {change} {apart}: the network is kept as before; more epochs help")
-    tuning = TuningRecord(
-        after_pruning=after_pruning,
-        after_recalibration=after_recalibration,
-        fine_tuned=job.procedure.finetune > 0 and not worse,
-    )
-    return before if worse else network, tuning
-
-
-def _finetune(
-    folder: Path, job: Job, data: ImageSet, fabric: Fabric, network: Fabric, listener: Listener, resume: bool, run: Path
-) -> None:
-    """Further epochs at a lower rate."""
-    procedure = job.procedure
-    if procedure.finetune == 0:
-        return
-    tuning, teacher = _tuning(job, data, fabric, network, run)
-    takes = estimate(network, data, tuning, teacher=teacher, device=procedure.device)
-    listener.say(f"fine-tuning {len(network.graph.edges)} of {len(fabric.graph.edges)} edges takes {takes}")
-    train(
-        network,
-        data,
-        tuning,
-        folder=folder,
-        stage="finetune",
-        resume=resume,
-        teacher=teacher,
-        earlier=_rows_of_training(folder / "fabric.state.safetensors"),
-        device=procedure.device,
-        watch=listener.watch,
-    )
-
-
-def _rows_of_training(state: Path) -> list[Row]:
-    """The rows of the fabric's own training, where its state is in the same folder."""
-    if not state.is_file():
-        return []
-    _, texts = read_tensors(state)
-    rows: list[Row] = parsed(texts.get("progress", "{}"), str(state)).get("rows", [])
-    return rows
 
 
 def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> ExportRecord:

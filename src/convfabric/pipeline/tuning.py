@@ -1,0 +1,134 @@
+"""Fine-tuning of what was cut: which of several finalists, at which rate, and whether it helped."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from convfabric.cutting.cutter import Cut
+from convfabric.cutting.fitness import Judge, fitness
+from convfabric.cutting.norm_statistics import refresh
+from convfabric.data.imageset import ImageSet
+from convfabric.evaluation.scoring import score
+from convfabric.fabric.archive import read_tensors
+from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs
+from convfabric.graph.json_format import parsed
+from convfabric.pipeline.teachers import teacher_there
+from convfabric.progress import Listener, Row
+from convfabric.report.pages import said_macs
+from convfabric.runs.job import Job
+from convfabric.runs.record import TuningRecord
+from convfabric.training.estimate import estimate
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.training.teachers import Teacher
+
+BRIEF = 0.1
+"""Share of the epochs of fine-tuning that each finalist gets."""
+GENTLE = 0.25
+"""Share of the usual rate that the best finalist is tried at too: at a high one few images undo what weights knew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuner:
+    """Fine-tunes networks that were cut from the trained fabric of a run."""
+
+    run: Path
+    job: Job
+    data: ImageSet
+    whole: Fabric
+    listener: Listener
+
+    def best_of(self, cuts: Sequence[Cut]) -> tuple[Cut, float]:
+        """The cut that answers validation images best once each was fine-tuned briefly, and at which share of the rate.
+
+        Where there is one it is that, at the whole rate.
+        """
+        if len(cuts) == 1 or self.job.procedure.finetune == 0:
+            return cuts[0], 1.0
+        self.listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
+        by_cut = [self._briefly(cut, 1.0) for cut in cuts]
+        best = max(range(len(cuts)), key=lambda at: by_cut[at])
+        gently = self._briefly(cuts[best], GENTLE)
+        return cuts[best], GENTLE if gently > by_cut[best] else 1.0
+
+    def _briefly(self, cut: Cut, rate: float) -> float:
+        """The fitness of a copy after a tenth of the epochs, at a share of the rate."""
+        network, recipe = copy.deepcopy(cut.network), self.recipe(cut.network, rate)
+        brief = recipe.changed(epochs=max(1, round(BRIEF * recipe.epochs)))
+        train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
+        found, takes = score(network, self.data, "val"), costs(network.graph, self.data.preprocessing.size).macs
+        edges = f"{len(network.graph.edges)} edges, {said_macs(takes)}"
+        self.listener.say(f"{edges}, {brief.epochs} epochs at a rate of {brief.lr:.2g}: {found.headline:.2%}")
+        return fitness(found)
+
+    def recipe(self, network: Fabric, rate: float = 1.0) -> Recipe:
+        """The recipe by which a network is fine-tuned, at a share of the usual rate."""
+        size = self.data.preprocessing.size
+        cheaper = costs(self.whole.graph, size).macs / max(1, costs(network.graph, size).macs)
+        usual = self.job.tuning(len(self.data.splits["train"]), self.data.task, cheaper)
+        return usual.changed(lr=rate * usual.lr)
+
+    @cached_property
+    def _teacher(self) -> Fabric | Teacher | None:
+        """Whom networks follow while they are fine-tuned."""
+        if not self.job.procedure.finetune_distil:
+            return None
+        return teacher_there(self.run, self.job, self.data) or self.whole
+
+    def tuned(self, folder: Path, network: Fabric, rate: float, resume: bool) -> tuple[Fabric, TuningRecord]:
+        """The network with its final weights, and how it came to them; the state is kept in a folder.
+
+        Where fine-tuning made answers on validation images worse than chance explains, those that the search had not
+        seen, the network is kept as it was before.
+        """
+        data = self.data
+        after_pruning = score(network, data, data.scored_split)
+        after_recalibration = score(refresh(network, data, self.job.recipe), data, data.scored_split)
+        before, unseen = copy.deepcopy(network), Judge.unseen(data)
+        on_val = score(network, unseen, "val")
+        if self.job.procedure.finetune:
+            self._finetune(folder, network, rate, resume)
+        tuned_on_val = score(network, unseen, "val")
+        worse = tuned_on_val.surely_below(on_val)
+        if worse:
+            change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
+            apart = f"on {on_val.images} validation images kept apart for that"
+            kept = "the network is kept as before; more epochs help"
+            self.listener.say(f"fine-tuning took the score {change} {apart}: {kept}")
+        tuning = TuningRecord(
+            after_pruning=after_pruning,
+            after_recalibration=after_recalibration,
+            fine_tuned=self.job.procedure.finetune > 0 and not worse,
+        )
+        return before if worse else network, tuning
+
+    def _finetune(self, folder: Path, network: Fabric, rate: float, resume: bool) -> None:
+        """Further epochs, in place."""
+        recipe, device = self.recipe(network, rate), self.job.procedure.device
+        takes = estimate(network, self.data, recipe, self._teacher, device)
+        edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
+        self.listener.say(f"fine-tuning {edges} takes {takes}")
+        train(
+            network,
+            self.data,
+            recipe,
+            folder=folder,
+            stage="finetune",
+            resume=resume,
+            teacher=self._teacher,
+            earlier=_rows_of_training(folder / "fabric.state.safetensors"),
+            device=device,
+            watch=self.listener.watch,
+        )
+
+
+def _rows_of_training(state: Path) -> list[Row]:
+    """The rows of the fabric's own training, where its state is in the same folder."""
+    if not state.is_file():
+        return []
+    _, texts = read_tensors(state)
+    rows: list[Row] = parsed(texts.get("progress", "{}"), str(state)).get("rows", [])
+    return rows
