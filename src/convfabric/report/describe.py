@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convfabric.errors import SettingError
 from convfabric.execution.plans import plan_for
-from convfabric.graph import Graph
+from convfabric.graph import POINT, Graph
 from convfabric.graph.costs import FLOAT_BYTES, costs, peak_bytes, works
 from convfabric.graph.depths import depth
 from convfabric.graph.paths import count_routes
@@ -94,10 +94,11 @@ def description(graph: Graph, image: Size) -> Description:
 
 
 def _last_field(graph: Graph) -> tuple[int, int] | None:
-    """The receptive field of the last place that is no global one."""
-    fields = receptive_fields(graph)
-    finite = [fields[place] for place in graph.order if math.isfinite(fields[place].height)]
-    return (int(finite[-1].height), int(finite[-1].width)) if finite else None
+    """The receptive field of the last map that no pool of all pixels made; None for all of the image."""
+    pooled = {edge.target for edge in graph.edges if math.isinf(edge.operator.stride)}
+    maps = [place for place in graph.order if place.scale < POINT and place not in pooled]
+    field = receptive_fields(graph)[maps[-1]]
+    return (int(field.height), int(field.width)) if math.isfinite(field.height) else None
 
 
 def layer_rows(graph: Graph, image: Size) -> list[list[str]]:
