@@ -40,7 +40,7 @@ def placed(
     responses = _simplified(_needed(reads if classes is None else _trunk(reads, last.channels), images), images)
     first, stem = _stem(responses, images)
     ends = [] if classes is None else _stage_ends(responses, image)
-    decoded = decoded_from(ends, decoder) if decoder and task == "segmentation" else []
+    decoded = decoded_from(ends, decoder, image) if decoder and task == "segmentation" else []
     responses += decoded
     order = responses if stem.source is images else [images, *responses]
     places = _places(order, images, image)
