@@ -41,7 +41,7 @@ def decoded_from(stages: Sequence[Response], channels: int, image: Size) -> list
 
 
 def _raised(size: Size, wanted: Size, image: Size) -> Operator:
-    """What brings a map to a larger size: to twice its own, cropped to the halves of the image, else to just that one."""
+    """What brings a map to a larger size: twice its own, cropped to halves of the image, else to just that one."""
     halves = image
     while halves > wanted:
         halves = halved(halves)
