@@ -2,10 +2,12 @@
 
 python benchmarks/pretrained.py --json F --data DATA/steel --size 112 --weights FILE.pth --budgets 0.4 0.7 1.2 2.0
 python benchmarks/pretrained.py --json F --data DATA/ants-bees --size 224 --weights FILE.pth --images 20 --seeds 0 1 2
+python benchmarks/pretrained.py --json F --data DATA/CamVid --size 240x180 --weights FILE.pth --budgets 3 8 --epochs 20
 
 Every contestant trains for as many seconds of one core as ours does for all budgets together. Rates of the others are
 chosen on validation images, for which they are not charged; the test split is read once a network. DATA has train, test
-and perhaps val folders of classes; where there is no test, val is it and a fifth of train becomes val.
+and perhaps val folders of classes; where there is no test, val is it and a fifth of train becomes val. Of images with
+masks (void is 11) ENet from scratch is the other contestant, at its usual rate, as wide as is quick enough.
 """
 
 import argparse
@@ -32,12 +34,17 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.evaluation.scoring import score
+from convfabric.fabric.module import Fabric
 from convfabric.importing.sources import original
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.timing_models import drafted
 from convfabric.pipeline.inputs import prepared_for
 from convfabric.runs.record import read_record
+from convfabric.setting_values import parsed_size
+from convfabric.training.estimate import estimate
+from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
 from plain import train_plain
 
 NETWORK = "timm:tf_efficientnet_lite0"
@@ -86,7 +93,7 @@ def _row(contest: Contest, name: str, budget: float, file: Path, found: Any, sec
         "budget ms": budget,
         "seed": contest.seed,
         "file": str(file),
-        "test %": round(100 * found.accuracy, 2),
+        "test %": round(100 * found.headline, 2),
         "balanced %": round(100 * found.balanced_accuracy, 2),
         "most frequent %": round(100 * found.largest, 2),
         "seconds": round(seconds),
@@ -94,7 +101,9 @@ def _row(contest: Contest, name: str, budget: float, file: Path, found: Any, sec
 
 
 def table_of(said: argparse.Namespace, seed: int, file: Path) -> Path:
-    """The images as a table with their splits; ``--images`` of each class are left in train."""
+    """The images as a table with their splits; ``--images`` of each class are left in train. With masks the folder."""
+    if has_masks(said.data):
+        return Path(said.data).resolve()
     dice, rows = random.Random(seed), []
     has_test = (said.data / "test").is_dir()
     for folder in sorted(path for path in (said.data / "train").iterdir() if path.is_dir()):
@@ -114,6 +123,11 @@ def table_of(said: argparse.Namespace, seed: int, file: Path) -> Path:
     return file
 
 
+def has_masks(data: Path) -> bool:
+    """Whether images have masks in folders of their own, as CamVid's do."""
+    return (data / "trainannot").is_dir()
+
+
 def convfabric(*words: object) -> None:
     """The command line, as a user would type it."""
     subprocess.run([sys.executable, "-m", "convfabric", *map(str, words)], check=True)
@@ -122,6 +136,7 @@ def convfabric(*words: object) -> None:
 def cut_by_us(contest: Contest, name: str, *words: object) -> Iterator[Row]:
     """One training, and a network of each budget cut from it."""
     run, said = contest.work / f"{name}-{contest.seed}", contest.said
+    words = (*words, *(("--set", "ignore=11") if has_masks(said.data) else ()))
     shared = ("--seed", contest.seed, "--out", run, *(["--resume"] if run.is_dir() else ["--size", said.size, *words]))
     convfabric("train", contest.table, *shared)
     convfabric("curve", run, "--latency-ms", ",".join(f"{budget:g}" for budget in contest.budgets))
@@ -149,6 +164,23 @@ def anew(contest: Contest) -> Iterator[Row]:
     assert fabric is not None
     epochs = max(3, round(3 * contest.seconds / fabric.seconds / (1 + 0.5 * len(contest.budgets) / 2)))
     return cut_by_us(contest, "from scratch", "--epochs", epochs)
+
+
+def enet(contest: Contest) -> Iterator[Row]:
+    """ENet from scratch, each for its share of the seconds."""
+    size, share = contest.data.preprocessing.size, contest.seconds / len(contest.budgets)
+    purpose: Any = {"size": size, "task": "segmentation", "classes": len(contest.data.classes)}
+    sizes = {channels: Fabric(weave("enet", channels=channels, **purpose)) for channels in range(4, 34, 2)}
+    times = {channels: contest.milliseconds(network) for channels, network in sizes.items()}
+    for budget in contest.budgets:
+        channels = max((one for one, took in times.items() if took <= budget), default=min(times))
+        torch.manual_seed(contest.seed)
+        network = Fabric(weave("enet", channels=channels, **purpose))
+        once = Recipe(epochs=1, lr=0.1, seed=contest.seed)
+        epochs = max(1, round(share / 60 / estimate(network, contest.data, once, device="cpu").minutes))
+        began = time.monotonic()
+        train(network, contest.data, once.changed(epochs=epochs), device="cpu")
+        yield contest.row("ENet", budget, network, time.monotonic() - began, channels=channels, epochs=epochs)
 
 
 class Stages(nn.Module):
@@ -250,6 +282,7 @@ def train_seconds(contest: Contest, network: nn.Module, rate: float, seconds: fl
     train_plain(network, contest.data, recipe.changed(epochs=epochs, lr=rate))
 
 
+MASKED = {"ENet": enet}
 OTHERS: dict[str, Callable[[Contest], Iterator[Row]]] = {
     "by hand": by_hand,
     "Torch-Pruning": by_torch_pruning,
@@ -281,12 +314,12 @@ def main() -> None:
     words.add_argument("--json", type=Path, required=True)
     words.add_argument("--data", type=Path, required=True)
     words.add_argument("--weights", type=Path, required=True)
-    words.add_argument("--size", type=int, default=224)
+    words.add_argument("--size", default="224", help="pixels on a side, or WIDTHxHEIGHT")
     words.add_argument("--budgets", type=float, nargs="+", default=[1.0, 2.5, 5.0, 10.0])
     words.add_argument("--images", type=int, default=0, help="of each class in train; 0: all")
     words.add_argument("--epochs", type=int, default=16, help="of our training; all else follows from its seconds")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
-    words.add_argument("--only", nargs="*", default=list(OTHERS))
+    words.add_argument("--only", nargs="*", default=None, help=f"of {', '.join([*OTHERS, 'ENet'])}")
     words.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "pretrained")
     said = words.parse_args()
     torch.set_num_threads(1)
@@ -295,10 +328,13 @@ def main() -> None:
         work = said.work / f"{said.data.name}-{said.images or 'all'}-{said.size}"
         work.mkdir(parents=True, exist_ok=True)
         table = table_of(said, seed, work / f"table-{seed}.csv")
-        data = open_data(str(table), DataOptions(size=(said.size, said.size), read_as="colour"))
+        masks = has_masks(said.data)
+        size = parsed_size(said.size if "x" in said.size else f"{said.size}x{said.size}")
+        data = open_data(str(table), DataOptions(size=size, read_as="colour", ignore=11 if masks else 255))
         data = prepared_for(original(NETWORK, weights=str(said.weights), weights_in_order=True), data)
         contest = Contest(said, seed, data, table, work, said.budgets)
-        for name, make in {"imported": by_us, **{name: OTHERS[name] for name in said.only}}.items():
+        known = MASKED if masks else OTHERS
+        for name, make in {"imported": by_us, **{name: known[name] for name in said.only or known}}.items():
             if name != "imported":
                 spent = sum(row["seconds"] for row in rows if (row["network"], row["seed"]) == ("imported", seed))
                 contest = Contest(said, seed, data, table, work, said.budgets, spent)
@@ -308,7 +344,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
             said.json.write_text(json.dumps(rows, indent=1))
-    time_all(rows, (3, said.size, said.size))
+    time_all(rows, (3, *data.preprocessing.size))
     said.json.write_text(json.dumps(rows, indent=1))
     print("\n".join(said_rows(rows)))
 
