@@ -13,12 +13,16 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
 from convfabric.errors import ImportingError, SettingError
 from convfabric.importing.network import imported
 from convfabric.importing.program_file import module_of
 from convfabric.importing.sources import graph_of, network_of, original
 from convfabric.runs.job import job_from
 from convfabric.weavers import Purpose, Source
+from folders import class_folders
+from test_pipeline import done, refusal
 
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 Names = dict[str, bytes]
@@ -82,6 +86,22 @@ def test_a_classifier_is_kept_where_that_is_said(tmp_path: Path) -> None:
     assert torch.allclose(found.fabric(images), theirs(images), atol=1e-6)
     with pytest.raises(SettingError, match=f"classifier=kept: its own is for classification of {classes} classes, not"):
         network_of(job.source, Purpose(size=(16, 16), classes=classes + 1))
+
+
+def test_a_network_of_others_is_scored_as_it_is_and_drawn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    name, folder = f"file:{tmp_path / 'a.pt2'}", class_folders(tmp_path / "images", images=9)
+    saved(tmp_path / "a.pt2", module)
+    found = json.loads(done(["evaluate", name, folder, "--json"]))
+    data = open_data(str(folder), DataOptions(size=(16, 16)))
+    [(images, targets)] = data.splits["val"].batches([range(len(data.splits["val"]))])
+    right = module(data.preprocessing.normalised(images)).argmax(1) == targets
+    assert (found["split"], found["accuracy"]) == ("val", int(right.sum()) / len(right))
+    done(["gallery", name, "--out", tmp_path / "g.html"])
+    assert "a.pt2" in (tmp_path / "g.html").read_text("utf-8")
+    assert "for networks of others" in refusal(["evaluate", tmp_path, "--weights", "none"])
+    assert "name the images to score it on" in refusal(["evaluate", name])
 
 
 class Hostile:

@@ -8,35 +8,52 @@ from typing import Annotated
 import typer
 
 from convfabric.cli.console import REFUSED, answer, refusals, tell_doubts
-from convfabric.cli.options import AsJson, RunFolder, Strict
+from convfabric.cli.options import AsJson, InOrder, RunFolder, Size, Strict, Weights, settings_from
 
 
 def evaluate(
-    run: RunFolder,
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a run, or a network of others as for --network.", show_default=False)
+    ],
     data: Annotated[
         str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="train, val, test, or all of unsplit data.  [default: test, or all, or val]")
     ] = None,
+    weights: Weights = None,
+    weights_in_order: InOrder = False,
+    size: Size = None,
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
-    """Score the network of a run on data."""
+    """Score the network of a run on data; or one of others as it is, on data of the classes that it was trained for."""
     from convfabric.evaluation.baseline import said_beside
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
+    from convfabric.pipeline.evaluate import evaluate_network
     from convfabric.report.pages import exit_rows, said_figure
+    from convfabric.weavers import is_imported
 
+    name = str(run)
     with refusals():
-        found = run_evaluate(run, data, split)
+        given = settings_from(None, None, weights=weights, weights_in_order=weights_in_order, size=size)
+        if not is_imported(name):
+            if given:
+                raise typer.BadParameter(f"{', '.join(given)}: for networks of others; a run's is as it was trained.")
+            found = run_evaluate(run, data, split)
+        elif data is None:
+            raise typer.BadParameter(f"{name}: name the images to score it on.")
+        else:
+            found = evaluate_network(name, data, split, **given)
     score = found.score
     line = f"{said_figure(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
     if data and found.same_images and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
-    lines = [line, said_beside(score), *exits, f"next: convfabric predict {quote(str(run))} IMAGE..."]
-    answer(as_json, found.as_json(), lines)
+    cut = f"convfabric fit {quote(data or '')} --network {quote(name)} --set classifier=kept"
+    then = cut if is_imported(name) else f"convfabric predict {quote(name)} IMAGE..."
+    answer(as_json, found.as_json(), [line, said_beside(score), *exits, f"next: {then}"])
     tell_doubts(found.doubts, strict)
 
 

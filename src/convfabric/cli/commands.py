@@ -341,20 +341,24 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def gallery(
     run: Annotated[
-        Path | None, typer.Argument(help="A run, whose network is shown as well.  [default: families alone]")
+        Path | None,
+        typer.Argument(help="A run, or a network of others, that is shown as well.  [default: families alone]"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("gallery.html"),
     force: Annotated[bool, typer.Option("--force", help="Replace the page that is there.")] = False,
 ) -> None:
     """A page that draws every family; with a RUN also what its network responds to."""
-    from convfabric.report.describe import family_sections
+    from convfabric.report.describe import family_sections, network_section
     from convfabric.report.gallery import gallery as page_of
+    from convfabric.weavers import is_imported
 
     with refusals():
         if out.exists() and not force:
             raise typer.BadParameter(f"{out} is there already; --force replaces it.")
         sections = list(family_sections())
-        if run:
+        if run and is_imported(str(run)):
+            sections = [network_section(str(run)), *sections]
+        elif run:
             from convfabric.fabric.archive import load_fabric
             from convfabric.pipeline.inputs import opened
             from convfabric.report.responses import understood

@@ -19,7 +19,9 @@ from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
 from convfabric.fabric.archive import Passport, load_fabric
 from convfabric.graph.json_format import written
+from convfabric.pipeline.inputs import opened, untrained
 from convfabric.runs.folder import check_data_there, job_of
+from convfabric.runs.job import job_from
 from convfabric.runs.record import read_record
 
 DEFAULT_SPLITS = ("test", "all", "val", "train")
@@ -68,14 +70,33 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     data, same = _opened(run, source or job_of(run).data, papers, whole=split == "all")
     if source is None and not same:
         raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
-    name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
-    if name not in data.splits:
-        raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
+    name = _split_named(split, data)
     found = score(network, matched(data, papers, name), name)
     several = len(network.graph.heads) > 1 and source is None
     exits = exits_of(network, data, name) if several else None
     said = tuple(doubts(found, papers.classes))
     return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same)
+
+
+def evaluate_network(network: str, source: str, split: str | None = None, **settings: Any) -> Evaluation:
+    """How a network of others answers as it is, with its own classifier, on images split as a fit would split them.
+
+    ``settings`` are those of a job, such as weights and size. Classes count in the order of their names. Raises
+    SettingError where it answers for another number of them, and DataError for a split that is not there.
+    """
+    job = job_from({"data": source, "network": network, **settings, "classifier": "kept"})
+    data = opened(job)
+    name = _split_named(split, data)
+    found = score(untrained(job, data)[0], data, name)
+    said = tuple(doubts(found, data.classes))
+    return Evaluation(split=name, score=found, exits=None, doubts=said, same_images=False)
+
+
+def _split_named(split: str | None, data: ImageSet) -> str:
+    name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
+    if name not in data.splits:
+        raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
+    return name
 
 
 def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[ImageSet, bool]:

@@ -144,13 +144,26 @@ def family_sections() -> Iterator[Section]:
     'trellis'
     """
     for name, family in FAMILIES.items():
-        graph = weave(name)
-        facts = description(graph, GALLERY_SIZE)
-        line = (
-            f"{family.about}. {facts.nodes} nodes, {facts.edges} edges, {facts.parameters / 1e6:.2f} M "
-            f"parameters, {facts.macs / 1e6:.1f} M MACs for 3×32×32 images."
-        )
-        yield name, line, draw(graph)
+        yield _section(name, family.about, weave(name), GALLERY_SIZE)
+
+
+def network_section(name: str) -> Section:
+    """The same of a network of others, as it is.
+
+    >>> network_section("torchvision:squeezenet1_1")[1].startswith("squeezenet1_1 of torchvision. 38 nodes, 45 edges")
+    True
+    """
+    return _section(name, find_preset(name).about, *network_from(name, None, []))
+
+
+def _section(name: str, about: str, graph: Graph, image: Size) -> Section:
+    facts = description(graph, image)
+    channels, height, width = facts.image
+    line = (
+        f"{about}. {facts.nodes} nodes, {facts.edges} edges, {facts.parameters / 1e6:.2f} M parameters, "
+        f"{facts.macs / 1e6:.1f} M MACs for {channels}×{height}×{width} images."
+    )
+    return name, line, draw(graph)
 
 
 def described_lines(facts: Description) -> list[str]:
