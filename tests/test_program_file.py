@@ -100,8 +100,8 @@ def test_a_network_of_others_is_scored_as_it_is_and_drawn(tmp_path: Path) -> Non
     assert (found["split"], found["accuracy"]) == ("val", int(right.sum()) / len(right))
     done(["gallery", name, "--out", tmp_path / "g.html"])
     assert "a.pt2" in (tmp_path / "g.html").read_text("utf-8")
-    assert "for networks of others" in refusal(["evaluate", tmp_path, "--weights", "none"])
-    assert "name the images to score it on" in refusal(["evaluate", name])
+    assert "for networks of others" in refusal(["evaluate", tmp_path, "--weights", "none"], code=2)
+    assert "Invalid value" in refusal(["evaluate", name], code=2)
 
 
 class Hostile:
