@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from convfabric.choice import Budget
 from convfabric.cutting.fitness import Judge
@@ -17,6 +18,7 @@ from convfabric.data.imageset import drawn
 from convfabric.data.opening import open_data
 from convfabric.errors import BudgetError
 from convfabric.fabric.archive import load_fabric
+from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import Latency
 from convfabric.pipeline import steps as pipeline
@@ -118,11 +120,18 @@ def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monke
     assert len({one.network.graph.edge_names for one in cuts}) == 3
     assert all(cutter.material.survey.fits(one.network.graph, budget) for one in cuts)
     tuner = tuning.Tuner(run=run, job=job, data=data, whole=fabric, listener=listener)
-    for gently, rate in ((0.95, tuning.GENTLE), (0.8, 1.0)):
-        better = iter([0.2, 0.9, 0.4, gently])
-        scored = lambda *anything, found=better: SimpleNamespace(headline=next(found), loss=0.0)  # noqa: E731
-        monkeypatch.setattr(tuning, "score", scored)
-        assert tuner.best_of(cuts) == (cuts[1], rate)
+    order = sorted(cuts, key=lambda one: costs(one.network.graph, (8, 8)).macs, reverse=True)
+    largest, middle, smallest = order
+    apart = torch.tensor([0.0, 0.1, 0.2])
+    for losses, chosen, rate in (
+        ([0.9, 0.95, 0.4, 0.2], smallest, tuning.GENTLE),
+        ([0.9, 0.5, 0.5, 0.6], middle, 1.0),
+        ([0.9, 0.89, 0.9, 0.9], largest, 1.0),
+    ):
+        found = iter(losses)
+        noisy = iter([apart] + 3 * [apart.flip(0) if chosen is largest else apart])
+        monkeypatch.setattr(tuning, "image_losses", lambda *a, f=found, n=noisy: next(f) + next(n))
+        assert tuner.best_of(cuts) == (chosen, rate)
     assert said[-5] == "fine-tuning 3 networks briefly, to go on with the best of them"
 
 

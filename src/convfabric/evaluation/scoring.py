@@ -137,6 +137,36 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
     )
 
 
+def image_losses(network: nn.Module, data: ImageSet, split: str) -> Tensor:
+    """The cross-entropy of each image of a split in nats, (N,), of masks the mean over its counted pixels.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
+    >>> image_losses(fabric, open_data("digits"), "test").shape
+    torch.Size([269])
+    """
+    found = []
+    for logits, targets in answers(network, data, data.splits[split], 256 if data.task == "classification" else 8):
+        each = F.cross_entropy(logits, targets, ignore_index=data.void, reduction="none")
+        if each.ndim > 1:
+            each = each.flatten(1).sum(1) / (targets != data.void).flatten(1).sum(1).clamp(min=1)
+        found.append(each.cpu())
+    return torch.cat(found)
+
+
+def surely_less(one_N: Tensor, other_N: Tensor) -> bool:
+    """Whether losses of the same images are less in the mean, by more than the standard error of their difference.
+
+    >>> surely_less(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 2.4, 3.6]))
+    True
+    >>> surely_less(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 1.4, 3.6]))
+    False
+    """
+    less_N = other_N - one_N
+    return bool(less_N.mean() > less_N.std() / len(less_N) ** 0.5)
+
+
 def _class_iou(confusion_KK: Tensor) -> tuple[float | None, ...]:
     right = confusion_KK.diagonal()
     union = confusion_KK.sum(0) + confusion_KK.sum(1) - right

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from convfabric.cutting.cutter import Cut
-from convfabric.cutting.fitness import Judge, fitness
+from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.data.imageset import ImageSet
-from convfabric.evaluation.scoring import score
+from convfabric.evaluation.scoring import image_losses, score, surely_less
 from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
@@ -42,32 +44,38 @@ class Tuner:
     listener: Listener
 
     def best_of(self, cuts: Sequence[Cut]) -> tuple[Cut, float]:
-        """The cut that answers validation images best once each was fine-tuned briefly, and at which share of the rate.
+        """The cut that does best once each was fine-tuned briefly, and at which share of the usual rate.
 
-        Where there is one it is that, at the whole rate.
+        The largest is it unless another has surely less loss on validation images; where there is one cut it is that.
         """
         if len(cuts) == 1 or self.job.procedure.finetune == 0:
             return cuts[0], 1.0
         self.listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
-        by_cut = [self._briefly(cut, 1.0) for cut in cuts]
-        best = max(range(len(cuts)), key=lambda at: by_cut[at])
-        gently = self._briefly(cuts[best], GENTLE)
-        return cuts[best], GENTLE if gently > by_cut[best] else 1.0
+        best, *others = sorted(cuts, key=lambda cut: self._macs(cut.network), reverse=True)
+        losses_N = self._briefly(best, 1.0)
+        for other in others:
+            of_other_N = self._briefly(other, 1.0)
+            if surely_less(of_other_N, losses_N):
+                best, losses_N = other, of_other_N
+        return best, GENTLE if surely_less(self._briefly(best, GENTLE), losses_N) else 1.0
 
-    def _briefly(self, cut: Cut, rate: float) -> float:
-        """The fitness of a copy after a tenth of the epochs, at a share of the rate."""
+    def _briefly(self, cut: Cut, rate: float) -> Tensor:
+        """The losses of validation images after a tenth of the epochs, at a share of the rate; a copy is tuned."""
         network, recipe = copy.deepcopy(cut.network), self.recipe(cut.network, rate)
         brief = recipe.changed(epochs=max(1, round(BRIEF * recipe.epochs)))
         train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
-        found, takes = score(network, self.data, "val"), costs(network.graph, self.data.preprocessing.size).macs
-        edges = f"{len(network.graph.edges)} edges, {said_macs(takes)}"
-        self.listener.say(f"{edges}, {brief.epochs} epochs at a rate of {brief.lr:.2g}: {found.headline:.2%}")
-        return fitness(found)
+        losses_N = image_losses(network, self.data, "val")
+        edges = f"{len(network.graph.edges)} edges, {said_macs(self._macs(network))}"
+        epochs = f"{brief.epochs} epoch{'s' * (brief.epochs > 1)} at a rate of {brief.lr:.2g}"
+        self.listener.say(f"{edges}: a loss of {losses_N.mean():.3f} nats on validation images after {epochs}")
+        return losses_N
+
+    def _macs(self, network: Fabric) -> int:
+        return costs(network.graph, self.data.preprocessing.size).macs
 
     def recipe(self, network: Fabric, rate: float = 1.0) -> Recipe:
         """The recipe by which a network is fine-tuned, at a share of the usual rate."""
-        size = self.data.preprocessing.size
-        cheaper = costs(self.whole.graph, size).macs / max(1, costs(network.graph, size).macs)
+        cheaper = self._macs(self.whole) / max(1, self._macs(network))
         usual = self.job.tuning(len(self.data.splits["train"]), self.data.task, cheaper)
         return usual.changed(lr=rate * usual.lr)
 
