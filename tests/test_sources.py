@@ -113,7 +113,7 @@ def test_images_are_prepared_as_the_weights_want_them(tmp_path: Path) -> None:
     assert original(NAME, "none").size == (224, 224)
 
 
-@pytest.mark.parametrize(("allowed", "side"), [(4.0, 224), (2.0, 160), (1.3, 128), (0.1, 96)])
+@pytest.mark.parametrize(("allowed", "side"), [(6.0, 224), (3.0, 160), (1.9, 128), (0.1, 96)])
 def test_images_are_as_large_as_the_budget_bears(
     allowed: float, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

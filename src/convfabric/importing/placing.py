@@ -55,20 +55,21 @@ def placed(
     )
     _name(weights, "entry.", stem.tensors)
     if classes is None:
-        end = places[responses[-1]]
-        heads = [Head(task=found_task, classes=last.channels, reads=(end,), linear=linear is not None)]
-        for part, tensor in (linear or {}).items():
-            weights[f"heads.head.{f'reads.{end}.weight' if part == 'weight' else part}"] = tensor
+        heads, fresh = [_own_head(places[responses[-1]], found_task, last.channels, linear, weights)], list[str]()
     else:
-        heads = _new_heads([places[one] for one in decoded[1::2] or ends], classes, task)
+        heads, fresh = _new_heads([places[one] for one in decoded[1::2] or ends], classes, task), ["heads."]
+    _check_not_shared(weights)
+    graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
+    new = {places[one] for one in decoded}
+    fresh += [f"nodes.{place}." for place in new] + [f"edges.{edge.name}." for edge in edges if edge.target in new]
+    return Placed(graph=check(graph, image), weights=weights, fresh=tuple(fresh))
+
+
+def _check_not_shared(weights: Mapping[str, Constant]) -> None:
+    """ImportingError where two operators have the same weights."""
     uses = Counter(constant.origin for constant in weights.values() if constant.origin)
     if several := [origin for origin, count in uses.items() if count > 1]:
         raise ImportingError(f"{several[0]} is used {uses[several[0]]} times; a graph would have weights for each.")
-    graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
-    new = {places[one] for one in decoded}
-    fresh = ["heads."] if classes is not None else []
-    fresh += [f"nodes.{place}." for place in new] + [f"edges.{edge.name}." for edge in edges if edge.target in new]
-    return Placed(graph=check(graph, image), weights=weights, fresh=tuple(fresh))
 
 
 def _stem(responses: list[Response], images: Response) -> tuple[Response, Arrival]:
@@ -101,6 +102,13 @@ def _edges(
         edges.append(Edge(source=source, target=place, operator=arrival.operator, lane=lane))
         _name(weights, f"edges.{edges[-1].name}.", arrival.tensors)
     return edges
+
+
+def _own_head(place: Place, task: Task, classes: int, linear: Tensors | None, weights: dict[str, Constant]) -> Head:
+    """The head that answers as the network does, whose weights, if it has any, are entered among others."""
+    for part, tensor in (linear or {}).items():
+        weights[f"heads.head.{f'reads.{place}.weight' if part == 'weight' else part}"] = tensor
+    return Head(task=task, classes=classes, reads=(place,), linear=linear is not None)
 
 
 def _new_heads(places: list[Place], classes: int, task: Task) -> list[Head]:

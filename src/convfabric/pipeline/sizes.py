@@ -16,13 +16,13 @@ from convfabric.weavers import is_imported
 
 SHARES = (1.0, 5 / 7, 4 / 7, 3 / 7)
 """Of the sides that its weights were trained with: 224, 160, 128 and 96 pixels of 224."""
-MOST = 3.0
+MOST = 2.0
 """Times the budget that the whole network may take: cut further, a deeper one of smaller images answers better."""
 SECONDS = 0.1
 
 
 def sized(job: Job, say: Say) -> Job:
-    """The job with the largest size at which the whole network takes at most three times the budget, or the smallest.
+    """The job with the largest size at which the whole network takes at most twice the budget, or the smallest.
 
     A job whose size is given, that has no milliseconds for a ceiling, that is one of segmentation, or whose graph is
     woven is left as it is.
@@ -46,7 +46,7 @@ def sized(job: Job, say: Say) -> Job:
             break
     said = f"images of {chosen[1]}×{chosen[0]} pixels, where the whole network takes {took:.3g} ms"
     if chosen != native:
-        said += f" (at {native[1]}×{native[0]} it would be cut to less than a third); --size says another"
+        said += f" (at {native[1]}×{native[0]} it would be cut to less than half); --size says another"
     say(said)
     return replace(job, options=replace(job.options, size=chosen))
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.errors import SettingError
+
 SOURCES = ("torchvision", "timm", "file", "run")
 """What stands before a colon in the name of a network: a library, a file of torch.export, the folder of a run."""
 DECODER = 64
@@ -22,6 +24,10 @@ class Imported:
     """Channels of the decoder that reads every stage, for segmentation; 0: one linear map reads them."""
     classifier: Literal["fresh", "kept"] = "fresh"
     """fresh: new heads, one after each stage; kept: its own, for the classes that it was trained on, in their order."""
+
+    def __post_init__(self) -> None:
+        if self.decoder < 0:
+            raise SettingError(f"decoder={self.decoder}: give 0, or a number of channels.")
 
 
 def is_imported(name: str) -> bool:
