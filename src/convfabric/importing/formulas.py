@@ -7,17 +7,21 @@ from types import MappingProxyType
 
 from convfabric.importing.responses import Seen, changed_by
 from convfabric.operators import (
+    Clamp,
+    Elu,
     Gelu,
     HardSigmoid,
     HardSwish,
     Identity,
     LeakyRelu,
+    Mish,
     Operator,
     OverChannels,
     Relu,
     Relu6,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
     Times,
 )
@@ -38,6 +42,11 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
         "hardswish(x)": HardSwish(),
         "hardsigmoid(x)": HardSigmoid(),
         "relu6(x)": Relu6(),
+        "hardtanh(x)": Clamp(),
+        "elu(x)": Elu(),
+        "mish(x)": Mish(),
+        "softplus(x)": Softplus(),
+        "softplus(x, 1, 20)": Softplus(),
         "mul(x, 1)": Identity(),
         "add(x, 0)": Identity(),
         "mul(x, sigmoid(x))": Silu(),
@@ -47,16 +56,23 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
     }
 )
 """What a trace makes of x, to the operator; numbers are written as short as they can be."""
-NUMBERED: Mapping[str, Callable[[float], Operator]] = MappingProxyType(
+NUMBERED: Mapping[str, Callable[..., Operator]] = MappingProxyType(
     {
         "leaky_relu(x, #)": lambda slope: LeakyRelu(slope=slope),
+        "elu(x, #)": lambda alpha: Elu(alpha=alpha),
+        "elu(x, #, #)": lambda alpha, scale: Elu(alpha=alpha, scale=scale),
+        "hardtanh(x, #, #)": lambda least, most: Clamp(least=least, most=most),
+        "clamp(x, #, #)": lambda least, most: Clamp(least=least, most=most),
+        "sub(x, #)": lambda minus: Times(plus=-minus),
+        "rsub(x, #)": lambda plus: Times(factor=-1.0, plus=plus),
+        "div(x, #)": lambda divisor: Times(factor=1 / divisor),
         "mul(x, #)": lambda factor: Times(factor=factor),
         "add(x, #)": lambda plus: Times(plus=plus),
         "mul(x, rsqrt(add(mean(pow(x, 2)), #)))": lambda eps: OverChannels(eps=eps),
         "div(x, add(mean(x), #))": lambda eps: OverChannels(kind="average", eps=eps),
     }
 )
-"""The same where a number, #, may be any; a mean is that of a pixel's channels."""
+"""The same where numbers, #, may be any; a mean is that of a pixel's channels."""
 NUMBER = r"(?<![a-z\d])[-+]?\d[\d.]*(?:e[-+]?\d+)?"
 
 
@@ -85,7 +101,7 @@ class Formula:
         if self.text in FORMULAS:
             return FORMULAS[self.text]
         matches = ((re.fullmatch(_pattern(known), self.text), make) for known, make in NUMBERED.items())
-        return next((make(float(match[1])) for match, make in matches if match), None)
+        return next((make(*map(float, match.groups())) for match, make in matches if match), None)
 
     def seen(self) -> Seen | None:
         """The tensor, of a response of its own; None where the function is no operator that is known."""

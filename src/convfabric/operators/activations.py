@@ -163,6 +163,47 @@ class Gelu(Pixelwise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elu(Pixelwise):
+    """scale · (max(0, x) + min(0, alpha · (exp(x) - 1))) (Clevert et al. 2016; SELU, Klambauer et al. 2017)."""
+
+    alpha: float = 1.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mish(Pixelwise):
+    """x · tanh(softplus(x)) (Misra 2020)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softplus(Pixelwise):
+    """log(1 + exp(x))."""
+
+    keeps_zero = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clamp(Pixelwise):
+    """No less than one number and no more than another.
+
+    >>> Clamp().keeps_zero, Clamp(least=0.5).keeps_zero
+    (True, False)
+    """
+
+    least: float = -1.0
+    most: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.least < self.most:
+            raise ValueError(f"least={self.least}, most={self.most}: the lower first.")
+
+    @property
+    def keeps_zero(self) -> bool:  # type: ignore[override]
+        return self.least <= 0 <= self.most
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tanh(Pixelwise):
     """The hyperbolic tangent."""
 

@@ -10,13 +10,16 @@ from torch.nn import functional as F
 
 from convfabric.fabric.layers.dispatch import layer
 from convfabric.operators import (
+    Clamp,
     Dropout,
+    Elu,
     Gelu,
     HardSigmoid,
     HardSwish,
     Identity,
     LeakyRelu,
     Maxout,
+    Mish,
     Operator,
     PixelSoftmax,
     PRelu,
@@ -27,6 +30,7 @@ from convfabric.operators import (
     Silu,
     Size,
     Slice,
+    Softplus,
     Tanh,
     Times,
     TotalDropout,
@@ -160,6 +164,8 @@ FUNCTIONS: Mapping[type[Operator], Callable[[Tensor], Tensor]] = MappingProxyTyp
         Silu: F.silu,
         HardSwish: F.hardswish,
         Tanh: torch.tanh,
+        Mish: F.mish,
+        Softplus: F.softplus,
     }
 )
 """Activations without numbers, by operator."""
@@ -171,6 +177,8 @@ FUNCTIONS: Mapping[type[Operator], Callable[[Tensor], Tensor]] = MappingProxyTyp
 @layer.register(Silu)
 @layer.register(HardSwish)
 @layer.register(Tanh)
+@layer.register(Mish)
+@layer.register(Softplus)
 def _(operator: Operator, channels_in: int, channels_out: int) -> nn.Module:
     return _FunctionLayer(FUNCTIONS[type(operator)])
 
@@ -218,6 +226,16 @@ def _(operator: Maxout, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: Gelu, channels_in: int, channels_out: int) -> nn.Module:
     return _FunctionLayer(partial(F.gelu, approximate="tanh" if operator.tanh else "none"))
+
+
+@layer.register
+def _(operator: Elu, channels_in: int, channels_out: int) -> nn.Module:
+    return _FunctionLayer(lambda x: operator.scale * F.elu(x, operator.alpha))
+
+
+@layer.register
+def _(operator: Clamp, channels_in: int, channels_out: int) -> nn.Module:
+    return _FunctionLayer(partial(torch.clamp, min=operator.least, max=operator.most))
 
 
 @layer.register

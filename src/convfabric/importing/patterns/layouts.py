@@ -8,8 +8,8 @@ import torch
 
 from convfabric.errors import ImportingError
 from convfabric.importing.patterns.forms import Padded, Value, response, row, seen
-from convfabric.importing.responses import Seen, as_map, made_by, reshaped
-from convfabric.operators import Slice
+from convfabric.importing.responses import Seen, as_map, changed_by, made_by, reshaped
+from convfabric.operators import Shuffle, Slice
 
 
 @row("aten.split_with_sizes.default")
@@ -59,6 +59,12 @@ def sliced(x: Value, axis: int, start: int, stop: int) -> Value:
     found = made_by(source, Slice(start=start, stop=stop), stop - start, source.size, {})
     found.point = source.point
     return Seen(found, (*one.dims[:at], (("C", stop - start),) if stop - start > 1 else (), *one.dims[at + 1 :]))
+
+
+@row("aten.channel_shuffle.default")
+def _(x: Value, groups: int) -> Value:
+    source = response(x)
+    return as_map(changed_by(source, Shuffle(groups=groups), {}))
 
 
 @row("aten.permute.default")

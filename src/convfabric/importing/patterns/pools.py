@@ -69,6 +69,13 @@ def _(x: Value, size: list[int]) -> Value:
     return whole(source, GlobalPool() if wanted == (1, 1) else AdaptivePool(size=wanted), wanted)
 
 
+@row("aten.adaptive_max_pool2d.default")
+def _(x: Value, size: list[int]) -> Value:
+    source, wanted = response(x), (size[0], size[-1])
+    operator = GlobalPool(kind="max") if wanted == (1, 1) else AdaptivePool(kind="max", size=wanted)
+    return whole(source, operator, wanted), None
+
+
 @row("aten.mean.dim", "aten.amax.default")
 def over_pixels(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "average") -> Value:
     """The mean, or what else, of all pixels; of channels a function that may yet become part of a longer one."""
@@ -80,7 +87,8 @@ def over_pixels(x: Value, axes: list[int], keep: bool = False, *, kind: Any = "a
     meant = sorted(name for at in dims for name, _ in one.dims[at])
     wanted = sorted(name for name, length in (("H", one.response.size[0]), ("W", one.response.size[1])) if length > 1)
     if meant != wanted:
-        raise ImportingError(f"a mean over {meant or 'nothing'} of a tensor laid out as {one.dims}")
+        kind = "mean" if kind == "average" else kind
+        raise ImportingError(f"the {kind} over {meant or 'nothing'} of a tensor laid out as {one.dims}")
     found = made_by(one.response, GlobalPool(kind=kind), one.response.channels, (1, 1), {})
     left = [() if at in dims else dim for at, dim in enumerate(one.dims) if keep or at not in dims]
     return Seen(found, tuple(left))

@@ -4,6 +4,9 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula, is_known, written
 from convfabric.importing.patterns.forms import ROWS, Row, Value, row, seen
@@ -29,7 +32,7 @@ def function(name: str) -> Row:
 
 for _name in (
     *("relu", "relu6", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"),
-    *("silu", "hardswish", "hardsigmoid", "rsqrt"),
+    *("silu", "hardswish", "hardsigmoid", "rsqrt", "elu", "mish", "softplus"),
 ):
     ROWS[f"aten.{_name}.default"] = function(_name)
 
@@ -41,8 +44,10 @@ def _(one: Value, other: Value) -> Value:
         one, other = other, one
     if isinstance(other, int | float):
         return function("add")(one, other)
-    if isinstance(one, Constant) or isinstance(other, Constant):
-        raise ImportingError("a constant added to a response")
+    if isinstance(one, Constant):
+        one, other = other, one
+    if isinstance(other, Constant):
+        return factor(one, _worked_out(other, torch.ones_like(other.tensor)), other)
     return joined("sum", one, other)
 
 
@@ -54,8 +59,26 @@ def _(x: Value) -> Value:
     return function("pow")(x, 2)
 
 
+@row("aten.sub.Tensor")
+def _(one: Value, other: Value) -> Value:
+    if isinstance(one, Constant | int | float):
+        return ROWS["aten.add.Tensor"](function("mul")(other, -1), one)
+    if isinstance(other, Constant) and other.tensor.numel() > 1:
+        return ROWS["aten.add.Tensor"](one, _worked_out(other, -other.tensor))
+    if isinstance(other, Constant | int | float):
+        return function("sub")(one, float(other.tensor) if isinstance(other, Constant) else other)
+    return joined("sum", one, function("mul")(other, -1))
+
+
+ROWS["aten.rsub.Scalar"] = function("rsub")
+
+
 @row("aten.div.Tensor")
 def _(one: Value, other: Value) -> Value:
+    if isinstance(other, Constant) and other.tensor.numel() > 1:
+        return factor(one, _worked_out(other, 1 / other.tensor))
+    if isinstance(other, Constant):
+        other = float(other.tensor)
     if isinstance(other, Formula) and is_known(text := together("div", one, other)):
         return Formula(one.of if isinstance(one, Formula) else one, text)
     return function("div")(one, other)
@@ -99,6 +122,11 @@ def factor(value: Value, constant: Constant, plus: Constant | None = None) -> Va
             _check_each_channel(one, numbers)
             named[name] = replace(numbers, tensor=numbers.tensor.flatten())
     return Seen(changed_by(one.response, Scale(bias="bias" in named), named), one.dims)
+
+
+def _worked_out(constant: Constant, tensor: Tensor) -> Constant:
+    """Another tensor that was made of a constant."""
+    return Constant(tensor, "", constant.made_of)
 
 
 def _check_each_channel(one: Seen, numbers: Constant) -> None:

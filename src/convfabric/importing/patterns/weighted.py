@@ -20,6 +20,7 @@ from convfabric.operators import (
     Norm,
     Operator,
     OverChannels,
+    PRelu,
     Scale,
     UpConv,
 )
@@ -183,9 +184,7 @@ def _(
 
 def normed(x: Value, weight: Value, bias: Value, mean: Value, variance: Value, eps: float) -> Value:
     """Batch normalisation of a response."""
-    if weight is None:
-        raise ImportingError("a batch norm without factor and constant")
-    named = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
+    named = {**_factors(weight, bias, x), "running_mean": mean, "running_var": variance}
     return as_map(changed_by(response(x), Norm(eps=eps), named))
 
 
@@ -220,9 +219,30 @@ def group_normed(
     x: Value, groups: int, weight: Value = None, bias: Value = None, eps: float = 1e-5, _: Any = False
 ) -> Value:
     """Group normalisation of a response."""
-    if weight is None:
-        raise ImportingError("a group norm without factor and constant")
-    return as_map(changed_by(response(x), GroupNorm(groups=groups, eps=eps), {"weight": weight, "bias": bias}))
+    return as_map(changed_by(response(x), GroupNorm(groups=groups, eps=eps), _factors(weight, bias, x)))
+
+
+@row("aten.instance_norm.default")
+def _(
+    x: Value, weight: Value, bias: Value, mean: Value, variance: Value, own: bool, momentum: float, eps: float, _: Any
+) -> Value:
+    if not own:
+        return normed(x, weight, bias, mean, variance, eps)
+    return group_normed(x, response(x).channels, weight, bias, eps)
+
+
+def _factors(weight: Value, bias: Value, x: Value) -> Tensors:
+    """The factor and the constant of each channel, one and zero where a norm has none."""
+    channels = response(x).channels
+    return {"weight": weight or Constant(torch.ones(channels)), "bias": bias or Constant(torch.zeros(channels))}
+
+
+@row("aten.prelu.default")
+def _(x: Value, slope: Value) -> Value:
+    source = response(x)
+    if slope.tensor.numel() == 1:
+        slope = replace(slope, tensor=slope.tensor.expand(source.channels))
+    return as_map(changed_by(source, PRelu(), {"weight": slope}))
 
 
 @row("aten.native_group_norm.default")
