@@ -18,7 +18,8 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import ImportingError, SettingError
 from convfabric.importing.network import imported
 from convfabric.importing.program_file import module_of
-from convfabric.importing.sources import graph_of, network_of, original
+from convfabric.importing.sources import as_it_is, graph_of, network_of, original
+from convfabric.pipeline.inputs import opened, untrained, woven
 from convfabric.runs.job import job_from
 from convfabric.weavers import Purpose, Source
 from folders import class_folders
@@ -86,6 +87,37 @@ def test_a_classifier_is_kept_where_that_is_said(tmp_path: Path) -> None:
     assert torch.allclose(found.fabric(images), theirs(images), atol=1e-6)
     with pytest.raises(SettingError, match=f"classifier=kept: its own is for classification of {classes} classes, not"):
         network_of(job.source, Purpose(size=(16, 16), classes=classes + 1))
+
+
+def test_a_file_knows_its_channels_and_is_told_how_images_are_prepared(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    grey = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    program = torch.export.export(grey.eval(), (torch.zeros(2, 1, 16, 16),))
+    torch.export.save(program, tmp_path / "a.pt2")
+    name, images = f"file:{tmp_path / 'a.pt2'}", torch.rand(2, 1, 16, 16)
+    assert torch.allclose(as_it_is(Source(network=name, numbers={}))(images), grey(images), atol=1e-6)
+    settings = {"data": str(class_folders(tmp_path / "images")), "network": name, "classifier": "kept"}
+    with pytest.raises(
+        SettingError, match=r"reads images of 1 channel, these have 3; --set read_as=grey reads them so"
+    ):
+        woven(job_from(settings), opened(job_from(settings)))
+    job = job_from(settings | {"read_as": "grey"})
+    assert torch.allclose(untrained(job, opened(job))[0](images), grey(images), atol=1e-6)
+    assert any("prepared by the mean and spread of these images" in note for note in opened(job).notes)
+    told = opened(job_from(settings | {"read_as": "grey", "mean": [0.5], "std": [0.25]}))
+    assert (told.preprocessing.mean, told.preprocessing.std) == ((0.5,), (0.25,))
+    with pytest.raises(SettingError, match=r"mean=\(0\.5,\), std=\(\): a number of each for every channel"):
+        job_from(settings | {"mean": [0.5]})
+
+
+def test_what_no_convolutional_network_is_is_named(tmp_path: Path) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(ImportingError, match="no map of more than one pixel is left"):
+        imported(flat.eval(), (16, 16))
+    program = torch.export.export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (torch.zeros(2, 3, 16, 16),))
+    torch.export.save(program, tmp_path / "trains.pt2")
+    with pytest.raises(ImportingError, match=r"a batch norm as in training, by the statistics of the images"):
+        imported(module_of(tmp_path / "trains.pt2"), (16, 16))
 
 
 def test_a_network_of_others_is_scored_as_it_is_and_drawn(tmp_path: Path) -> None:
@@ -184,7 +216,8 @@ def test_what_would_have_to_be_run_is_refused(how: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "a.pt2", Branches())
     change, message = REFUSED[how]
-    with pytest.raises(ImportingError, match=rf"a\.pt2: .*{message}.*torch\.export\.save"):
+    hint = "" if message.endswith("no row reads it") else r".*torch\.export\.save"
+    with pytest.raises(ImportingError, match=rf"a\.pt2: .*{message}{hint}"):
         module_of(rewritten(tmp_path / "a.pt2", change))
     assert not Path("was run").exists()
 

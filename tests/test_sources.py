@@ -222,6 +222,9 @@ def test_a_teacher_is_tuned_on_the_images_and_followed(tmp_path: Path, monkeypat
     done(["train", data, "--out", other, *small, "--teacher", f"run:{run}"])
     assert not (other / "teacher").exists()
     assert followed[0].fabric.graph == load_fabric(run / "fabric")[0].graph
+    holds = refusal(["train", data, "--out", run, *small, "--force", "--teacher", f"run:{run}"])
+    assert "holds the teacher; choose another --out" in holds
+    assert (run / "fabric" / "graph.json").is_file()
     done(["train", data, "--out", run, *small, "--force"])
     assert not (run / "teacher" / "fabric" / "graph.json").exists()
     assert "teacher=resnet-18: torchvision:NAME, timm:NAME" in refusal(["fit", data, "--teacher", "resnet-18"])

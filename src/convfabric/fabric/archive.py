@@ -119,7 +119,9 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     file, weights = folder / GRAPH_FILE, folder / WEIGHTS_FILE
     if not file.is_file():
         if (folder / "config.yaml").is_file():
-            raise ArchiveError(f"{folder}: this run has no network yet; convfabric fit goes on with --resume.")
+            there = (folder / "fabric" / GRAPH_FILE).is_file()
+            how = "convfabric extract cuts one from its fabric" if there else "convfabric fit goes on with --resume"
+            raise ArchiveError(f"{folder}: this run has no network yet; {how}.")
         raise ArchiveError(f"{folder}: no {GRAPH_FILE}, so it is not a run of convfabric.")
     papers = from_text(Passport, text_of(file), str(file))
     _check_parts(papers, str(file))

@@ -56,7 +56,7 @@ def create_model(
     if run:
         fabric = _of_run(run, num_classes, in_chans, numbers)
     elif is_imported(name):
-        fabric = _of_others(Source(network=name, numbers=numbers), num_classes, in_chans or 3, size)
+        fabric = _of_others(Source(network=name, numbers=numbers), num_classes, in_chans, size)
     else:
         if features_only and isinstance(find_preset(name).numbers, Trellis):
             numbers = {"head": "all"} | numbers
@@ -82,16 +82,16 @@ def _of_run(run: Path, classes: int | None, channels: int | None, numbers: dict[
     return with_weights_of(fabric, for_purpose(fabric.graph, wanted))
 
 
-def _of_others(source: Source, classes: int | None, channels: int, size: Size | None) -> Fabric:
+def _of_others(source: Source, classes: int | None, channels: int | None, size: Size | None) -> Fabric:
     """A network of others with its own classifier, or with fresh heads where classes are given."""
     known = [field.name for field in fields(Imported)]
     if unknown := sorted(set(source.numbers) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: {source.network} has {', '.join(known)}.")
     source = replace(source, numbers=accepted(Imported, dict(source.numbers)))
-    if classes is None and channels == 3:
-        return as_it_is(source, size)
-    size = size or original(source.network, **source.numbers).size
-    purpose = Purpose(classes=1000 if classes is None else classes, image_channels=channels, size=size)
+    if classes is None:
+        return as_it_is(source, size, channels)
+    first = original(source.network, **source.numbers)
+    purpose = Purpose(classes=classes, image_channels=channels or first.channels, size=size or first.size)
     return copy.deepcopy(network_of(source, purpose).fabric)
 
 

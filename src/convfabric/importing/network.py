@@ -54,11 +54,12 @@ def import_network(
 ) -> Fabric:
     """A convolutional network as a fabric with the same weights, which answers alike for images of a size.
 
-    The module stays as it is. ``size`` is height and width in pixels. Without ``classes`` the fabric answers as the
-    network does. With them its classifier is replaced by heads with fresh weights after the last and each earlier
-    stage, so that depth is a choice; for segmentation a decoder of so many channels reads every stage, or with 0 one
-    linear head. ``image_channels=1`` sums the stem over colours. Raises ImportingError, naming the operator and the
-    module it stands in, for what no operator of a graph does, and where answers differ by more than 1e-5 of them.
+    The module stays as it is; of several answers the first is taken. ``size`` is height and width in pixels. Without
+    ``classes`` the fabric answers as the network does. With them its classifier is replaced by heads with fresh weights
+    after the last and each earlier stage, so that depth is a choice; for segmentation a decoder of so many channels
+    reads every stage, or with 0 one linear head. ``image_channels=1`` sums the stem over colours.
+    Raises ImportingError, naming the operator and the module it stands in, for what no operator of a graph does, and
+    where answers differ by more than 1e-5 of them.
 
     >>> small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     >>> fabric, images = import_network(small, (4, 4)), torch.rand(2, 3, 4, 4)
@@ -88,8 +89,11 @@ def imported(
     pixels = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(0))
     try:
         proof = proved(program, theirs, pixels, name)
-    except ImportingError:  # decomposing takes twice as long as all else
-        proof = proved(decomposed(program), theirs, pixels, name)
+    except ImportingError as fault:  # decomposing takes twice as long as all else
+        try:
+            proof = proved(decomposed(program), theirs, pixels, name)
+        except ImportingError:
+            raise fault from None
     found, fabric = proof.found, proof.fabric
     if classes is not None:
         found = placed(proof.images, proof.answered, name, classes, task, decoder)
@@ -170,7 +174,9 @@ def largest_difference(fabric: Fabric, module: nn.Module, images: Tensor) -> flo
 
 
 def _reads_colours(module: nn.Module) -> bool:
-    """Whether the first convolution of a network reads three channels."""
+    """Whether a network reads three channels, by what its file says, else by its first convolution."""
+    if (known := getattr(module, "image_channels", None)) is not None:
+        return bool(known == 3)
     stems = (part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d))
     return next(stems, 3) == 3
 

@@ -38,6 +38,8 @@ def placed(
     image, last = images.size, answered.response
     reads, linear, found_task = _head(last, image)
     responses = _simplified(_needed(reads if classes is None else _trunk(reads, last.channels), images), images)
+    if all(one.point for one in responses):
+        raise ImportingError("no map of more than one pixel is left: a convolutional network has some.")
     first, stem = _stem(responses, images)
     ends = [] if classes is None else _stage_ends(responses, image)
     decoded = decoded_from(ends, decoder, image) if decoder and task == "segmentation" else []

@@ -29,6 +29,7 @@ DTYPES: Mapping[int, torch.dtype] = MappingProxyType(
 PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string")
 """Arguments that are their own value."""
 HOW = "torch.export.save(torch.export.export(model.eval(), (torch.zeros(2, 3, H, W),)), FILE) writes one that is."
+UNREAD = "no row reads it"
 CALLED = torch.Tag.core, torch.Tag.pointwise
 """Tags of operators of ATen that are called though no row reads them: they may depend on weights alone."""
 MOST_BYTES = 4 << 30
@@ -53,7 +54,7 @@ def module_of(file: Path) -> "Program":
             found = Program(*_parts(archive))
             return found.eval()
     except ImportingError as fault:
-        raise ImportingError(f"{file}: {fault} {HOW}") from None
+        raise ImportingError(f"{file}: {fault}" + f" {HOW}" * (UNREAD not in str(fault))) from None
     except (OSError, zipfile.BadZipFile) as fault:
         raise ImportingError(f"{file}: not a .pt2 file ({fault}). {HOW}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError) as fault:
@@ -104,6 +105,7 @@ class Program(nn.Module):
 
     size: tuple[int, int]
     """Height and width of the images that it was traced with, pixels."""
+    image_channels: int
 
     def __init__(self, module: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -112,10 +114,10 @@ class Program(nn.Module):
         sides = graph["tensor_values"][self.images]["sizes"]
         if len(sides) != 4:
             raise ImportingError(f"reads a tensor of {len(sides)} dimensions, where (B, C, H, W) are images.")
-        self.size = _side(sides[2]), _side(sides[3])
+        self.size, self.image_channels = (_side(sides[2]), _side(sides[3])), _side(sides[1])
         for name in self.holders.values():
             _hold(self, name, tensors[name])
-        self.calls = [_call(node) for node in graph["nodes"]]
+        self.calls = [_call(node) for node in graph["nodes"] if node["outputs"] or "._assert" not in node["target"]]
         outputs = [spec["user_output"]["arg"] for spec in signature["output_specs"] if "user_output" in spec]
         self.answer = outputs[0]["as_tensor"]["name"]
 
@@ -170,6 +172,8 @@ def _call(node: Mapping[str, Any]) -> tuple[Any, list[Any], dict[str, Any], Any]
     parts = [(one["name"], one.get("kind"), _argument(one["arg"])) for one in node["inputs"]]
     positional = [part for _, kind, part in parts if kind != 2]
     outputs = node["outputs"]
+    if not outputs:
+        raise ImportingError(f"calls {node['target']} for what it changes, not for what it answers.")
     ((kind, value),) = outputs[0].items()
     names = (
         [one["name"] for one in value] if kind == "as_tensors" else value["name" if kind == "as_tensor" else "as_name"]
@@ -193,7 +197,7 @@ def _operator(target: str) -> Any:
         raise ImportingError(f"calls {target}, which this version of torch does not have.")
     found: Any = getattr(getattr(torch.ops.aten, parts[1]), parts[2])
     if name.replace("_.", ".") not in ROWS and name != sizes and not set(CALLED) & set(found.tags):
-        raise ImportingError(f"calls {target}; no row reads it.")
+        raise ImportingError(f"calls {target}; {UNREAD}.")
     return found
 
 

@@ -38,6 +38,7 @@ class Original:
     mean: tuple[float, ...] = IMAGENET[0]
     """Of each colour, and so is the spread; none where nothing says them, then those of the data are taken."""
     std: tuple[float, ...] = IMAGENET[1]
+    channels: int = 3
     about: Mapping[str, str] = field(default_factory=dict)
     """Where it comes from: the network, its weights, and their licence as far as the source states one."""
 
@@ -60,6 +61,7 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
     if wanted.library == "run":
         found = continued(Path(wanted.network), purpose, wanted.kept)
     else:
+        _check_channels(source.network, _original(wanted).channels, purpose.image_channels)
         classes = None if wanted.kept else purpose.classes
         found = _imported(wanted, purpose.size, purpose.image_channels, classes, purpose.task)
     head = found.fabric.graph.head
@@ -69,10 +71,21 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
     return found
 
 
-def as_it_is(source: Source, size: Size | None = None) -> Fabric:
+def _check_channels(network: str, own: int, channels: int) -> None:
+    """SettingError for images of other channels than a network reads; one of colours takes grey ones too."""
+    if own != channels and (own, channels) != (3, 1):
+        kind = "grey" if own == 1 else "colour"
+        said = f"reads images of {own} channel{'s' * (own > 1)}, these have {channels}"
+        raise SettingError(f"network={network}: {said}; --set read_as={kind} reads them so.")
+
+
+def as_it_is(source: Source, size: Size | None = None, channels: int | None = None) -> Fabric:
     """A network of others with its own classifier, for images of a size, pixels, by default those it is for."""
     wanted = _wanted(source.network, **source.numbers)
-    return copy.deepcopy(_imported(wanted, size or _original(wanted).size, 3, None, "classification").fabric)
+    first = _original(wanted)
+    return copy.deepcopy(
+        _imported(wanted, size or first.size, channels or first.channels, None, "classification").fabric
+    )
 
 
 def original(name: str, weights: str = "default", **numbers: Any) -> Original:
@@ -88,6 +101,8 @@ class _Wanted:
     network: str
     weights: str
     in_order: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     decoder: int
     kept: bool
     changed: tuple[int, ...]
@@ -97,6 +112,8 @@ def _wanted(
     name: str,
     weights: str = "default",
     weights_in_order: bool = False,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
     decoder: int = DECODER,
     classifier: str = "fresh",
 ) -> _Wanted:
@@ -107,7 +124,7 @@ def _wanted(
         raise SettingError(f"network={name}: weights={weights}: a run goes on with its own.")
     files = (Path(path) for path in (network, weights) if library == "file" or path is weights)
     changed = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
-    return _Wanted(library, network, weights, weights_in_order, decoder, classifier == "kept", changed)
+    return _Wanted(library, network, weights, weights_in_order, mean, std, decoder, classifier == "kept", changed)
 
 
 @lru_cache(maxsize=2)
@@ -122,6 +139,7 @@ def _original(wanted: _Wanted) -> Original:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = LIBRARIES[wanted.library](wanted.network, wanted.weights == "default")
+    found = replace(found, mean=wanted.mean or found.mean, std=wanted.std or found.std)
     if wanted.weights == "none":
         return replace(found, about={**found.about, "weights": "fresh"})
     if wanted.weights != "default":
@@ -150,7 +168,7 @@ def _of_torchvision(name: str, pretrained: bool) -> Original:
     preset = usual.transforms()
     mean, std = (tuple(getattr(preset, part, other)) for part, other in zip(("mean", "std"), IMAGENET, strict=True))
     about |= {"weights": f"{usual}, {usual.url}", "licence": usual.meta.get("license", UNSTATED)}
-    return Original(module, (224, 224), mean, std, about)
+    return Original(module, (224, 224), mean, std, about=about)
 
 
 def _of_timm(name: str, pretrained: bool) -> Original:
@@ -171,7 +189,7 @@ def _of_timm(name: str, pretrained: bool) -> Original:
     if pretrained:
         where = next((facts[key] for key in ("hf_hub_id", "url", "file") if facts.get(key)), "unknown")
         about |= {"weights": f"{facts.get('tag') or 'default'}, {where}", "licence": facts.get("license") or UNSTATED}
-    return Original(module, (height, width), tuple(mean), tuple(std), about)
+    return Original(module, (height, width), tuple(mean), tuple(std), about=about)
 
 
 def _of_file(name: str, pretrained: bool) -> Original:
@@ -179,14 +197,14 @@ def _of_file(name: str, pretrained: bool) -> Original:
         raise SettingError(f"network=file:{name}: no such file; one that torch.export.save wrote is read.")
     module = module_of(Path(name))
     about = {"network": Path(name).name, **stated_of(Path(name))}
-    return Original(module, module.size, (), (), about)
+    return Original(module, module.size, (), (), module.image_channels, about)
 
 
 def _of_run(name: str, pretrained: bool) -> Original:
     fabric, papers = load_fabric(folder_of(Path(name)))
     before = papers.preprocessing
     about = {"network": fabric.graph.name, "weights": f"trained in {name}"}
-    return Original(fabric, before.size, before.mean, before.std, about)
+    return Original(fabric, before.size, before.mean, before.std, before.channels, about)
 
 
 LIBRARIES: Mapping[str, Callable[[str, bool], Original]] = MappingProxyType(

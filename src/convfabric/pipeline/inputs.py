@@ -67,7 +67,8 @@ def prepared_for(network: Original, data: ImageSet) -> ImageSet:
     """The data, prepared as the weights of a network want their images; grey ones with the mean of its colours."""
     before = data.preprocessing
     if not network.mean:
-        return data
+        said = "prepared by the mean and spread of these images; --set mean=[...] and std=[...] say what others to take"
+        return replace(data, notes=(*data.notes, said))
     mean, std = (
         part if before.channels == len(part) else (fmean(part),) * before.channels
         for part in (network.mean, network.std)

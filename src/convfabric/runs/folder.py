@@ -78,9 +78,10 @@ def check_may_begin(folder: Path, job: Job, *, force: bool = False, resume: bool
                 f"{folder}: holds files but no {CONFIG} of convfabric, so it is not a run, which --force replaces; "
                 "choose another --out."
             )
-        library, _, earlier = job.source.network.partition(":")
-        if force and library == "run" and _lies_in(earlier, folder):
-            raise ArchiveError(f"{folder}: holds the fabric to begin from; choose another --out.")
+        for said, what in ((job.source.network, "fabric to begin from"), (job.procedure.teacher, "teacher")):
+            library, _, earlier = said.partition(":")
+            if force and library == "run" and _lies_in(earlier, folder):
+                raise ArchiveError(f"{folder}: holds the {what}; choose another --out.")
         if not force:
             raise ArchiveError(
                 f"{folder}: already contains a run; use --resume to continue it or --force to replace it."

@@ -164,7 +164,8 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     """
     network = str(settings.get("network") or DEFAULT)
     known = known_settings(network)
-    settings = {**_usual(network, settings), **settings}
+    given = {name: value for name, value in settings.items() if (name, value) != ("lr", 0)}
+    settings = {**settings, **_usual(network, given), **given}
     if unknown := sorted(set(settings) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: unknown for {network}. {_meant(unknown[0], network)}")
     if not (isinstance(settings.get("data"), str) and settings["data"].strip()):

@@ -20,12 +20,18 @@ class Imported:
     a state dict of torch."""
     weights_in_order: bool = False
     """Whether tensors in the file are taken in their order, as they are named otherwise."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, for pixels from 0 to 1, as its weights were trained with; none: what its library says, for a
+    file the mean of the images. So is the spread."""
+    std: tuple[float, ...] = ()
     decoder: int = DECODER
     """Channels of the decoder that reads every stage, for segmentation; 0: one linear map reads them."""
     classifier: Literal["fresh", "kept"] = "fresh"
     """fresh: new heads, one after each stage; kept: its own, for the classes that it was trained on, in their order."""
 
     def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(spread > 0 for spread in self.std):
+            raise SettingError(f"mean={self.mean}, std={self.std}: a number of each for every channel, std above 0.")
         if self.decoder < 0:
             raise SettingError(f"decoder={self.decoder}: give 0, or a number of channels.")
 

@@ -113,7 +113,7 @@ OF_IMPORTED: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Usual training of networks that come with weights."""
-OF_KEPT: Mapping[str, Any] = MappingProxyType({"lr": 0.02, "trunk_lr": 1.0, "heads_first": 0.0})
+OF_KEPT: Mapping[str, Any] = MappingProxyType({"lr": 0.01, "trunk_lr": 1.0, "heads_first": 0.0})
 """What is otherwise where their classifier is kept as well."""
 
 

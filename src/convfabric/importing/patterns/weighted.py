@@ -178,7 +178,7 @@ def _(
     _: Any,
 ) -> Value:
     if trains:
-        raise ImportingError("a batch norm without statistics")
+        raise ImportingError("a batch norm as in training, by the statistics of the images")
     return normed(x, weight, bias, mean, variance, eps)
 
 
