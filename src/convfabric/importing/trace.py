@@ -93,7 +93,7 @@ def _called(node: Any, values: dict[Any, Any]) -> Any:
     if in_place(name):
         name = name.replace("_.", ".")
         if isinstance(args[0], Constant):
-            raise ImportingError("a constant is changed in place")
+            raise ImportingError("a constant is changed in place, as in training")
     if not any(node.all_input_nodes and not isinstance(values[one], Constant | Tensor) for one in node.all_input_nodes):
         plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda one: values[one].tensor)
         with torch.no_grad():

@@ -92,7 +92,7 @@ def _(x: Value, *anything: Any, shape: Any, **named: Any) -> Value:
 @row(
     *("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten._to_copy.default"),
     *("aten.contiguous.default", "aten.dropout.default", "aten.feature_dropout.default"),
-    *("aten.expand.default", "aten.expand_as.default"),
+    *("aten.expand.default", "aten.expand_as.default", "aten.to.dtype", "aten.to.dtype_layout"),
 )
 def _(x: Value, *anything: Any, **named: Any) -> Value:
     return x
