@@ -234,7 +234,7 @@ def by_torch_pruning(contest: Contest) -> Iterator[Row]:
 
 
 def _pruned(contest: Contest, network: Any) -> dict[float, nn.Module]:
-    """Copies of a network, pruned by the magnitude of groups over all layers until they meet each budget, if they do."""
+    """By the budgets that are met, copies of a network, pruned by the magnitude of groups over all layers."""
     import torch_pruning
 
     found: dict[float, nn.Module] = {}
