@@ -1,5 +1,7 @@
 """Training of networks that are no fabrics, by the same recipe, batches, augmentation and losses."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -11,8 +13,17 @@ from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 
 
-def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.Module | None = None) -> nn.Module:
-    """The network, trained in place in float32; with a teacher its answers are followed as a fabric's would be."""
+def train_plain(
+    network: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    teacher: nn.Module | None = None,
+    after: Callable[[], object] = lambda: None,
+) -> nn.Module:
+    """The network, trained in place in float32; with a teacher its answers are followed as a fabric's would be.
+
+    ``after`` is called once gradients are there.
+    """
     run = _run(data, recipe)
     network = network.to(memory_format=torch.channels_last).train()
     groups = [
@@ -30,6 +41,7 @@ def train_plain(network: nn.Module, data: ImageSet, recipe: Recipe, teacher: nn.
             found = loss(network(images), targets, recipe, data.void, taught)
             optimiser.zero_grad()
             torch.autograd.backward(found)
+            after()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimiser.step()
             step += 1
