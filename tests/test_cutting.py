@@ -124,9 +124,9 @@ def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monke
     largest, middle, smallest = order
     apart = torch.tensor([0.0, 0.1, 0.2])
     for losses, chosen, rate in (
-        ([0.9, 0.95, 0.4, 0.2], smallest, tuning.GENTLE),
-        ([0.9, 0.5, 0.5, 0.6], middle, 1.0),
-        ([0.9, 0.89, 0.9, 0.9], largest, 1.0),
+        ([0.9, 0.95, 0.4, 0.2], smallest, 1.0),
+        ([0.9, 0.5, 0.5, 0.6], middle, tuning.GENTLE),
+        ([0.9, 0.89, 0.9, 0.9], largest, tuning.GENTLE),
     ):
         found = iter(losses)
         noisy = iter([apart] + 3 * [apart.flip(0) if chosen is largest else apart])

@@ -30,7 +30,7 @@ from convfabric.training.teachers import Teacher
 BRIEF = 0.1
 """Share of the epochs of fine-tuning that each finalist gets."""
 GENTLE = 0.25
-"""Share of the usual rate that the best finalist is tried at too: at a high one few images undo what weights knew."""
+"""Share of the usual rate that finalists are compared at: at a high one few images undo what weights knew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +46,30 @@ class Tuner:
     def best_of(self, cuts: Sequence[Cut]) -> tuple[Cut, float]:
         """The cut that does best once each was fine-tuned briefly, and at which share of the usual rate.
 
-        The largest is it unless another has surely less loss on validation images; where there is one cut it is that.
+        They are compared at the gentle rate and after as many epochs, so that none is judged by what a high rate undid;
+        the largest is it unless another has surely less loss on validation images. The usual rate is taken where the
+        best has surely less with that. Where there is one cut it is that, at the usual rate.
         """
         if len(cuts) == 1 or self.job.procedure.finetune == 0:
             return cuts[0], 1.0
         self.listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
         best, *others = sorted(cuts, key=lambda cut: self._macs(cut.network), reverse=True)
-        losses_N = self._briefly(best, 1.0)
+        epochs = max(1, round(BRIEF * self.recipe(best.network).epochs))
+        losses_N = self._briefly(best, epochs, GENTLE)
         for other in others:
-            of_other_N = self._briefly(other, 1.0)
+            of_other_N = self._briefly(other, epochs, GENTLE)
             if surely_less(of_other_N, losses_N):
                 best, losses_N = other, of_other_N
-        return best, GENTLE if surely_less(self._briefly(best, GENTLE), losses_N) else 1.0
+        return best, 1.0 if surely_less(self._briefly(best, epochs, 1.0), losses_N) else GENTLE
 
-    def _briefly(self, cut: Cut, rate: float) -> Tensor:
-        """The losses of validation images after a tenth of the epochs, at a share of the rate; a copy is tuned."""
-        network, recipe = copy.deepcopy(cut.network), self.recipe(cut.network, rate)
-        brief = recipe.changed(epochs=max(1, round(BRIEF * recipe.epochs)))
+    def _briefly(self, cut: Cut, epochs: int, rate: float) -> Tensor:
+        """The losses of validation images after a few epochs at a share of the rate; a copy is tuned."""
+        network, brief = copy.deepcopy(cut.network), self.recipe(cut.network, rate).changed(epochs=epochs)
         train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
         losses_N = image_losses(network, self.data, "val")
         edges = f"{len(network.graph.edges)} edges, {said_macs(self._macs(network))}"
-        epochs = f"{brief.epochs} epoch{'s' * (brief.epochs > 1)} at a rate of {brief.lr:.2g}"
-        self.listener.say(f"{edges}: a loss of {losses_N.mean():.3f} nats on validation images after {epochs}")
+        after = f"{epochs} epoch{'s' * (epochs > 1)} at a rate of {brief.lr:.2g}"
+        self.listener.say(f"{edges}: a loss of {losses_N.mean():.3f} nats on validation images after {after}")
         return losses_N
 
     def _macs(self, network: Fabric) -> int:
