@@ -147,7 +147,7 @@ def _pruner(network: nn.Module, kind: Callable[..., Any], **more: object) -> Any
         global_pruning=True,
         pruning_ratio=0.95,
         max_pruning_ratio=0.9,
-        iterative_steps=200,
+        iterative_steps=60,
         ignored_layers=[network.get_submodule("head")],
         **more,
     )
