@@ -10,9 +10,6 @@ test split is read once a network. Milliseconds are measured in turns at the end
 import argparse
 import copy
 import json
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +29,7 @@ from convfabric.latency.timing_models import drafted
 from convfabric.runs.record import read_record
 from convfabric.training.recipe import Recipe
 from plain import some_batches, train_plain
+from pretrained import convfabric, time_all
 from rivals import SIZE, PlainResnet, searched
 
 IMAGE = (3, *SIZE)
@@ -39,7 +37,6 @@ SHARES = (0.5, 0.25)
 """Of the milliseconds that stay."""
 REGULARISATION = 1e-4
 """Of sparse training, as Torch-Pruning's own recipe for CIFAR has it."""
-TURNS = 5
 Row = dict[str, Any]
 
 
@@ -118,11 +115,6 @@ def by_us(contest: Contest) -> Iterator[Row]:
         assert record.tuning is not None
         before = record.tuning.after_recalibration.accuracy
         yield row_of("ours", share, folder / "model.onnx", before, record.network.score.accuracy)
-
-
-def convfabric(*words: object) -> None:
-    """The command line, as a user would type it."""
-    subprocess.run([sys.executable, "-m", "convfabric", *map(str, words)], check=True)
 
 
 def by_torch_pruning(contest: Contest) -> Iterator[Row]:
@@ -218,10 +210,8 @@ def main() -> None:
         began = time.monotonic()
         rows += [row | {"minutes": round((time.monotonic() - began) / 60, 1)} for row in CONTESTANTS[name](contest)]
         said.json.write_text(json.dumps(rows, indent=1))
-    turns = [[measure(Path(row["file"]), IMAGE).median_ms for row in rows] for _ in range(TURNS)]
-    for row, *took in zip(rows, *turns, strict=True):
-        row["ms"] = round(statistics.median(took), 3)
-        print(row)
+    time_all(rows, IMAGE)
+    print(*rows, sep="\n")
     said.json.write_text(json.dumps(rows, indent=1))
 
 

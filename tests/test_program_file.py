@@ -20,6 +20,7 @@ from convfabric.importing.network import imported
 from convfabric.importing.program_file import module_of
 from convfabric.importing.sources import as_it_is, graph_of, network_of, original
 from convfabric.pipeline.inputs import opened, untrained, woven
+from convfabric.pipeline.sizes import sized
 from convfabric.runs.job import job_from
 from convfabric.weavers import Purpose, Source
 from folders import class_folders
@@ -104,6 +105,10 @@ def test_a_file_knows_its_channels_and_is_told_how_images_are_prepared(tmp_path:
     job = job_from(settings | {"read_as": "grey"})
     assert torch.allclose(untrained(job, opened(job))[0](images), grey(images), atol=1e-6)
     assert any("prepared by the mean and spread of these images" in note for note in opened(job).notes)
+    small = sized(
+        job_from(settings | {"read_as": "grey", "classifier": "fresh", "latency_ms": 1e-6}), lambda text: None
+    )
+    assert small.options.size == (7, 7)
     told = opened(job_from(settings | {"read_as": "grey", "mean": [0.5], "std": [0.25]}))
     assert (told.preprocessing.mean, told.preprocessing.std) == ((0.5,), (0.25,))
     with pytest.raises(SettingError, match=r"mean=\(0\.5,\), std=\(\): a number of each for every channel"):

@@ -126,6 +126,7 @@ def test_images_are_as_large_as_the_budget_bears(
         {"size": "64x64"},
         {"latency_ms": "50%"},
         {"network": "unet"},
+        {"classifier": "kept"},
         {"data": str(mask_folders(tmp_path / "m"))},
     ):
         job = job_from({key: value for key, value in (settings | other).items() if key != "weights"})
@@ -261,7 +262,7 @@ def test_a_run_that_cannot_be_gone_on_from_is_named(tmp_path: Path) -> None:
     a_run(tmp_path / "run", channels=1)
     settings = {"data": str(class_folders(tmp_path / "images")), "network": f"run:{tmp_path / 'run'}"}
     job = job_from(settings)
-    with pytest.raises(SettingError, match="images of 1 channels, these have 3; --set read_as=grey reads them so"):
+    with pytest.raises(SettingError, match="images of 1 channel, these have 3; --set read_as=grey reads them so"):
         untrained(job, opened(job))
     assert untrained(job_from(settings | {"read_as": "grey"}), opened(job_from(settings | {"read_as": "grey"})))
     with pytest.raises(SettingError, match=r"weights=x\.pt: a run goes on with its own"):

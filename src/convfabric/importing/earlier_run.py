@@ -22,7 +22,7 @@ def continued(run: Path, purpose: Purpose, kept: bool = False) -> Imported:
     of the purpose are too small.
     """
     whole = load_fabric(folder_of(run))[0]
-    _check_channels(whole.graph, purpose, run)
+    check_channels(f"run:{run}", whole.graph.entry.image_channels, purpose.image_channels)
     fabric = whole if kept else with_weights_of(whole, check(for_purpose(whole.graph, purpose), purpose.size))
     names = [name for name in fabric.state_dict() if kept or not name.startswith("heads.")]
     return Imported(
@@ -35,12 +35,15 @@ def folder_of(run: Path) -> Path:
     return run / "fabric" if (run / "fabric" / GRAPH_FILE).is_file() else run
 
 
-def _check_channels(graph: Graph, purpose: Purpose, run: Path) -> None:
-    """SettingError where a run's images have other channels."""
-    if graph.entry.image_channels != purpose.image_channels:
-        kind = "colour" if graph.entry.image_channels == 3 else "grey"
-        channels = f"images of {graph.entry.image_channels} channels, these have {purpose.image_channels}"
-        raise SettingError(f"network=run:{run}: trained on {channels}; --set read_as={kind} reads them so.")
+def check_channels(network: str, own: int, channels: int) -> None:
+    """SettingError for images of other channels than a network reads, with how to read them so.
+
+    >>> check_channels("file:a.pt2", 3, 3)
+    """
+    if own != channels:
+        kind = "colour" if own == 3 else "grey"
+        said = f"reads images of {own} channel{'s' * (own > 1)}, these have {channels}"
+        raise SettingError(f"network={network}: {said}; --set read_as={kind} reads them so.")
 
 
 def for_purpose(graph: Graph, purpose: Purpose) -> Graph:

@@ -17,7 +17,7 @@ from convfabric.errors import SettingError
 from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
-from convfabric.importing.earlier_run import continued, folder_of
+from convfabric.importing.earlier_run import check_channels, continued, folder_of
 from convfabric.importing.network import Imported, imported
 from convfabric.importing.program_file import module_of
 from convfabric.importing.weight_files import UNSTATED, load_into, stated_of
@@ -61,7 +61,9 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
     if wanted.library == "run":
         found = continued(Path(wanted.network), purpose, wanted.kept)
     else:
-        _check_channels(source.network, _original(wanted).channels, purpose.image_channels)
+        own = _original(wanted).channels
+        if (own, purpose.image_channels) != (3, 1):  # a stem for colours is summed
+            check_channels(source.network, own, purpose.image_channels)
         classes = None if wanted.kept else purpose.classes
         found = _imported(wanted, purpose.size, purpose.image_channels, classes, purpose.task)
     head = found.fabric.graph.head
@@ -69,14 +71,6 @@ def network_of(source: Source, purpose: Purpose) -> Imported:
         answers = f"its own is for {head.task} of {head.classes} classes, not {purpose.task} of {purpose.classes}"
         raise SettingError(f"network={source.network}: classifier=kept: {answers}; classifier=fresh replaces it.")
     return found
-
-
-def _check_channels(network: str, own: int, channels: int) -> None:
-    """SettingError for images of other channels than a network reads; one of colours takes grey ones too."""
-    if own != channels and (own, channels) != (3, 1):
-        kind = "grey" if own == 1 else "colour"
-        said = f"reads images of {own} channel{'s' * (own > 1)}, these have {channels}"
-        raise SettingError(f"network={network}: {said}; --set read_as={kind} reads them so.")
 
 
 def as_it_is(source: Source, size: Size | None = None, channels: int | None = None) -> Fabric:
