@@ -177,8 +177,8 @@ def extract_step(
     else:
         cutter = cutter or cutter_of(tuner.run, fabric, job, data, listener)
         network = _cut_anew(folder, tuner, cutter, share)
-    began, cut = time.monotonic(), read_record(folder).cut
-    network, tuning = tuner.tuned(folder, network, cut.tuning_rate if cut else 1.0, resume)
+    began = time.monotonic()
+    network, tuning = tuner.tuned(folder, network, resume)
     network = without_dead_channels(network.cpu())
     save_fabric(folder, network, passport(network, data))
     update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
@@ -197,7 +197,7 @@ def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter, share: float) -> Fabri
     """The network after pruning, kept so that a run that is resumed goes on with the same one."""
     job, found = tuner.job, cutter.material.survey
     budget = found.resolved(job.budget)
-    small, rate = tuner.best_of(cutter.finalists(budget, share, job.procedure.finalists))
+    small = tuner.best_of(cutter.finalists(budget, share, job.procedure.finalists))
     remove_network(folder)
     _say_exits(cutter.whole, small.network.graph, tuner.listener.say)
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
@@ -207,7 +207,6 @@ def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter, share: float) -> Fabri
         predicted_ms=small.predicted_ms,
         prediction_error=found.prediction.median_error,
         worth=cutter.material.worth,
-        tuning_rate=rate,
     )
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
     save_fabric(folder / "cut", small.network, passport(small.network, tuner.data))

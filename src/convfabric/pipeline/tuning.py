@@ -1,4 +1,4 @@
-"""Fine-tuning of what was cut: which of several finalists, at which rate, and whether it helped."""
+"""Fine-tuning of what was cut: which of several finalists, and whether it helped."""
 
 import copy
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ from convfabric.training.teachers import Teacher
 BRIEF = 0.1
 """Share of the epochs of fine-tuning that each finalist gets."""
 GENTLE = 0.25
-"""Share of the usual rate that finalists are compared at: at a high one few images undo what weights knew."""
+"""Share of the usual rate that finalists are compared at: after so few epochs the usual one has undone more than it
+taught."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,28 +44,28 @@ class Tuner:
     whole: Fabric
     listener: Listener
 
-    def best_of(self, cuts: Sequence[Cut]) -> tuple[Cut, float]:
-        """The cut that does best once each was fine-tuned briefly, and at which share of the usual rate.
+    def best_of(self, cuts: Sequence[Cut]) -> Cut:
+        """The cut that does best once each was fine-tuned briefly.
 
-        They are compared at the gentle rate and after as many epochs, so that none is judged by what a high rate undid;
-        the largest is it unless another has surely less loss on validation images. The usual rate is taken where the
-        best has surely less with that. Where there is one cut it is that, at the usual rate.
+        They are compared at a gentle rate and after as many epochs; the largest is it unless another has surely less
+        loss on validation images.
         """
         if len(cuts) == 1 or self.job.procedure.finetune == 0:
-            return cuts[0], 1.0
+            return cuts[0]
         self.listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
         best, *others = sorted(cuts, key=lambda cut: self._macs(cut.network), reverse=True)
         epochs = max(1, round(BRIEF * self.recipe(best.network).epochs))
-        losses_N = self._briefly(best, epochs, GENTLE)
+        losses_N = self._briefly(best, epochs)
         for other in others:
-            of_other_N = self._briefly(other, epochs, GENTLE)
+            of_other_N = self._briefly(other, epochs)
             if surely_less(of_other_N, losses_N):
                 best, losses_N = other, of_other_N
-        return best, 1.0 if surely_less(self._briefly(best, epochs, 1.0), losses_N) else GENTLE
+        return best
 
-    def _briefly(self, cut: Cut, epochs: int, rate: float) -> Tensor:
-        """The losses of validation images after a few epochs at a share of the rate; a copy is tuned."""
-        network, brief = copy.deepcopy(cut.network), self.recipe(cut.network, rate).changed(epochs=epochs)
+    def _briefly(self, cut: Cut, epochs: int) -> Tensor:
+        """The losses of validation images after a few epochs at a gentle rate; a copy is tuned."""
+        network, usual = copy.deepcopy(cut.network), self.recipe(cut.network)
+        brief = usual.changed(epochs=epochs, lr=GENTLE * usual.lr)
         train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
         losses_N = image_losses(network, self.data, "val")
         edges = f"{len(network.graph.edges)} edges, {said_macs(self._macs(network))}"
@@ -75,11 +76,10 @@ class Tuner:
     def _macs(self, network: Fabric) -> int:
         return costs(network.graph, self.data.preprocessing.size).macs
 
-    def recipe(self, network: Fabric, rate: float = 1.0) -> Recipe:
-        """The recipe by which a network is fine-tuned, at a share of the usual rate."""
+    def recipe(self, network: Fabric) -> Recipe:
+        """The recipe by which a network is fine-tuned."""
         cheaper = self._macs(self.whole) / max(1, self._macs(network))
-        usual = self.job.tuning(len(self.data.splits["train"]), self.data.task, cheaper)
-        return usual.changed(lr=rate * usual.lr)
+        return self.job.tuning(len(self.data.splits["train"]), self.data.task, cheaper)
 
     @cached_property
     def _teacher(self) -> Fabric | Teacher | None:
@@ -88,7 +88,7 @@ class Tuner:
             return None
         return teacher_there(self.run, self.job, self.data) or self.whole
 
-    def tuned(self, folder: Path, network: Fabric, rate: float, resume: bool) -> tuple[Fabric, TuningRecord]:
+    def tuned(self, folder: Path, network: Fabric, resume: bool) -> tuple[Fabric, TuningRecord]:
         """The network with its final weights, and how it came to them; the state is kept in a folder.
 
         Where fine-tuning made answers on validation images worse than chance explains, those that the search had not
@@ -100,7 +100,7 @@ class Tuner:
         before, unseen = copy.deepcopy(network), Judge.unseen(data)
         on_val = score(network, unseen, "val")
         if self.job.procedure.finetune:
-            self._finetune(folder, network, rate, resume)
+            self._finetune(folder, network, resume)
         tuned_on_val = score(network, unseen, "val")
         worse = tuned_on_val.surely_below(on_val)
         if worse:
@@ -115,9 +115,9 @@ class Tuner:
         )
         return before if worse else network, tuning
 
-    def _finetune(self, folder: Path, network: Fabric, rate: float, resume: bool) -> None:
+    def _finetune(self, folder: Path, network: Fabric, resume: bool) -> None:
         """Further epochs, in place."""
-        recipe, device = self.recipe(network, rate), self.job.procedure.device
+        recipe, device = self.recipe(network), self.job.procedure.device
         takes = estimate(network, self.data, recipe, self._teacher, device)
         edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
         self.listener.say(f"fine-tuning {edges} takes {takes}")

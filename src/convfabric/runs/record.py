@@ -90,8 +90,6 @@ class CutRecord(_Counted):
     """Median of |predicted / measured - 1| over networks that were measured."""
     worth: Mapping[str, float]
     """Of each edge of the fabric."""
-    tuning_rate: float = 1.0
-    """Share of the usual rate that it is fine-tuned at, by a brief trial."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a ceiling that is none, too."""
