@@ -1,6 +1,9 @@
 """Networks of others become graphs with their weights, answer alike, and are cut like any other."""
 
+import json
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +14,21 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.cutting.surgery import extract
-from convfabric.errors import ImportingError
+from convfabric.data.imageset import drawn
+from convfabric.data.opening import open_data
+from convfabric.data.options import DataOptions
+from convfabric.errors import ArchiveError, ImportingError
 from convfabric.execution.plans import plan_for
+from convfabric.exporting.exporter import export
+from convfabric.fabric.archive import load_fabric, passport, save_fabric
+from convfabric.fabric.layers import layer
 from convfabric.graph.costs import costs
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.subnetworks import Sampler
 from convfabric.importing.network import Imported, import_network, imported
-from convfabric.operators import Depthwise, HardSwish, Operator, Relu6, Silu
+from convfabric.operators import Depthwise, HardSwish, Opaque, Operator, Relu6, Silu
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
 
 SIZE = (64, 64)
 NAMES = (
@@ -178,23 +189,82 @@ def test_what_graphs_have_operators_for_is_read(how: str) -> None:
     assert answers(made(READ[how])) <= 1e-5
 
 
+class Attention(nn.Module):
+    """Positions that attend to one another, with a table of positions that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.across = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.register_buffer("order", torch.arange(64).flip(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x.flatten(2).transpose(1, 2))[:, self.order]
+        answer = self.across(tokens, tokens, tokens, need_weights=False)[0]
+        return x + answer.transpose(1, 2).reshape(x.shape)
+
+
 UNREAD = {
     "a sum along channels": (lambda x: x.cumsum(1), r"between: aten\.cumsum\.default: no row reads it"),
     "an unknown function": (lambda x: x.sin(), r"between: aten\.sin\.default: no row reads it"),
     "a formula that is none": (lambda x: x.clamp(min=1.0), r"between: .*no operator is"),
-    "rows for channels": (lambda x: x.transpose(1, 2) @ torch.ones(8, 8), r"between: aten\.\w+\.default"),
+    "a softmax of rows": (lambda x: x.softmax(2), r"between: aten\.softmax\.int"),
     "a part of the rows": (lambda x: x[:, :, 2:5], "a part of a dimension other than channels"),
     "padding of channels": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "padding by .* not of height and width"),
-    "a mean of everything": (lambda x: x * x.mean(), r"between: aten\.mean\.default"),
     "two strides": (lambda x: F.avg_pool2d(x, 2, (2, 1)), "strides .*of two kinds"),
+    "space to depth": (lambda x: F.pixel_unshuffle(x, 2), r"between: aten\.pixel_unshuffle\.default"),
+    "attention": (Attention(), r"between.*aten\.index\.Tensor"),
 }
 
 
 @pytest.mark.parametrize("how", UNREAD)
-def test_what_they_have_none_for_is_named_with_where_it_stands(how: str) -> None:
+def test_what_they_have_none_for_is_kept_as_it_is_or_named_with_where_it_stands(how: str) -> None:
     function, message = UNREAD[how]
+    module = lively(made(function))
+    found, images = imported(module, (16, 16)), torch.rand(3, 3, 16, 16)
+    kept = [edge for edge in found.fabric.graph.edges if isinstance(edge.operator, Opaque)]
+    assert len(kept) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(found.fabric(images), module(images), rtol=1e-4, atol=1e-4)
+    assert {f"between.function.{name}" for name, _ in kept_weights(function)} <= set(found.origins.values())
+    in_a_file = torch.export.export(module, (images[:2],)).module()
     with pytest.raises(ImportingError, match=message):
-        answers(made(function))
+        imported(in_a_file, (16, 16))
+
+
+def kept_weights(function: Any) -> list[tuple[str, Tensor]]:
+    """Weights and tables of a function that has any."""
+    return list(function.state_dict().items()) if isinstance(function, nn.Module) else []
+
+
+def test_a_part_that_is_kept_trains_is_archived_and_is_exported(tmp_path: Path) -> None:
+    data = open_data("digits", DataOptions(size=(16, 16)))
+    fabric = import_network(made(Attention()), (16, 16), classes=10, image_channels=1)
+    [edge] = (edge for edge in fabric.graph.edges if isinstance(edge.operator, Opaque))
+    before = {name: tensor.clone() for name, tensor in fabric.state_dict().items() if edge.name in name}
+    few = replace(data, splits={name: drawn(split, 32) for name, split in data.splits.items()})
+    train(fabric, few, Recipe(epochs=1, lr=0.1), device="cpu")
+    same = {name for name, tensor in before.items() if torch.equal(tensor, fabric.state_dict()[name])}
+    assert {name.rpartition(".")[2] for name in same} == {"order"}
+    papers = passport(fabric, few)
+    save_fabric(tmp_path, fabric, papers)
+    assert load_fabric(tmp_path)[0].graph == fabric.graph
+    export(fabric, papers, few, tmp_path)
+    assert not [tie for tie in fabric.graph.ties if edge.source in tie.places and tie.units > 1]
+
+
+def test_what_a_part_would_do_besides_answering_is_refused(tmp_path: Path) -> None:
+    calls = [["y", "aten.from_file.default", ["/etc/hostname"], {}], ["y", "aten.relu_.default", [{"value": "x"}], {}]]
+    calls += [["y", "os.system", ["true"], {}], ["y", "torch.load", ["x"], {}]]
+    for call in calls:
+        program = json.dumps({"reads": "x", "answers": "y", "weights": {}, "calls": [call]})
+        with pytest.raises(ValueError, match="is not called"):
+            layer(Opaque(program=program, channels=(4, 4), sizes=((8, 8), (8, 8))), 4, 4)
+    fabric = import_network(made(torch.sin), (16, 16), classes=10, image_channels=1)
+    save_fabric(tmp_path, fabric, passport(fabric, open_data("digits", DataOptions(size=(16, 16)))))
+    file = tmp_path / "graph.json"
+    file.write_text(file.read_text().replace("aten.sin.default", "aten.from_file.default"))
+    with pytest.raises(ArchiveError, match=r"graph\.json: aten\.from_file\.default is not called"):
+        load_fabric(tmp_path)
 
 
 def test_weights_that_are_used_twice_are_named() -> None:

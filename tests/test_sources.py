@@ -17,12 +17,15 @@ from convfabric.errors import ArchiveError, SettingError
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.importing.create_model import create_model
-from convfabric.importing.sources import IMAGENET, graph_of, network_of, original
+from convfabric.importing.sources import IMAGENET, Original, graph_of, network_of, original
 from convfabric.importing.weight_files import load_into, tensors_of
 from convfabric.pipeline import sizes
 from convfabric.pipeline.inputs import opened, untrained, woven
+from convfabric.pipeline.steps import train_step
+from convfabric.progress import Listener
 from convfabric.runs.folder import check_may_begin
 from convfabric.runs.job import job_from, read_config, settings_of, written_config
+from convfabric.runs.record import read_record
 from convfabric.training.loop import Moment, Run, train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import Purpose, Source, weave
@@ -310,3 +313,19 @@ def test_the_command_line_takes_one_beginning() -> None:
     assert begun_from(None, Path("a")) == f"run:{Path('a').resolve()}"
     with pytest.raises(typer.BadParameter, match="give one of them"):
         begun_from("vgg", Path("a"))
+
+
+class Sine(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+
+def test_it_is_told_which_modules_no_operator_describes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nn, said = torch.nn, list[str]()
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Sine(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 2))
+    made = lambda name, pretrained: Original(module, (16, 16), about={"network": name})  # noqa: E731
+    monkeypatch.setattr("convfabric.importing.sources.LIBRARIES", {"timm": made})
+    job = job_from({"data": str(class_folders(tmp_path / "data")), "network": "timm:sine", "size": "16", "epochs": 1})
+    train_step(tmp_path / "run", job, opened(job), Listener(say=said.append))
+    assert "kept as they are, with all their channels, as no operator describes them: 1" in said
+    assert read_record(tmp_path / "run").begun_with == {"network": "sine", "kept as they are": "1"}

@@ -26,6 +26,7 @@ from convfabric.operators import (
     Conv,
     FullyConnected,
     LocallyConnected,
+    Opaque,
     Operator,
     Pool,
     Size,
@@ -44,6 +45,8 @@ def ends(operator: Operator, fine: Size) -> tuple[int, int, Size, Size]:
     """Channels in and out, and sizes in and out, between the fine size and the scales the operator moves."""
     if isinstance(operator, LocallyConnected | FullyConnected):
         fine = operator.size
+    if isinstance(operator, Opaque):
+        fine = operator.sizes[0]
     before = halved(fine) if operator.stride < 1 else fine
     channels_out = 3 if isinstance(operator, Slice) else 6 if operator.keeps_channels else 12
     return 6, channels_out, before, operator.size_after(before, fine)

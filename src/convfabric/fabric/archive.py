@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet, Preprocessing
-from convfabric.errors import ArchiveError, GraphError
+from convfabric.errors import ArchiveError
 from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Graph
 from convfabric.graph.json_format import from_text, text_of, to_text
@@ -129,7 +129,7 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
         check(papers.graph, papers.preprocessing.size)
         with torch.device("meta"):
             wanted = shapes_of(unweighted(papers.graph).fabric.state_dict())
-    except (GraphError, RuntimeError, OverflowError, MemoryError) as fault:
+    except (ValueError, RuntimeError, OverflowError, MemoryError) as fault:
         raise ArchiveError(f"{file}: {str(fault).splitlines()[0]}") from None
     _check_shapes(wanted, _header(weights), str(weights))
     fabric, found = unweighted(papers.graph).fabric, read_tensors(weights)[0]

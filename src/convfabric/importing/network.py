@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from convfabric.errors import ImportingError
 from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Task
+from convfabric.importing.opaque import Part, parts_around
 from convfabric.importing.placing import Placed, placed
 from convfabric.importing.responses import Response, Seen
-from convfabric.importing.trace import decomposed, exported, read
+from convfabric.importing.trace import UnreadError, decomposed, exported, read
 from convfabric.operators import Conv, Size
 from convfabric.weavers.imported import DECODER
 
@@ -38,6 +39,8 @@ class Imported:
     """Parameters that others were worked out from, as in weight standardisation."""
     fresh: tuple[str, ...] = ()
     """What names of weights begin with that are new: heads, and what is before them."""
+    kept: tuple[str, ...] = ()
+    """Modules that no operator describes, kept as they are."""
     difference: float
     """The largest difference of answers in double precision, as a share of the largest answer."""
 
@@ -90,8 +93,9 @@ def imported(
     try:
         proof = proved(program, theirs, pixels, name)
     except ImportingError as fault:  # decomposing takes twice as long as all else
+        program = decomposed(program)
         try:
-            proof = proved(decomposed(program), theirs, pixels, name)
+            proof = proved(program, theirs, pixels, name, parts_of(program, theirs))
         except ImportingError:
             raise fault from None
     found, fabric = proof.found, proof.fabric
@@ -108,6 +112,7 @@ def imported(
         fabric=fabric,
         origins=origins,
         fresh=found.fresh,
+        kept=proof.kept,
         unread=tuple(sorted(names - made_of)),
         worked_out=tuple(sorted(names & made_of - {constant.origin for constant in proof.found.weights.values()})),
         difference=proof.difference,
@@ -123,20 +128,51 @@ class Proof:
     found: Placed
     fabric: Fabric
     difference: float
+    kept: tuple[str, ...]
 
 
-def proved(program: ExportedProgram, module: nn.Module, pixels: Tensor, name: str) -> Proof:
+def parts_of(program: ExportedProgram, module: nn.Module) -> tuple[Part, ...]:
+    """The parts of a program that have to be kept as they are for the rest to be read, each as small as that allows.
+
+    Raises ImportingError for what no part helps.
+    """
+    parts: tuple[Part, ...] = ()
+    order = {node: at for at, node in enumerate(program.graph.nodes)}
+    unread = _unread(program, parts)
+    while unread:
+        for part in parts_around(program, module, unread.node):
+            more = (*(one for one in parts if not one.inside <= part.inside), part)
+            again = _unread(program, more)
+            if again is None or order[again.node] > order[unread.node]:
+                parts, unread = more, again
+                break
+        else:
+            raise unread
+    return parts
+
+
+def _unread(program: ExportedProgram, parts: tuple[Part, ...]) -> UnreadError | None:
+    try:
+        read(program, parts)
+    except UnreadError as fault:
+        return fault
+    return None
+
+
+def proved(
+    program: ExportedProgram, module: nn.Module, pixels: Tensor, name: str, parts: tuple[Part, ...] = ()
+) -> Proof:
     """A program read, and shown to answer as its module does for images (B, C, H, W).
 
     Raises ImportingError for what a graph has no operator for, and where answers differ.
     """
-    images, answered = read(program)
+    images, answered = read(program, parts)
     found = placed(images, answered, name)
     fabric = weighted(found)
     difference = largest_difference(fabric, module, pixels)
     if not difference <= TOLERANCE:
         raise ImportingError(f"{name}: answers are {difference:.1e} of the largest apart, {TOLERANCE:.0e} is let pass.")
-    return Proof(images, answered, found, fabric, difference)
+    return Proof(images, answered, found, fabric, difference, tuple(part.path for part in parts))
 
 
 def weighted(found: Placed) -> Fabric:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.errors import ImportingError
+from convfabric.fabric.layers.opaque import CALLED
 from convfabric.importing.patterns import ROWS
 
 SCHEMA = 8
@@ -30,8 +31,6 @@ PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "a
 """Arguments that are their own value."""
 HOW = "torch.export.save(torch.export.export(model.eval(), (torch.zeros(2, 3, H, W),)), FILE) writes one that is."
 UNREAD = "no row reads it"
-CALLED = torch.Tag.core, torch.Tag.pointwise
-"""Tags of operators of ATen that are called though no row reads them: they may depend on weights alone."""
 MOST_BYTES = 4 << 30
 """Of what a file holds, unpacked."""
 

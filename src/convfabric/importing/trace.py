@@ -10,8 +10,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from convfabric.errors import ImportingError
-from convfabric.importing.patterns import ROWS, seen
-from convfabric.importing.responses import Constant, Response, Seen, as_map
+from convfabric.importing.opaque import Part
+from convfabric.importing.patterns import ROWS, response, seen
+from convfabric.importing.responses import Constant, Response, Seen, as_map, made_by
 from convfabric.operators import Size
 
 TAKE_SHAPES = ("upsample", "view", "unsqueeze", "squeeze", "reshape", "as_strided", "flatten")
@@ -43,13 +44,30 @@ def _of_torch(work: Callable[[], ExportedProgram]) -> ExportedProgram:
         raise ImportingError(f"torch.export cannot trace it ({type(fault).__name__}: {first}).") from None
 
 
-def read(program: ExportedProgram) -> tuple[Response, Seen]:
+class UnreadError(ImportingError):
+    """An operator of the trace that nothing reads."""
+
+    def __init__(self, node: Any, said: str) -> None:
+        super().__init__(f"{_where(node)}: {node.target!s}: {said}.")
+        self.node = node
+
+
+def read(program: ExportedProgram, parts: Sequence[Part] = ()) -> tuple[Response, Seen]:
     """The response that holds the images, and the tensor that is answered, the first where there are several.
 
-    Raises ImportingError, naming the operator and the module it stands in, for what a graph has none for.
+    Of parts that are kept as they are nothing inside is read.
+    Raises UnreadError, naming the operator and the module it stands in, for what a graph has none for.
     """
     values, images = _inputs(program)
+    inside = {node: part for part in parts for node in part.inside}
     for node in program.graph.nodes:
+        if node in inside:
+            if node is (part := inside[node]).answer:
+                made = part.operator
+                values[node] = as_map(
+                    made_by(response(values[part.source]), made, made.channels[1], made.sizes[1], part.tensors)
+                )
+            continue
         if node.op == "output":
             answers = values[node.args[0][len(program.graph_signature.buffers_to_mutate)]]
             return images, seen(answers)
@@ -57,10 +75,9 @@ def read(program: ExportedProgram) -> tuple[Response, Seen]:
             try:
                 values[node] = _called(node, values)
             except ImportingError as fault:
-                raise ImportingError(f"{_where(node)}: {node.target!s}: {fault}.") from None
+                raise UnreadError(node, str(fault)) from None
             except Exception as fault:  # arguments in a form that its row does not know
-                said = f"not as its row reads it ({type(fault).__name__}: {fault})"
-                raise ImportingError(f"{_where(node)}: {node.target!s}: {said}.") from None
+                raise UnreadError(node, f"not as its row reads it ({type(fault).__name__}: {fault})") from None
             if in_place(str(node.target)):
                 values[node.args[0]] = values[node]
     raise ImportingError("the program has no output.")

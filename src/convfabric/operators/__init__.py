@@ -58,6 +58,7 @@ from convfabric.operators.convolutions import (
     sides,
 )
 from convfabric.operators.norms import GroupNorm, LayerNorm, LocalResponseNorm, Norm, OverChannels, Scale
+from convfabric.operators.opaque import Opaque
 from convfabric.operators.operator import (
     WHOLE_MAP,
     Axes,
@@ -108,6 +109,7 @@ __all__ = [
     "Mish",
     "Nearest",
     "Norm",
+    "Opaque",
     "Operator",
     "OverChannels",
     "PRelu",

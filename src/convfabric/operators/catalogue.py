@@ -29,6 +29,7 @@ from convfabric.operators import (
     Mish,
     Nearest,
     Norm,
+    Opaque,
     Operator,
     OverChannels,
     Pad,
@@ -68,6 +69,14 @@ from convfabric.operators import (
 )
 from convfabric.operators.dilated import dilated_residual
 
+SINE = """
+{"reads": "x", "answers": "y", "weights": {"weight": [[12, 6, 1, 1], "trained"], "shift": [[12, 1, 1], "float32"]},
+ "calls": [["mixed", "aten.convolution.default", [{"value": "x"}, {"value": "weight"}, null, [1, 1], [0, 0], [1, 1],
+                                                  false, [0, 0], 1], {}],
+           ["moved", "aten.add.Tensor", [{"value": "mixed"}, {"value": "shift"}], {}],
+           ["y", "aten.sin.default", [{"value": "moved"}], {}]]}
+"""
+"""Channels mixed, moved, and the sine of them."""
 CATALOGUE: Mapping[str, Operator] = MappingProxyType(
     {
         "conv": Conv(),
@@ -145,6 +154,7 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "plus": Times(factor=0.5, plus=0.1),
         "softmax of pixels": PixelSoftmax(),
         "along channels": AlongChannels(kernel=3),
+        "opaque": Opaque(program=SINE, channels=(6, 12), sizes=((7, 5), (7, 5)), multiplied=2520, written=1260),
         "prelu": PRelu(),
         "dropout": Dropout(p=0.2),
         "total dropout": TotalDropout(p=0.2),

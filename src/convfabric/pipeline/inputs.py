@@ -21,6 +21,8 @@ from convfabric.runs.job import Job
 from convfabric.runs.record import data_record, read_record
 from convfabric.weavers import Purpose, find_preset, is_imported
 
+KEPT = "kept as they are"
+"""What is said of modules that no operator describes."""
 SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """Fields of a data record that have to be equal where a fabric that was trained on them is cut."""
 
@@ -53,14 +55,20 @@ def original_of(job: Job) -> Original:
     return original(job.source.network, **(asdict(numbers) | dict(job.source.numbers)))
 
 
-def origin_of(job: Job) -> Mapping[str, str]:
-    """Where the weights come from that a job begins with; nothing where they are fresh and the graph is woven.
+def origin_of(job: Job, data: ImageSet) -> Mapping[str, str]:
+    """Where the weights come from that a job begins with, and which modules no operator describes.
+
+    Nothing where weights are fresh and the graph is woven.
 
     >>> from convfabric.runs.job import job_from
-    >>> origin_of(job_from({"data": "digits"}))
+    >>> job = job_from({"data": "digits"})
+    >>> origin_of(job, opened(job))
     {}
     """
-    return original_of(job).about if is_imported(job.source.network) else {}
+    if not is_imported(job.source.network):
+        return {}
+    kept = network_of(job.source, _purpose(data)).kept
+    return {**original_of(job).about, **({KEPT: ", ".join(kept)} if kept else {})}
 
 
 def prepared_for(network: Original, data: ImageSet) -> ImageSet:

@@ -39,7 +39,7 @@ from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.latency.target import Target
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.inputs import origin_of, original_of, prepared_for, untrained, woven
+from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.pipeline.tuning import Tuner
 from convfabric.progress import Listener, Say
@@ -73,7 +73,9 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         parts = said_parts(fabric.graph, job, data)
         listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, teacher, device)}{parts}")
     if is_first_process():
-        update_record(folder, data=data_record(data), begun_with=origin_of(job))
+        update_record(folder, data=data_record(data), begun_with=(origin := origin_of(job, data)))
+        if KEPT in origin:
+            listener.say(f"{KEPT}, with all their channels, as no operator describes them: {origin[KEPT]}")
     began = time.monotonic()
     shared: Any = {"folder": folder, "resume": resume, "device": device, "watch": listener.watch}
     train(fabric, data, job.recipe, fresh=fresh, teacher=teacher, **shared)

@@ -1,6 +1,6 @@
 """The torch module for each operator; importing this room registers them all."""
 
-from convfabric.fabric.layers import activations, banded, composites, convolutions, norms, pools, resampling
+from convfabric.fabric.layers import activations, banded, composites, convolutions, norms, opaque, pools, resampling
 from convfabric.fabric.layers.dispatch import added, layer, multiplied
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "layer",
     "multiplied",
     "norms",
+    "opaque",
     "pools",
     "resampling",
 ]

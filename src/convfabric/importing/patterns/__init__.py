@@ -5,6 +5,6 @@ what a graph has no operator for. Importing this room enters all of them.
 """
 
 from convfabric.importing.patterns import layouts, pools, values, weighted
-from convfabric.importing.patterns.forms import ROWS, Padded, seen
+from convfabric.importing.patterns.forms import ROWS, Padded, response, seen
 
-__all__ = ["ROWS", "Padded", "layouts", "pools", "seen", "values", "weighted"]
+__all__ = ["ROWS", "Padded", "layouts", "pools", "response", "seen", "values", "weighted"]
