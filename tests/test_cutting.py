@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +97,20 @@ def test_it_is_told_where_a_network_of_fewer_macs_is_slower_than_the_whole(
     invented = replace(found, measured=lambda graph: taking(1.0 if graph == fabric.graph else took_ms))
     pipeline.cutter_of(run, fabric, job, data, listener, invented).cut(found.resolved(Budget(macs="60%")))
     assert any("takes 2 ms, the whole fabric 1 ms: --latency-ms" in line for line in said) == told
+
+
+def test_a_neighbour_s_work_is_not_taken_for_the_network_s(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, job, fabric = list[str](), job_of(run), load_fabric(run / "fabric")[0]
+    data, listener = open_data("digits"), Listener(say=said.append)
+    found = pipeline.surveyed(fabric.graph, job, data, listener)
+    for again, smaller in ((0.9, False), (2.0, True)):
+        disturbed = replace(found, measured=lambda graph: taking(2.0), again=lambda graph, ms=again: taking(ms))
+        cutter = pipeline.cutter_of(run, fabric, job, data, listener, disturbed)
+        monkeypatch.setattr(cutter, "search", lambda budget: fabric.graph)
+        said.clear()
+        with suppress(BudgetError):
+            assert cutter.cut(Budget(latency_ms=1.0)).network.graph == fabric.graph
+        assert any("taking a smaller network" in line for line in said) == smaller
 
 
 def test_it_is_told_where_a_network_leaves_most_of_its_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ class Cutter:
         wanted, aim, best = None if allowed is None else share * allowed, share * HEADROOM, None
         for _ in range(MOST_ATTEMPTS):
             graph = self.search(aimed(budget, aim))
-            took = self.material.took_ms[graph] = self.material.survey.measured(graph).median_ms
+            took = self.material.took_ms[graph] = self.material.survey.took_ms(graph, wanted)
             if wanted is not None and took > wanted:
                 if best:
                     break
@@ -95,7 +95,7 @@ class Cutter:
             return False
         if allowed is None:
             return True
-        took = self.material.took_ms[graph] = self.material.survey.measured(graph).median_ms
+        took = self.material.took_ms[graph] = self.material.survey.took_ms(graph, share * allowed)
         return took <= share * allowed
 
     @property

@@ -34,10 +34,9 @@ from convfabric.fabric.archive import (
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.json_format import parsed, text_of
-from convfabric.latency.measurement import Latency
+from convfabric.latency.measurement import calmest
 from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
-from convfabric.latency.target import Target
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
@@ -234,7 +233,8 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
     write_predictor(folder)
     image = (papers.preprocessing.channels, *papers.preprocessing.size)
     cut = read_record(folder).cut
-    latency = _measured(folder / "model.onnx", image, job.target, cut.ceilings.get("latency_ms") if cut else None)
+    most = cut.ceilings.get("latency_ms") if cut else None
+    latency = calmest(lambda: measure(folder / "model.onnx", image, job.target), most)
     size = (folder / "model.onnx").stat().st_size
     exported = ExportRecord(latency=latency, largest_difference=apart, onnx_bytes=size)
     record = update_record(folder, exported=exported)
@@ -242,15 +242,6 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
         allowed = record.cut.ceilings["latency_ms"]
         raise BudgetError(f"{folder / 'model.onnx'}: {latency.median_ms:.3f} ms measured, {allowed:.3f} ms allowed.")
     return exported
-
-
-def _measured(model: Path, image: tuple[int, int, int], target: Target, most: float | None) -> Latency:
-    """The latency of a file; the least of three where the first is above its ceiling, as neighbours make it slower."""
-    found = measure(model, image, target)
-    if most is None or found.median_ms <= most:
-        return found
-    again = (measure(model, image, target) for _ in range(2))
-    return min((found, *again), key=lambda one: one.median_ms)
 
 
 def _export_exits(folder: Path, job: Job, network: Fabric, papers: Passport, data: ImageSet) -> float:
