@@ -2,6 +2,7 @@
 
 python benchmarks/imports.py --json imports.json                all of them; what a file holds already is not done again
 python benchmarks/imports.py --json imports.json --only resnet --workers 2
+python benchmarks/imports.py --json hybrids.json --names timm:mobilevit_s timm:coatnet_0_rw_224
 
 Random weights and statistics, evaluation mode. Of each: the largest difference in double precision, MACs and
 parameters beside torch's own counts, a random cut extracted and compared to the bit, its ONNX file within 1e-4.
@@ -179,10 +180,11 @@ def main() -> None:
     words.add_argument("--json", type=Path, required=True)
     words.add_argument("--only", default="", help="a pattern that names have to hold")
     words.add_argument("--timm", type=int, default=160, help="how many of timm")
+    words.add_argument("--names", nargs="+", default=(), help="these instead")
     words.add_argument("--workers", type=int, default=2)
     said = words.parse_args()
     rows: dict[str, Any] = json.loads(said.json.read_text()) if said.json.is_file() else {}
-    wanted = [name for name in names(said.timm) if re.search(said.only, name)]
+    wanted = said.names or [name for name in names(said.timm) if re.search(said.only, name)]
     missing = [name for name in wanted if name not in rows]
     with multiprocessing.get_context("spawn").Pool(said.workers, maxtasksperchild=4) as pool:
         for row in pool.imap_unordered(tried, missing):

@@ -124,7 +124,7 @@ class Between(nn.Module):
 def made(function: Any) -> Made:
     torch.manual_seed(0)
     module = Made(function)
-    module(torch.zeros(1, 3, 16, 16))
+    module(torch.zeros(2, 3, 16, 16))
     return module
 
 
@@ -170,6 +170,7 @@ READ = {
     "numbers": lambda x: 1 - (x - 0.45) / 0.25,
     "a difference": lambda x: x.relu() - x.tanh(),
     "no factors": nn.BatchNorm2d(8, affine=False),
+    "a norm of a vector": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(8), nn.Linear(8, 8)),
     "each map alone": nn.InstanceNorm2d(8, affine=True),
     "adaptive, the largest": nn.AdaptiveMaxPool2d((3, 2)),
     "dealt out": nn.ChannelShuffle(2),

@@ -26,6 +26,7 @@ _WITH_TORCH = {
     "load_fabric": "convfabric.fabric.archive",
     "open_data": "convfabric.data.opening",
     "save_fabric": "convfabric.fabric.archive",
+    "save_network": "convfabric.importing.own_module",
     "score": "convfabric.evaluation.scoring",
     "train": "convfabric.training.loop",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "load_fabric",
     "open_data",
     "save_fabric",
+    "save_network",
     "score",
     "train",
     "weave",

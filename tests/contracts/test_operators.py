@@ -1,9 +1,11 @@
 """What every operator of the catalogue keeps to. A new one is covered by its row there."""
 
 import math
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -14,7 +16,10 @@ from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import Preprocessing
 from convfabric.errors import GraphError
 from convfabric.execution.folding import folded
+from convfabric.exporting.formats import write_onnx
+from convfabric.exporting.program import program
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
+from convfabric.fabric.deployable import Deployable
 from convfabric.fabric.layers import layer
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place
@@ -22,6 +27,7 @@ from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.prediction import every_operation, operations, simplified
+from convfabric.latency.timing_models import drafted
 from convfabric.operators import (
     Conv,
     FullyConnected,
@@ -271,6 +277,34 @@ def test_every_operator_answers_alike_in_onnx_and_at_any_batch(tmp_path: Path) -
         torch.testing.assert_close(
             torch.from_numpy(one), other, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def run_by_onnxruntime(model: bytes, file: Path) -> Counter[str]:
+    """How often a runtime runs each operator of a model, once it has made of it what is quickest."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath, options.log_severity_level = str(file), 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(file).graph.node)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_timed_runs_as_what_is_delivered(tmp_path: Path) -> None:
+    padded = ("depthwise padded", "conv stride 3", "pad", "pad by reflection", "max pool padded")
+    for name in (*padded, "average pool with padding", "adaptive average pool"):
+        graph, image = on_an_edge(CATALOGUE[name])
+        images = torch.rand(1, 3, *image)
+        preprocessing = Preprocessing(size=image, channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)
+        papers = Passport(graph=graph, classes=tuple("abcdefghij"), preprocessing=preprocessing)
+        fabric = lively(graph)
+        drafted_model = drafted(Deployable(folded(fabric), papers), images)
+        write_onnx(program(fabric, papers), papers, tmp_path / "delivered.onnx")
+        delivered = (tmp_path / "delivered.onnx").read_bytes()
+        timed, wanted = (run_by_onnxruntime(one, tmp_path / "quickest.onnx") for one in (drafted_model, delivered))
+        of_a_head = {"Add", "Gemm", "MatMul"}
+        assert {kind: timed[kind] for kind in set(timed) - of_a_head} == {
+            kind: wanted[kind] for kind in set(wanted) - of_a_head
+        }, name
 
 
 @every_operator

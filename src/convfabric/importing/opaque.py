@@ -19,11 +19,13 @@ from convfabric.importing.responses import Constant, Tensors
 from convfabric.operators import Opaque, Size
 from convfabric.operators.opaque import TRAINED
 
+CALL = "call_function"
 KEPT_AS_ONE = torch.ops.aten.scaled_dot_product_attention.default
 """Not taken apart, as runtimes have it in one piece."""
-FEWER, MORE = 1, 3
-"""Images that a part is tried with beside the two of the trace."""
+FEWER, BATCH, MORE = 1, 2, 3
+"""Images that a part is tried with; it is traced with two."""
 NEAR = 1e-4
+"""Of its answers, as a share of them."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,6 @@ def parts_around(program: ExportedProgram, module: nn.Module, unread: Node) -> I
     for path in sorted(paths, key=lambda path: (len(regions[path]), -len(path), path)):
         if found := _part(path, regions[path], program, module):
             yield found
-
-
-CALL = "call_function"
 
 
 def _paths(node: Node) -> list[str]:
@@ -91,25 +90,23 @@ def kept(module: nn.Module, channels: int, size: Size, path: str = "") -> tuple[
     >>> operator.multiplied, {name: constant.origin for name, constant in weights.items()}
     (1024, {'weight': 'mixing.weight', 'bias': 'mixing.bias'})
     """
-    module = module.eval()
-    images = {count: torch.rand(count, channels, *size) for count in (FEWER, 2, MORE)}
     try:
-        program, written = _traced(module, images[2])
-        with FlopCounterMode(display=False) as counted, torch.no_grad():
-            module(images[FEWER])
-        text, tensors = _told(program)
-        _, made, *after = module(images[FEWER]).shape
-        operator = Opaque(
-            program=text,
-            channels=(channels, made),
-            sizes=(size, (after[0], after[1])),
-            multiplied=counted.get_total_flops() // 2,
-            written=written,
-        )
-        found = layer(operator, channels, made).eval()
-        found.load_state_dict(tensors)
-        for pixels in images.values():
-            with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            images = {count: torch.rand(count, channels, *size) for count in (FEWER, BATCH, MORE)}
+            program, written = _traced(module.eval(), images[BATCH])
+            with FlopCounterMode(display=False) as counted:
+                _, made, *after = module(images[FEWER]).shape
+            text, tensors = _told(program)
+            operator = Opaque(
+                program=text,
+                channels=(channels, made),
+                sizes=(size, (after[0], after[1])),
+                multiplied=counted.get_total_flops() // 2,
+                written=written,
+            )
+            found = layer(operator, channels, made).eval()
+            found.load_state_dict(tensors)
+            for pixels in images.values():
                 torch.testing.assert_close(found(pixels, size), module(pixels), rtol=NEAR, atol=NEAR)
     except Exception as fault:  # whatever somebody else's module raises, or torch for it
         raise ImportingError(f"{path}: cannot be kept as it is ({type(fault).__name__}: {str(fault)[:100]}).") from None

@@ -197,7 +197,7 @@ def _of_file(name: str, pretrained: bool) -> Original:
 def _of_run(name: str, pretrained: bool) -> Original:
     fabric, papers = load_fabric(folder_of(Path(name)))
     before = papers.preprocessing
-    about = {"network": fabric.graph.name, "weights": f"trained in {name}"}
+    about = {"network": fabric.graph.name, "weights": f"those in {name}"}
     return Original(fabric, before.size, before.mean, before.std, before.channels, about)
 
 

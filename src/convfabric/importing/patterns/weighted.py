@@ -185,7 +185,8 @@ def _(
 def normed(x: Value, weight: Value, bias: Value, mean: Value, variance: Value, eps: float) -> Value:
     """Batch normalisation of a response."""
     named = {**_factors(weight, bias, x), "running_mean": mean, "running_var": variance}
-    return as_map(changed_by(response(x), Norm(eps=eps), named))
+    changed, dims = changed_by(response(x), Norm(eps=eps), named), seen(x).dims
+    return Seen(changed, dims) if len(dims) == 2 else as_map(changed)
 
 
 @row("aten.native_layer_norm.default")
