@@ -148,6 +148,7 @@ def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monke
 
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "measure", lambda *anything: taking(9.0))
+    monkeypatch.setattr(pipeline, "PAUSE", 0.0)
     monkeypatch.setattr("convfabric.pipeline.fit.MOST_SMALLER", 1)
     quiet = Listener(say=lambda text: None)
     for _ in range(2):

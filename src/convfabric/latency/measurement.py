@@ -10,6 +10,8 @@ from convfabric.latency.target import Target
 WARM_UP_RUNS = 10
 BLOCKS = 3
 LEAST_RUNS, LEAST_SECONDS = 25, 0.4
+MEASUREMENTS = 3
+"""Of what was above a ceiling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +69,10 @@ def timed(
     )
 
 
-def calmest(measure: Callable[[], Latency], most: float | None, first: Latency | None = None) -> Latency:
-    """One measurement; where its median is above ``most``, the one of three with the least.
+def calmest(
+    measure: Callable[[], Latency], most: float | None, first: Latency | None = None, pause: float = 0.0
+) -> Latency:
+    """One measurement; where its median is above ``most``, the one of three with the least, seconds of pause between.
 
     What else runs on a machine makes a network slower, never quicker.
 
@@ -77,10 +81,11 @@ def calmest(measure: Callable[[], Latency], most: float | None, first: Latency |
     >>> calmest(lambda: replace(timed(lambda: None, Target(), (8, 8), "", 0.0), median_ms=next(medians)), 1.0).median_ms
     1.5
     """
-    first = first or measure()
-    if most is None or first.median_ms <= most:
-        return first
-    return min((first, *(measure() for _ in range(2))), key=lambda one: one.median_ms)
+    found = [first or measure()]
+    while most is not None and found[-1].median_ms > most and len(found) < MEASUREMENTS:
+        time.sleep(pause)
+        found.append(measure())
+    return min(found, key=lambda one: one.median_ms)
 
 
 def middle(times: list[float]) -> float:

@@ -58,6 +58,9 @@ from convfabric.training.estimate import estimate
 from convfabric.training.loop import GATES, plan_of, train
 from convfabric.training.teachers import Teacher
 
+PAUSE = 5.0
+"""Seconds before a file that is too slow is measured again: a smaller network would take minutes."""
+
 
 def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, resume: bool = False) -> Fabric:
     """The trained fabric of a job, kept in the run folder; a finished one is loaded if ``resume``."""
@@ -234,7 +237,7 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
     image = (papers.preprocessing.channels, *papers.preprocessing.size)
     cut = read_record(folder).cut
     most = cut.ceilings.get("latency_ms") if cut else None
-    latency = calmest(lambda: measure(folder / "model.onnx", image, job.target), most)
+    latency = calmest(lambda: measure(folder / "model.onnx", image, job.target), most, pause=PAUSE)
     size = (folder / "model.onnx").stat().st_size
     exported = ExportRecord(latency=latency, largest_difference=apart, onnx_bytes=size)
     record = update_record(folder, exported=exported)
