@@ -1,5 +1,6 @@
 """Modules of activations, dropout, shuffling and maxout."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -225,7 +226,12 @@ def _(operator: Maxout, channels_in: int, channels_out: int) -> nn.Module:
 
 @layer.register
 def _(operator: Gelu, channels_in: int, channels_out: int) -> nn.Module:
-    return _FunctionLayer(partial(F.gelu, approximate="tanh" if operator.tanh else "none"))
+    return _FunctionLayer(partial(F.gelu, approximate="tanh") if operator.tanh else _gelu)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """By one kernel; in a program that is exported in the steps that runtimes know for it and make one again."""
+    return x * (1.0 + torch.erf(x / math.sqrt(2.0))) * 0.5 if torch.compiler.is_exporting() else F.gelu(x)
 
 
 @layer.register
