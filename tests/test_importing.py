@@ -26,9 +26,12 @@ from convfabric.graph.costs import costs
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.subnetworks import Sampler
 from convfabric.importing.network import Imported, import_network, imported
+from convfabric.importing.own_module import save_network
 from convfabric.operators import Depthwise, HardSwish, Opaque, Operator, Relu6, Silu
+from convfabric.operators.opaque import program_of
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
+from test_pipeline import done
 
 SIZE = (64, 64)
 NAMES = (
@@ -243,7 +246,8 @@ def test_a_part_that_is_kept_trains_is_archived_and_is_exported(tmp_path: Path) 
     [edge] = (edge for edge in fabric.graph.edges if isinstance(edge.operator, Opaque))
     before = {name: tensor.clone() for name, tensor in fabric.state_dict().items() if edge.name in name}
     few = replace(data, splits={name: drawn(split, 32) for name, split in data.splits.items()})
-    train(fabric, few, Recipe(epochs=1, lr=0.1), device="cpu")
+    for precision in ("bfloat16", "float32"):
+        train(fabric, few, Recipe(epochs=1, lr=0.1, precision=precision), device="cpu")
     same = {name for name, tensor in before.items() if torch.equal(tensor, fabric.state_dict()[name])}
     assert {name.rpartition(".")[2] for name in same} == {"order"}
     papers = passport(fabric, few)
@@ -253,9 +257,19 @@ def test_a_part_that_is_kept_trains_is_archived_and_is_exported(tmp_path: Path) 
     assert not [tie for tie in fabric.graph.ties if edge.source in tie.places and tie.units > 1]
 
 
+def test_a_module_of_one_s_own_is_a_source_of_every_verb(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), Between(torch.sin), nn.Flatten(), nn.Linear(512, 2))
+    save_network(tmp_path / "mine", module, (16, 16), mean=(0.5,), std=(0.25,))
+    done(["describe", f"run:{tmp_path / 'mine'}", "--layers"])
+    with pytest.raises(ArchiveError, match="there is a network already"):
+        save_network(tmp_path / "mine", module, (16, 16), mean=(0.5,), std=(0.25,))
+
+
 def test_what_a_part_would_do_besides_answering_is_refused(tmp_path: Path) -> None:
     calls = [["y", "aten.from_file.default", ["/etc/hostname"], {}], ["y", "aten.relu_.default", [{"value": "x"}], {}]]
     calls += [["y", "os.system", ["true"], {}], ["y", "torch.load", ["x"], {}]]
+    with pytest.raises(ValueError, match="zz is read, which nothing has made by then"):
+        program_of('{"reads": "x", "answers": "zz", "weights": {}, "calls": []}')
     for call in calls:
         program = json.dumps({"reads": "x", "answers": "y", "weights": {}, "calls": [call]})
         with pytest.raises(ValueError, match="is not called"):

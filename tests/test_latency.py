@@ -188,3 +188,9 @@ def test_operations_are_those_that_are_left_once_norms_are_folded(seed: int) -> 
     norms = sum("Norm" in str(node.then) for node in simple.nodes)
     found = [work for work in operations(part, simplified(graph), IMAGE) if "Norm" in str(work.operator)]
     assert len(found) == norms
+
+
+def test_what_the_tracing_exporter_cannot_write_is_drafted_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    uneven = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d((2, 3)))
+    assert len(drafted(uneven, torch.zeros(1, 3, 8, 8))) > 100
+    assert "graph" not in capfd.readouterr().out

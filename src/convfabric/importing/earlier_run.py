@@ -12,6 +12,7 @@ from convfabric.graph import Graph
 from convfabric.graph.laws import check
 from convfabric.graph.rewrites import with_features
 from convfabric.importing.network import Imported
+from convfabric.operators import Opaque
 from convfabric.weavers import Purpose
 
 
@@ -25,8 +26,14 @@ def continued(run: Path, purpose: Purpose, kept: bool = False) -> Imported:
     check_channels(f"run:{run}", whole.graph.entry.image_channels, purpose.image_channels)
     fabric = whole if kept else with_weights_of(whole, check(for_purpose(whole.graph, purpose), purpose.size))
     names = [name for name in fabric.state_dict() if kept or not name.startswith("heads.")]
+    opaque = tuple(edge.name for edge in fabric.graph.edges if isinstance(edge.operator, Opaque))
     return Imported(
-        fabric=fabric, origins={name: name for name in names}, fresh=() if kept else HEADS, unread=(), difference=0.0
+        fabric=fabric,
+        origins={name: name for name in names},
+        fresh=() if kept else HEADS,
+        kept=opaque,
+        unread=(),
+        difference=0.0,
     )
 
 

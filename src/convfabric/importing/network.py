@@ -210,7 +210,9 @@ def largest_difference(fabric: Fabric, module: nn.Module, images: Tensor) -> flo
 
 
 def _reads_colours(module: nn.Module) -> bool:
-    """Whether a network reads three channels, by what its file says, else by its first convolution."""
+    """Whether a network reads three channels, by what its graph or file says, else by its first convolution."""
+    if isinstance(module, Fabric):
+        return module.graph.entry.image_channels == 3
     if (known := getattr(module, "image_channels", None)) is not None:
         return bool(known == 3)
     stems = (part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d))

@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from convfabric.data.imageset import Preprocessing
-from convfabric.fabric.archive import Passport, save_fabric
+from convfabric.errors import ArchiveError
+from convfabric.fabric.archive import GRAPH_FILE, Passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.importing.network import import_network
 from convfabric.importing.sources import IMAGENET
@@ -27,7 +28,7 @@ def save_network(
     ``size`` is height and width in pixels, ``mean`` and ``std`` are those of each channel, for pixels from 0 to 1, that
     its weights were trained with. With the names of ``classes`` heads for them stand after each stage, without weights;
     by default its own classifier stays, for ``--set classifier=kept`` or to be replaced.
-    Raises ImportingError for what cannot be made a graph.
+    Raises ImportingError for what cannot be made a graph, ArchiveError where a network is in the folder already.
 
     >>> import tempfile
     >>> module = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
@@ -35,6 +36,8 @@ def save_network(
     ...     save_network(folder, module, (8, 8)).graph.head.classes
     2
     """
+    if (Path(folder) / GRAPH_FILE).exists():
+        raise ArchiveError(f"{folder}: there is a network already; another folder, or remove it.")
     name, channels = Path(folder).name, len(mean)
     fabric = import_network(module, size, image_channels=channels, classes=len(classes) or None, name=name)
     head = fabric.graph.head

@@ -17,6 +17,7 @@ from convfabric.errors import SettingError
 from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
+from convfabric.graph.laws import check
 from convfabric.importing.earlier_run import check_channels, continued, folder_of
 from convfabric.importing.network import Imported, imported
 from convfabric.importing.program_file import module_of
@@ -77,9 +78,12 @@ def as_it_is(source: Source, size: Size | None = None, channels: int | None = No
     """A network of others with its own classifier, for images of a size, pixels, by default those it is for."""
     wanted = _wanted(source.network, **source.numbers)
     first = _original(wanted)
-    return copy.deepcopy(
-        _imported(wanted, size or first.size, channels or first.channels, None, "classification").fabric
-    )
+    size, channels = size or first.size, channels or first.channels
+    if isinstance(first.module, Fabric):
+        check_channels(source.network, first.channels, channels)
+        check(first.module.graph, size)
+        return copy.deepcopy(first.module)
+    return copy.deepcopy(_imported(wanted, size, channels, None, "classification").fabric)
 
 
 def original(name: str, weights: str = "default", **numbers: Any) -> Original:

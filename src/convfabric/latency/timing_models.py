@@ -1,6 +1,8 @@
 """ONNX models that are only timed: written in a tenth of the time that a file to be delivered takes."""
 
 import io
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -24,13 +26,27 @@ def drafted(module: nn.Module, example: Tensor) -> bytes:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.inference_mode():
         warnings.simplefilter("ignore")
         try:
-            with _padding_in_one():
+            with _unheard(), _padding_in_one():
                 torch.onnx.export(module.eval(), (example,), file, dynamo=False, input_names=["images"])  # type: ignore[arg-type]
         except Exception:  # where it cannot write something, such as adaptive pools of uneven parts, it raises anything
             made = torch.onnx.export(module.eval(), (example,), dynamo=True, input_names=["images"])
             assert made is not None
             return bytes(made.model_proto.SerializeToString())
     return file.getvalue()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Without the whole graph that the tracing exporter prints, past Python, of what it cannot write."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 PAD, SINCE = "aten::pad", 11

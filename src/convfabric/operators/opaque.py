@@ -2,13 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from convfabric.operators.convolutions import read_whole
 from convfabric.operators.operator import Axes, Ends, Halo, Operator, Size, around
 
 TRAINED = "trained"
@@ -86,7 +85,9 @@ class Opaque(Operator):
         return around(math.inf, math.inf)
 
     def size_after(self, size: Size, fitting: Size | None = None) -> Size:
-        read_whole(size, self.sizes[0])
+        if size != self.sizes[0]:
+            (high, wide), (top, left) = self.sizes[0], size
+            raise ValueError(f"a module that is kept as it is reads maps of {high}×{wide} pixels, not of {top}×{left}")
         return self.sizes[1]
 
     def parameters(self, channels_in: int, channels_out: int) -> int:
@@ -130,6 +131,18 @@ def program_of(text: str) -> Program:
         raise ValueError(f"program={text[:60]!r}: not the calls of a network's part ({said})") from None
     if odd := [kind for _, kind in weights.values() if kind not in WEIGHT_KINDS]:
         raise ValueError(f"program: weights are {', '.join(WEIGHT_KINDS)}, not {odd[0]}")
-    if program.answers not in {program.reads, *(call.gives for call in calls)}:
-        raise ValueError(f"program: it answers {program.answers}, which nothing makes")
+    known = {program.reads, *weights}
+    for call in calls:
+        _check_known((*call.args, *call.named.values()), known)
+        known.add(call.gives)
+    _check_known(({"value": program.answers},), known)
     return program
+
+
+def _check_known(parts: Iterable[Any], known: set[str]) -> None:
+    """ValueError for a value that nothing has made yet."""
+    for part in parts:
+        if isinstance(part, list):
+            _check_known(part, known)
+        elif isinstance(part, dict) and part.get("value", next(iter(known))) not in known:
+            raise ValueError(f"program: {part['value']} is read, which nothing has made by then")

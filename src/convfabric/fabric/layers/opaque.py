@@ -58,6 +58,12 @@ class _OpaqueLayer(nn.Module):
         _functions(self.text)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        if not torch.is_autocast_enabled(x_BCHW.device.type):
+            return self._answer(x_BCHW)
+        with torch.autocast(x_BCHW.device.type, enabled=False):  # it knows torch's functions, not what they call
+            return self._answer(x_BCHW.float()).to(x_BCHW.dtype)
+
+    def _answer(self, x_BCHW: Tensor) -> Tensor:
         program = program_of(self.text)
         values: dict[str, Any] = {program.reads: x_BCHW}
         for name, (_, kind) in program.weights.items():
