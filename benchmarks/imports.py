@@ -139,6 +139,7 @@ def _tried(name: str) -> dict[str, Any]:
         "macs": weighed.macs,
         "macs of torch": (counted.get_total_flops() - counted.get_flop_counts()["Global"].get(BETWEEN, 0)) // 2,
         "macs with products": counted.get_total_flops() // 2,
+        "kept": len(found.kept),
         "parameters": weighed.parameters,
         "parameters of torch": read,
         "not read": len(found.unread),
@@ -169,9 +170,11 @@ def judged(row: dict[str, Any]) -> str:
     """The verdict on one network."""
     if "refused" in row or "broken" in row:
         return "refused" if "refused" in row else "broken"
-    more = row["parameters"] - row["parameters of torch"]
-    as_many = more in (0, row.get("constants", 0)) or row.get("worked out", 0) > 0
-    equal = row["macs"] in (row["macs of torch"], row.get("macs with products")) and as_many
+    more, constants = row["parameters"] - row["parameters of torch"], row.get("constants", 0)
+    kept = row.get("kept", 0) > 0  # modules whose constants are none of ours, and whose products of responses count
+    as_many = more == constants or (kept and 0 <= more < constants) or row.get("worked out", 0) > 0
+    equal = row["macs"] == row["macs of torch"] or (kept and row["macs"] == row["macs with products"])
+    equal = equal and as_many
     return "equal" if row["difference"] <= 1e-5 and equal and row["cut to the bit"] else "unequal"
 
 

@@ -144,5 +144,5 @@ def _check_known(parts: Iterable[Any], known: set[str]) -> None:
     for part in parts:
         if isinstance(part, list):
             _check_known(part, known)
-        elif isinstance(part, dict) and part.get("value", next(iter(known))) not in known:
+        elif isinstance(part, dict) and "value" in part and part["value"] not in known:
             raise ValueError(f"program: {part['value']} is read, which nothing has made by then")
