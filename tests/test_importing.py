@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import drawn
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
-from convfabric.errors import ArchiveError, ImportingError
+from convfabric.errors import ArchiveError, ImportingError, SettingError
 from convfabric.execution.plans import plan_for
 from convfabric.exporting.exporter import export
 from convfabric.fabric.archive import load_fabric, passport, save_fabric
@@ -280,6 +281,42 @@ def test_what_a_part_would_do_besides_answering_is_refused(tmp_path: Path) -> No
     file.write_text(file.read_text().replace("aten.sin.default", "aten.from_file.default"))
     with pytest.raises(ArchiveError, match=r"graph\.json: aten\.from_file\.default is not called"):
         load_fabric(tmp_path)
+
+
+class Turned(nn.Module):
+    """What is done to a map with a function that no row reads."""
+
+    def __init__(self, how: Callable[[Any, Tensor], Tensor], within: nn.Module) -> None:
+        super().__init__()
+        self.how, self.within = how, within
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self.within, x)
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], nn.Module, str]] = {
+    "calls that are none of ATen's": (lambda m, x: m(x), Between(lambda x: torch.fft.fft2(x).real), "only answer"),
+    "one image otherwise": (lambda m, x: m(x) * len(x) if len(x) < 2 else m(x) * 3, nn.ReLU(), "images 1 at a time"),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_cannot_be_kept_is_refused_with_the_reason(how: str) -> None:
+    function, within, message = REFUSED[how]
+    with pytest.raises(ImportingError, match=message):
+        answers(made(Turned(function, within)))
+
+
+def test_a_module_that_is_called_twice_is_kept_twice() -> None:
+    answers(made(Turned(lambda m, x: m(m(x)), Between(torch.sin))))
+
+
+@pytest.mark.parametrize(
+    "said", [{"size": 32}, {"size": (32, 32), "classes": ("a", "b")}, {"size": (32, 32), "task": "detection"}]
+)
+def test_a_purpose_that_is_none_is_refused_by_name(said: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(reversed(said))):
+        import_network(made(nn.ReLU()), **said)
 
 
 def test_weights_that_are_used_twice_are_named() -> None:

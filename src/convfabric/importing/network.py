@@ -18,6 +18,7 @@ from convfabric.importing.placing import Placed, placed
 from convfabric.importing.responses import Response, Seen
 from convfabric.importing.trace import UnreadError, decomposed, exported, read
 from convfabric.operators import Conv, Size
+from convfabric.weavers import Purpose
 from convfabric.weavers.imported import DECODER
 
 TOLERANCE = 1e-5
@@ -86,6 +87,7 @@ def imported(
     name: str = "imported",
 ) -> Imported:
     """As :func:`import_network`, with what is known of where the weights came from."""
+    Purpose(task=task, classes=2 if classes is None else classes, image_channels=image_channels, size=size)
     theirs = copy.deepcopy(module).cpu().float().eval()
     channels = 3 if image_channels == 1 and _reads_colours(theirs) else image_channels
     program = exported(theirs, channels, size)
@@ -96,8 +98,9 @@ def imported(
         program = decomposed(program)
         try:
             proof = proved(program, theirs, pixels, name, parts_of(program, theirs))
-        except ImportingError:
-            raise fault from None
+        except ImportingError as still:
+            first = "" if str(still).startswith(str(fault)) else f"{fault} Taken apart: "
+            raise ImportingError(f"{first}{still}") from None
     found, fabric = proof.found, proof.fabric
     if classes is not None:
         found = placed(proof.images, proof.answered, name, classes, task, decoder)
@@ -134,20 +137,24 @@ class Proof:
 def parts_of(program: ExportedProgram, module: nn.Module) -> tuple[Part, ...]:
     """The parts of a program that have to be kept as they are for the rest to be read, each as small as that allows.
 
-    Raises ImportingError for what no part helps.
+    Raises ImportingError for what no part helps, and says why the modules around it cannot be kept.
     """
     parts: tuple[Part, ...] = ()
     order = {node: at for at, node in enumerate(program.graph.nodes)}
     unread = _unread(program, parts)
     while unread:
+        reasons = list[str]()
         for part in parts_around(program, module, unread.node):
+            if isinstance(part, str):
+                reasons.append(part)
+                continue
             more = (*(one for one in parts if not one.inside <= part.inside), part)
             again = _unread(program, more)
             if again is None or order[again.node] > order[unread.node]:
                 parts, unread = more, again
                 break
         else:
-            raise unread
+            raise ImportingError(" ".join([str(unread), *reasons[:1]]))
     return parts
 
 
@@ -162,17 +169,19 @@ def _unread(program: ExportedProgram, parts: tuple[Part, ...]) -> UnreadError | 
 def proved(
     program: ExportedProgram, module: nn.Module, pixels: Tensor, name: str, parts: tuple[Part, ...] = ()
 ) -> Proof:
-    """A program read, and shown to answer as its module does for images (B, C, H, W).
+    """A program read, and shown to answer as its module does for images (B, C, H, W), and for the first of them alone.
 
     Raises ImportingError for what a graph has no operator for, and where answers differ.
     """
-    images, answered = read(program, parts)
-    found = placed(images, answered, name)
+    entering, answered = read(program, parts)
+    found = placed(entering, answered, name)
     fabric = weighted(found)
-    difference = largest_difference(fabric, module, pixels)
-    if not difference <= TOLERANCE:
-        raise ImportingError(f"{name}: answers are {difference:.1e} of the largest apart, {TOLERANCE:.0e} is let pass.")
-    return Proof(images, answered, found, fabric, difference, tuple(part.path for part in parts))
+    for images in (pixels, pixels[:1]):
+        difference = largest_difference(fabric, module, images)
+        if not difference <= TOLERANCE:
+            apart = f"{difference:.1e} of the largest apart, {TOLERANCE:.0e} is let pass"
+            raise ImportingError(f"{name}: answers for images {len(images)} at a time are {apart}.")
+    return Proof(entering, answered, found, fabric, difference, tuple(part.path for part in parts))
 
 
 def weighted(found: Placed) -> Fabric:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.errors import ImportingError
@@ -40,38 +40,42 @@ class Part:
     tensors: Tensors
 
 
-def parts_around(program: ExportedProgram, module: nn.Module, unread: Node) -> Iterator[Part]:
-    """The parts that could stand for what was not read, the smallest first.
+def parts_around(program: ExportedProgram, module: nn.Module, unread: Node) -> Iterator[Part | str]:
+    """The parts that could stand for what was not read, the smallest first, or why a module is none.
 
     They are modules around the operator, or around what it reads, that read one map and answer with one.
     """
-    paths = {path for node in (unread, *unread.all_input_nodes) for path in _paths(node)}
-    regions = {path: frozenset(n for n in program.graph.nodes if n.op == CALL and path in _paths(n)) for path in paths}
-    for path in sorted(paths, key=lambda path: (len(regions[path]), -len(path), path)):
-        if found := _part(path, regions[path], program, module):
-            yield found
+    if isinstance(module, GraphModule):
+        yield "What no row reads is kept as it is where there are modules, not in a program."
+        return
+    calls = {call for node in (unread, *unread.all_input_nodes) for call in _calls(node)}
+    regions = {call: frozenset(n for n in program.graph.nodes if n.op == CALL and call in _calls(n)) for call in calls}
+    for call in sorted(calls, key=lambda call: (len(regions[call]), -len(call[1]), call)):
+        try:
+            yield _part(call[1], regions[call], program, module)
+        except ImportingError as reason:
+            yield str(reason)
 
 
-def _paths(node: Node) -> list[str]:
-    """The modules that an operator stands in, without the network itself."""
-    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
+def _calls(node: Node) -> list[tuple[str, str]]:
+    """The calls of modules that an operator stands in, each with its module's path, without the network itself."""
+    return [(call, path) for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items() if path]
 
 
-def _part(path: str, inside: frozenset[Node], program: ExportedProgram, module: nn.Module) -> Part | None:
-    """The module of a path as a part of the trace; None where it does not read one map and answer with one."""
+def _part(path: str, inside: frozenset[Node], program: ExportedProgram, module: nn.Module) -> Part:
+    """A call of a module as a part of the trace; ImportingError where it does not read one map and answer with one."""
     sources = {one for node in inside for one in node.all_input_nodes if one not in inside}
     sources -= {node for node in program.graph.nodes if node.op == "placeholder" and node.name in _held(program)}
     answers = [node for node in inside if any(user not in inside for user in node.users)]
     if len(sources) != 1 or len(answers) != 1:
-        return None
+        counted = f"it reads {len(sources)} and answers with {len(answers)}"
+        raise ImportingError(f"{path}: only a module of one map in and one out can be kept as it is; {counted}.")
     [source], [answer] = sources, answers
     shapes = [tuple(node.meta["val"].shape) for node in (source, answer)]
     if {len(shape) for shape in shapes} != {4}:
-        return None
-    try:
-        operator, tensors = kept(module.get_submodule(path), shapes[0][1], shapes[0][2:], path)
-    except (ImportingError, AttributeError):
-        return None
+        of = " and ".join("×".join(map(str, shape)) for shape in shapes)
+        raise ImportingError(f"{path}: only a module from map to map can be kept as it is, not {of}.")
+    operator, tensors = kept(module.get_submodule(path), shapes[0][1], shapes[0][2:], path)
     return Part(path, source, answer, inside, operator, tensors)
 
 
