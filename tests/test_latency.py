@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -26,6 +28,7 @@ from convfabric.latency.prediction import (
 )
 from convfabric.latency.runtimes import RUNTIMES
 from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.survey import FRESH, Survey
 from convfabric.latency.table import Table, key_of
 from convfabric.latency.target import Target
 from convfabric.latency.timing_models import drafted
@@ -73,6 +76,19 @@ def test_a_device_whose_operations_add_up_is_predicted_exactly(device: Table, op
         assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen, device, prediction.simple), rel=0.01)
     assert prediction.median_error < 0.01
     assert prediction.rank > 0.99
+
+
+def test_a_machine_that_was_slow_for_minutes_is_forgotten_once_it_is_not(device: Table) -> None:
+    graph = weave("fabric-small", operators="residual")
+    sampler, simple = Sampler.of(graph, 0.25, IMAGE), simplified(graph)
+    slowed = calibrate(sampler, IMAGE, device, lambda part: 1.8 * made_up(part, device, simple))
+    found: Any = Survey(sampler=sampler, measured=pytest.fail, prediction=slowed, again=pytest.fail)
+    found.renew()
+    for times, whole in ((2.5, 1.8), (1.0, 1.0)):
+        found.again = lambda part, times=times: SimpleNamespace(fastest_block_ms=times * made_up(part, device, simple))
+        found.since -= 2 * FRESH
+        found.renew()
+        assert found.prediction.milliseconds(graph) == pytest.approx(whole * made_up(graph, device, simple), rel=0.01)
 
 
 def test_what_timing_an_operation_alone_adds_is_taken_off_again(device: Table, monkeypatch: pytest.MonkeyPatch) -> None:

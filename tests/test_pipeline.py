@@ -268,12 +268,12 @@ def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_m
     [
         ("epoch", "Did you mean epochs?"),
         ("growth", "Networks that have it: msdnet, densenet."),
-        ("quux", "Known are of fabric-small layers, scales"),
+        ("quux", "Known are of auto layers, scales"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_may_be_meant(unknown: str, advice: str, tmp_path: Path) -> None:
     said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", f"{unknown}=3"])
-    assert f"{unknown}: unknown for fabric-small. {advice}" in said
+    assert f"{unknown}: unknown for auto. {advice}" in said
     assert not (tmp_path / "r").exists()
 
 

@@ -10,6 +10,7 @@
     ├── DataError (ValueError)       images, masks or labels that cannot be used
     ├── ArchiveError (ValueError)    a file of ours that is damaged, foreign, in the way or cannot be written
     ├── TrainingError (RuntimeError) a run that had to stop
+    │   └── StuckError               a run whose answers stay no better than chance
     ├── ExportError (RuntimeError)   an exported file that does not answer like the network
     └── ImportingError (ValueError)  a network of others that cannot be made a graph
 
@@ -48,6 +49,10 @@ class ArchiveError(ConvfabricError, ValueError):
 
 class TrainingError(ConvfabricError, RuntimeError):
     """A training run that had to stop."""
+
+
+class StuckError(TrainingError):
+    """A training run whose answers stay no better than chance."""
 
 
 class ExportError(ConvfabricError, RuntimeError):

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from convfabric.cli.answers import evaluate, predict
 from convfabric.cli.budgets import calibrate, curve
-from convfabric.cli.console import ProgressBar, answer, keep_answers_apart, refusals, say, tell_doubts
+from convfabric.cli.console import ProgressBar, answer, keep_answers_apart, refusals, say
+from convfabric.cli.fitting import fit
 from convfabric.cli.options import (
     AsJson,
     Config,
@@ -32,19 +33,16 @@ from convfabric.cli.options import (
     Seed,
     Settings,
     Size,
-    Strict,
     Teacher,
     TeacherWeights,
     Threads,
     Weights,
     begun_from,
     job_of_words,
+    not_both,
     settings_from,
 )
 from convfabric.execution.allocation import keep_imports, keep_memory
-
-if TYPE_CHECKING:
-    from convfabric.runs.record import RunRecord
 
 app = typer.Typer(
     name="convfabric",
@@ -55,11 +53,6 @@ app = typer.Typer(
 )
 PUT_BACK = "put it back, or type this where it is seen"
 """Advice where the images of a run are not there."""
-
-
-def _not_both(force: bool, resume: bool) -> None:
-    if force and resume:
-        raise typer.BadParameter("--force starts anew and --resume goes on: give one of them.")
 
 
 def _version(asked: bool) -> None:
@@ -78,77 +71,7 @@ def _options(
     keep_memory()
 
 
-@app.command()
-def fit(
-    data: Data,
-    out: Out = None,
-    latency_ms: LatencyMs = None,
-    macs: Macs = None,
-    params: Params = None,
-    memory_mb: MemoryMb = None,
-    threads: Threads = None,
-    opset: Opset = None,
-    network: Network = None,
-    earlier: From = None,
-    weights: Weights = None,
-    weights_in_order: InOrder = False,
-    teacher: Teacher = None,
-    teacher_weights: TeacherWeights = None,
-    epochs: Epochs = None,
-    size: Size = None,
-    seed: Seed = None,
-    data_dir: DataDir = None,
-    download: Download = False,
-    config: Config = None,
-    changes: Settings = None,
-    force: Force = False,
-    resume: Resume = False,
-    as_json: AsJson = False,
-    strict: Strict = False,
-) -> None:
-    """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
-    from convfabric.runs.job import default_folder
-
-    _not_both(force, resume)
-    folder = out or default_folder(data)
-    named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
-    named |= dict(
-        network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
-    )
-    named |= dict(teacher=teacher, teacher_weights=teacher_weights)
-    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
-    with refusals(going_on, folder), ProgressBar() as shown:
-        job = job_of_words(folder, resume, config, changes, **named)
-        from convfabric.pipeline.fit import run_job
-        from convfabric.progress import Listener
-
-        keep_imports()
-        record = run_job(job, folder, force=force, resume=resume, listener=Listener(say=say, watch=shown))
-    answer(as_json, record.as_json(folder), _fitted_lines(record, folder))
-    tell_doubts(record.doubts, strict)
-
-
-def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
-    """The result of a finished run, for people."""
-    from convfabric.evaluation.baseline import said_beside
-    from convfabric.report.pages import parts_of, said_figure, said_macs, said_tuning
-
-    data, fabric, cut, network, tuning, exported = parts_of(record)
-    rows = [
-        ("fabric", f"{said_figure(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
-        ("after pruning", said_figure(tuning.after_pruning)),
-        ("recalibrated", f"{said_figure(tuning.after_recalibration)}, batch norms' statistics taken anew"),
-        (said_tuning(tuning), f"{said_figure(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
-        ("beside it", said_beside(network.score)),
-        ("model.onnx", str(exported.latency)),
-        ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
-        ("report", str(folder / "report.html")),
-    ]
-    return [
-        *(f"{name:16}{value}" for name, value in rows),
-        f"next: python {quote(str(folder / 'predict.py'))} IMAGE...",
-    ]
+app.command()(fit)
 
 
 @app.command()
@@ -174,7 +97,7 @@ def train(
     """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
     from convfabric.runs.job import default_folder
 
-    _not_both(force, resume)
+    not_both(force, resume)
     folder = out or default_folder(data)
     named = dict(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs

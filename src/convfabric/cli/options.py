@@ -18,7 +18,10 @@ Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings,
 Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
 Network = Annotated[
     str | None,
-    typer.Option(help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2."),
+    typer.Option(
+        help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2.  "
+        "[default: a fabric as large as the budget asks for]"
+    ),
 ]
 From = Annotated[
     Path | None,
@@ -41,9 +44,17 @@ TeacherWeights = Annotated[str | None, typer.Option(help="Its weights, as --weig
 Epochs = Annotated[
     int | None, typer.Option(min=1, help="Passes over the training images.  [default: fit for their number]")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Most that training and fine-tuning may take, about.  [default: as long as the epochs take]"),
+]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
 Seed = Annotated[
     int | None, typer.Option(help="Random seed for initial weights, batch order and augmentation.  [default: 0]")
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=2, help="Repeat all for so many seeds, each in OUT/seed-N, and say how far apart results are."),
 ]
 DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
@@ -70,6 +81,12 @@ def settings_from(config: Path | None, changes: list[str] | None, **named: Any) 
     found = read_config(config) if config else {}
     found |= dict(parsed_setting(change) for change in changes or [])
     return found | {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def not_both(force: bool, resume: bool) -> None:
+    """BadParameter where both are asked for."""
+    if force and resume:
+        raise typer.BadParameter("--force starts anew and --resume goes on: give one of them.")
 
 
 def begun_from(network: str | None, earlier: Path | None) -> str | None:

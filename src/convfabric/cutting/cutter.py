@@ -45,6 +45,8 @@ class Cutter:
         below, a larger one is tried once. Raises BudgetError where none fits.
         """
         allowed = _number(budget.latency_ms)
+        if allowed is not None:
+            self.material.survey.renew()
         wanted, aim, best = None if allowed is None else share * allowed, share * HEADROOM, None
         for _ in range(MOST_ATTEMPTS):
             graph = self.search(aimed(budget, aim))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from convfabric.data.splits import check_copies, with_splits
 from convfabric.data.tables import TABLES, from_table, with_classes
 from convfabric.errors import DataError
 from convfabric.graph import Task
+from convfabric.operators import Size
 
 Like = tuple[tuple[str, ...], Bounds | None]
 """The order of classes, and the bounds of pixels of more than 8 bits where they are not to be measured."""
@@ -71,6 +72,41 @@ def task_of(source: str) -> Task:
     'classification'
     """
     return "classification" if source in named.NAMES and not Path(source).exists() else find_listing(Path(source)).task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What images are, before they are read."""
+
+    task: Task
+    size: Size
+    """That they are brought to unless told otherwise."""
+    channels: int
+    classes: int | None
+    """None where only the pixels of masks would say it."""
+
+
+def outlook(source: str, options: DataOptions) -> Outlook:
+    """What images in a folder, a table or a named set are, as the heads of their files say.
+
+    Raises DataError for what no images are.
+
+    >>> outlook("digits", DataOptions())
+    Outlook(task='classification', size=(8, 8), channels=1, classes=10)
+    """
+    if source in named.NAMES and not Path(source).exists():
+        return seen_in(open_data(source, options))
+    files = find_listing(Path(source))
+    looks = checking.survey([item for items in files.splits.values() for item in items])
+    reading = _reading(Path(source), files, looks, options, None)[0]
+    classes = len(files.classes or reading.names) or None
+    return Outlook(task=files.task, size=reading.size, channels=reading.channels, classes=classes)
+
+
+def seen_in(data: ImageSet) -> Outlook:
+    """The same of data that are open."""
+    seen, classes = data.preprocessing, len(data.classes)
+    return Outlook(task=data.task, size=seen.size, channels=seen.channels, classes=classes)
 
 
 def find_listing(root: Path) -> Listing:

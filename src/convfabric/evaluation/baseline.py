@@ -20,6 +20,24 @@ def said_beside(score: Score) -> str:
     return f"balanced {100 * score.balanced_accuracy:.2f} %, the most frequent class alone {100 * score.largest:.2f} %"
 
 
+def is_chance(score: Score) -> bool:
+    """Whether the recall of all classes together is no surer than answering by chance, or always alike, would be.
+
+    The mean recall of K classes is 1/K then, and its standard error over N images about sqrt(1/K (1 - 1/K) / N); two
+    of these are allowed for, of few images a tenth at most.
+
+    >>> said = {"images": 100, "loss": 1.0, "miou": None, "class_iou": (), "largest": 0.9}
+    >>> [is_chance(Score(accuracy=0.9, recall=recall, **said)) for recall in ((1.0, 0.0), (0.9, 0.8))]
+    [True, False]
+    """
+    occurring = [share for share in score.recall if share is not None]
+    if len(occurring) < 2:
+        return False
+    chance = 1 / len(occurring)
+    spread = sqrt(chance * (1 - chance) / score.images)
+    return sum(occurring) * chance <= chance + min(2 * spread, 0.1)
+
+
 def doubts(score: Score, classes: Sequence[str]) -> list[str]:
     """Why a result is not to be trusted: it is not surely above the most frequent class, or never answers some class.
 

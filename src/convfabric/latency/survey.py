@@ -1,7 +1,8 @@
 """Latency survey of a graph and its sub-networks on a target: a few measured, the others predicted."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from convfabric.choice import Budget, Measure, Summed, ceiling, fits, measures, said_amount
@@ -21,7 +22,11 @@ LARGEST_SHARE = 100
 SAMPLE_SECONDS = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+FRESH = 120.0
+"""Seconds for which a machine is taken to be as it was when sub-networks were measured."""
+
+
+@dataclass(kw_only=True)
 class Survey:
     """Latency of a graph and its sub-networks on a target."""
 
@@ -31,6 +36,17 @@ class Survey:
     prediction: Prediction
     again: Callable[[Graph], Latency]
     """Anew whenever it is asked."""
+    since: float = field(default_factory=time.monotonic)
+    """When sub-networks were last measured."""
+
+    def renew(self) -> None:
+        """Measures the sub-networks of the prediction once more, unless it was just done, and fits it anew.
+
+        A neighbour may have slowed the machine for minutes; what is quickest counts.
+        """
+        if time.monotonic() - self.since > FRESH:
+            self.prediction = self.prediction.renewed(lambda part: self.again(part).fastest_block_ms)
+            self.since = time.monotonic()
 
     def took_ms(self, graph: Graph, most: float | None) -> float:
         """Measured milliseconds; where they are above ``most``, the least of three."""

@@ -14,6 +14,7 @@ from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
 from convfabric.pipeline.announcements import said_stages, say_data
 from convfabric.pipeline.inputs import check_same_data, opened, woven
+from convfabric.pipeline.minutes import paced
 from convfabric.pipeline.sizes import sized
 from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
 from convfabric.progress import Listener
@@ -21,6 +22,7 @@ from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
 from convfabric.runs.job import Job, default_folder, job_from
 from convfabric.runs.lock import held
 from convfabric.runs.record import RunRecord, read_record
+from convfabric.weavers import AUTO
 
 MOST_SMALLER = 2
 """Times that a smaller network is cut where the exported file turns out slower than its budget."""
@@ -65,15 +67,16 @@ def run_job(
         raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
     listener = listener or Listener()
     going_on = resume and (folder / CONFIG).is_file()
-    if going_on and job.options.size is None:
-        job = replace(job, options=replace(job.options, size=job_of(folder).options.size))
+    asked = job
+    job = _as_begun(job, job_of(folder)) if going_on else job
     check_may_begin(folder, job, force=force, resume=resume)
-    job = job if going_on or data else sized(job, listener.say)
+    job = job if going_on else sized(job, listener.say, data)
     if resume and not folder.exists():
         listener.say(f"{folder}: nothing to go on with, so a new run begins")
     data = data or opened(job)
     if resume:
         check_same_data(folder, data)
+    job = job if going_on else paced(job, data, listener.say, asked)
     _announce(job, data, listener)
     found = None
     if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
@@ -86,6 +89,18 @@ def run_job(
         network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
         report_step(folder, data, fabric.graph, network)
         return read_record(folder)
+
+
+def _as_begun(job: Job, before: Job) -> Job:
+    """The job with what its run had chosen for it, where it says nothing itself."""
+    if job.options.size is None:
+        job = replace(job, options=replace(job.options, size=before.options.size))
+    if job.procedure.minutes and job.recipe.epochs in (0, before.recipe.epochs):
+        job = replace(job, recipe=replace(job.recipe, epochs=before.recipe.epochs))
+    if job.source.network == AUTO:
+        network = before.procedure.network
+        job = replace(job, numbers=before.numbers, procedure=replace(job.procedure, network=network))
+    return job
 
 
 def _announce(job: Job, data: ImageSet, listener: Listener) -> None:

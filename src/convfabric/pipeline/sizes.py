@@ -1,46 +1,70 @@
-"""The size of images that goes with a budget of milliseconds, where a network of others is cut and nothing says it."""
+"""What goes with a budget where nothing says it: the size of images, and how large a fabric is woven."""
 
-from dataclasses import replace
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import cache
 
-from convfabric.data.imageset import Preprocessing
-from convfabric.data.opening import task_of
+from convfabric.choice import Budget, ceiling, measures, said_amount
+from convfabric.data.imageset import ImageSet, Preprocessing
+from convfabric.data.opening import Outlook, outlook, seen_in, task_of
 from convfabric.errors import GraphError, ImportingError
 from convfabric.fabric.archive import Passport
+from convfabric.graph import Graph
 from convfabric.importing.sources import as_it_is
 from convfabric.latency.devices import device_of
 from convfabric.operators import Size
 from convfabric.pipeline.inputs import original_of
 from convfabric.progress import Say
 from convfabric.runs.job import Job
-from convfabric.weavers import is_imported
+from convfabric.weavers import AUTO, Purpose, Source, Trellis, bulk, is_imported, ladder
 
 SHARES = (1.0, 5 / 7, 4 / 7, 3 / 7)
-"""Of the sides that its weights were trained with: 224, 160, 128 and 96 pixels of 224."""
-MOST = 2.0
+"""Of the sides of images: 224, 160, 128 and 96 pixels of 224."""
+MULTIPLE = 8
+"""Pixels that smaller sides are a multiple of, where they are that many times it."""
+LEAST_SIDE = 64
+"""Images that are smaller are taken as they are for fabrics."""
+MOST_OF_IMPORTED = 2.0
 """Times the budget that the whole network may take, so that about half of it stays."""
+MOST = 3.0
+"""Times the budget that a whole fabric may take; the one before it on the ladder takes half of that."""
+USUAL = Trellis(layers=2, channels=16)
+"""A fabric that is smaller than this is woven for smaller images instead."""
 SECONDS = 0.1
 
 
-def sized(job: Job, say: Say) -> Job:
-    """The job with the largest size at which the whole network takes at most twice the budget, or the smallest.
+def sized(job: Job, say: Say, data: ImageSet | None = None) -> Job:
+    """The job with a size of images and a fabric that its budget asks for, where it says neither.
 
-    A job whose size is given, that has no milliseconds for a ceiling, that is one of segmentation, whose classifier is
-    kept, or whose graph is woven is left as it is.
+    Of networks of others that are cut to milliseconds the images are as large as the budget bears. A fabric is woven
+    whose whole takes up to three times the budget, for the largest images at which that is no smaller than the usual
+    one. Images that are open already, and those of segmentation, stay as they are. A job that names a woven network,
+    whose ceilings are shares, or whose classifier is kept is left as it is.
 
     >>> from convfabric.runs.job import job_from
-    >>> sized(job_from({"data": "digits", "latency_ms": 1.0}), print).options.size is None
-    True
+    >>> job = job_from({"data": "digits", "macs": 2e6})
+    >>> chosen = sized(job, lambda text: None)
+    >>> chosen.source.network, chosen.numbers["layers"], chosen.numbers["channels"]
+    ('trellis', 3, 24)
     """
+    if is_imported(job.source.network):
+        return job if data else _with_images(job, say)
+    if job.source.network != AUTO or not _numbers_in(job.budget):
+        return job
+    return _with_fabric(job, say, seen_in(data) if data else outlook(job.data, job.options), free=data is None)
+
+
+def _with_images(job: Job, say: Say) -> Job:
+    """The job with the largest size at which the network takes at most twice its milliseconds, or the smallest."""
     allowed, kept = job.budget.latency_ms, job.numbers.get("classifier") == "kept"
-    known = kept or job.options.size is not None or not is_imported(job.source.network)
-    if known or not isinstance(allowed, int | float) or task_of(job.data) == "segmentation":
+    if kept or job.options.size or not isinstance(allowed, int | float) or task_of(job.data) == "segmentation":
         return job
     native = original_of(job).size
     chosen, took = native, _milliseconds(job, native)
-    for share in SHARES[1:]:
-        if took <= MOST * allowed:
+    for smaller in _smaller(native):
+        if took <= MOST_OF_IMPORTED * allowed:
             break
-        smaller = round(share * native[0]), round(share * native[1])
         try:
             chosen, took = smaller, _milliseconds(job, smaller)
         except (ImportingError, GraphError):
@@ -52,12 +76,85 @@ def sized(job: Job, say: Say) -> Job:
     return replace(job, options=replace(job.options, size=chosen))
 
 
+def _smaller(size: Size) -> Iterator[Size]:
+    for share in SHARES[1:]:
+        sides = (share * side for side in size)
+        height, width = (round(side / MULTIPLE) * MULTIPLE if side > MULTIPLE**2 else round(side) for side in sides)
+        yield height, width
+
+
 def _milliseconds(job: Job, size: Size) -> float:
-    """Of the whole network with its own classifier, for images of a size, while neighbours disturbed it least."""
+    """Of the whole network with its own classifier, for images of a size."""
     graph = as_it_is(job.source, size).graph
+    return _time(job, graph, size)
+
+
+def _time(job: Job, graph: Graph, size: Size) -> float:
+    """Milliseconds of a graph on the job's target, while neighbours disturbed it least."""
     channels = graph.entry.image_channels
     half = (0.5,) * channels
     names = tuple(map(str, range(graph.head.classes)))
     prepared = Preprocessing(size=size, channels=channels, fitting="cover", mean=half, std=half)
     papers = Passport(graph=graph, classes=names, preprocessing=prepared)
     return device_of(job.target).times_networks(papers, job.target, SECONDS)(graph).fastest_block_ms
+
+
+class _Rungs:
+    """The ladder of fabrics for images of a size, held against the budget of a job."""
+
+    def __init__(self, job: Job, seen: Outlook, size: Size) -> None:
+        self.job, self.size = job, size
+        self.purpose = Purpose(task=seen.task, classes=seen.classes or 10, image_channels=seen.channels, size=size)
+        self.fabrics = ladder(size, job.numbers)
+        self.tightest = cache(self._tightest)
+
+    def _tightest(self, fabric: Trellis) -> tuple[float, str]:
+        """How many times the tightest ceiling a fabric takes, and the amount in words."""
+        graph = Source(network="trellis", numbers=asdict(fabric)).woven(self.purpose)
+        how = measures(self.size, lambda graph: _time(self.job, graph, self.size))
+        taken = {name: how[name](graph) for name in _numbers_in(self.job.budget)}
+        return max(
+            (amount / ceiling(self.job.budget, name), said_amount(name, amount)) for name, amount in taken.items()
+        )
+
+    @property
+    def best(self) -> int:
+        """Where the largest stands that takes no more than is useful, or the smallest."""
+        return max(0, bisect_right(self.fabrics, MOST, key=lambda fabric: self.tightest(fabric)[0]) - 1)
+
+    def said(self, at: int) -> str:
+        """What the fabric of a rung takes."""
+        times, amount = self.tightest(self.fabrics[at])
+        return f"{amount}, {times:.2g} times the budget"
+
+
+def _numbers_in(budget: Budget) -> list[str]:
+    """The ceilings that are no shares."""
+    return [name for name, value in budget.ceilings.items() if isinstance(value, int | float)]
+
+
+def _with_fabric(job: Job, say: Say, seen: Outlook, free: bool) -> Job:
+    """The job with the fabric of the ladder for its budget, and the size of images for that where it is ``free``."""
+    free = free and not (job.options.size or seen.task == "segmentation" or min(seen.size) < LEAST_SIDE)
+    for size in (seen.size, *(_smaller(seen.size) if free else ())):
+        rungs = _Rungs(job, seen, size)
+        if bulk(rungs.fabrics[rungs.best]) >= bulk(USUAL):
+            break
+    say(_said(rungs, rungs.best, seen))
+    numbers = asdict(rungs.fabrics[rungs.best]) | {
+        name: job.numbers[name] for name in ("prior",) if name in job.numbers
+    }
+    options = job.options if rungs.size == seen.size else replace(job.options, size=rungs.size)
+    return replace(job, numbers=numbers, options=options, procedure=replace(job.procedure, network="trellis"))
+
+
+def _said(rungs: _Rungs, at: int, seen: Outlook) -> str:
+    chosen, (height, width) = rungs.fabrics[at], rungs.size
+    shape = f"{chosen.layers} layers, {chosen.scales} scales and {chosen.channels} channels"
+    said = f"no network was named: a fabric of {shape} for images of {width}×{height} pixels takes {rungs.said(at)}"
+    if rungs.size != seen.size:
+        said += f" (of {seen.size[1]}×{seen.size[0]} pixels it would have to be too small; --size says another)"
+    if at + 1 < len(rungs.fabrics):
+        larger = rungs.fabrics[at + 1]
+        said += f"; the next larger, of {larger.layers} layers and {larger.channels} channels, {rungs.said(at + 1)}"
+    return said

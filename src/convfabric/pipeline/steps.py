@@ -17,7 +17,7 @@ from convfabric.cutting.surgery import ranked
 from convfabric.cutting.worth import WORTHS, channel_worth
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
-from convfabric.errors import BudgetError, SettingError
+from convfabric.errors import BudgetError, SettingError, StuckError
 from convfabric.evaluation.early_exit import exits_of
 from convfabric.exporting.exit_files import export_stages
 from convfabric.exporting.exporter import export
@@ -70,17 +70,19 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
             raise SettingError(f"{folder}: config.yaml says of the network what its fabric was not trained with.")
         return done
     teacher = _taught(folder, job, data, listener)
-    (fabric, fresh), device = untrained(job, data), job.procedure.device
     if process_count() == 1:
+        fabric = untrained(job, data)[0]
         parts = said_parts(fabric.graph, job, data)
-        listener.say(f"training the fabric takes {estimate(fabric, data, job.recipe, teacher, device)}{parts}")
+        takes = estimate(fabric, data, job.recipe, teacher, job.procedure.device)
+        listener.say(f"training the fabric takes {takes}{parts}")
+    before = read_record(folder).given_up if resume else ()
     if is_first_process():
-        update_record(folder, data=data_record(data), begun_with=(origin := origin_of(job, data)))
+        origin = origin_of(job, data)
+        update_record(folder, data=data_record(data), begun_with=origin, given_up=before)
         if KEPT in origin:
             listener.say(f"{KEPT}, with all their channels, as no operator describes them: {origin[KEPT]}")
     began = time.monotonic()
-    shared: Any = {"folder": folder, "resume": resume, "device": device, "watch": listener.watch}
-    train(fabric, data, job.recipe, fresh=fresh, teacher=teacher, **shared)
+    fabric = _learning(folder, job, data, listener, teacher, before, resume)
     plan = str(plan_of(job.recipe, fabric))
     fabric = fabric.cpu()
     if is_first_process():
@@ -88,6 +90,33 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
         if job.recipe.gates != "none":
             listener.say(said_gates(folder, fabric.graph, job, data))
     return fabric
+
+
+def _learning(
+    folder: Path,
+    job: Job,
+    data: ImageSet,
+    listener: Listener,
+    teacher: Teacher | None,
+    given_up: tuple[str, ...],
+    resume: bool,
+) -> Fabric:
+    """The fabric, trained; where its answers stay no better than chance it is begun anew, see Recipe.begun_anew."""
+    fitted = job.recipe.fitted(len(data.splits["train"]), data.task)
+    while True:
+        (fabric, fresh), recipe = untrained(job, data), fitted.begun_anew(len(given_up))
+        shared: Any = {"folder": folder, "device": job.procedure.device, "watch": listener.watch}
+        try:
+            train(fabric, data, recipe, fresh=fresh, teacher=teacher, resume=resume, **shared)
+            return fabric
+        except StuckError as stuck:
+            then = fitted.begun_anew(len(given_up) + 1)
+            said = f"{stuck} It is begun anew with {then.optimiser} at a rate of {then.lr:.2g}"
+            given_up, resume = (*given_up, said), False
+            listener.say(said)
+            if is_first_process():
+                (folder / "fabric.state.safetensors").unlink(missing_ok=True)
+                update_record(folder, given_up=given_up)
 
 
 def _taught(folder: Path, job: Job, data: ImageSet, listener: Listener) -> Teacher | None:

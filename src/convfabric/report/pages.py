@@ -221,9 +221,10 @@ def _exits(exits: Exits | None, drawn: str) -> str:
 
 
 def _beginning(record: RunRecord) -> str:
-    """The network of others that training began with, its weights and their licence."""
+    """The network of others that training began with, its weights and their licence; trainings that were given up."""
     said = [f"{name}: {value}" for name, value in record.begun_with.items()]
-    return f"<p>It began with a network of others.</p>{_list(said)}" if said else ""
+    others = f"<p>It began with a network of others.</p>{_list(said)}" if said else ""
+    return others + (_list(record.given_up) if record.given_up else "")
 
 
 def _costs(

@@ -24,7 +24,7 @@ from convfabric.weavers.presets import OF_IMPORTED, OF_KEPT
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
     *(("finetune_most", 1, 1000), ("finalists", 1, 64), ("teacher_epochs", 0, 1_000_000)),
-    *(("threads", 1, 1024), ("opset", 18, 24)),
+    *(("minutes", 0, 1_000_000), ("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
 
@@ -62,6 +62,8 @@ class Procedure:
     """Learning rate of fine-tuning, as a share of the training's."""
     finetune_distil: float = 0.0
     """Share of the loss of fine-tuning that follows the fabric; the rest follows the labels."""
+    minutes: float = 0.0
+    """Most that training and fine-tuning may take on this machine, about; 0: as long as the epochs take."""
     threads: int = 1
     """Threads that latency is measured with."""
     opset: int = 18
@@ -119,6 +121,7 @@ class Job:
             heads_first=0.0,
             trunk_lr=1.0,
             gates="none",
+            give_up=0.0,
             seed=recipe.seed + 1,
         )
 

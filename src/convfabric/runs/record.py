@@ -128,6 +128,8 @@ class RunRecord:
     fabric: NetworkRecord | None = None
     begun_with: Mapping[str, str] = field(default_factory=dict)
     """The network of others that training began with, its weights and their licence; nothing for one that is woven."""
+    given_up: tuple[str, ...] = ()
+    """Trainings of the fabric that were given up, as their answers were no better than chance, and what came after."""
     plan: str = "unknown"
     """How the fabric was trained: number format, layout, kernels."""
     cut: CutRecord | None = None

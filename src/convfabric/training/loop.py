@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import ImageSet
-from convfabric.errors import SettingError, TrainingError
+from convfabric.errors import SettingError, StuckError, TrainingError
+from convfabric.evaluation.baseline import is_chance
 from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
 from convfabric.fabric.archive import write_atomically
@@ -58,9 +59,9 @@ def train(
     kept in it, and ``resume`` goes on from that state so that weights and metrics end as if the run had
     never stopped.
     Weights whose names begin as ``fresh`` says are what ``recipe.heads_first`` and ``recipe.trunk_lr`` call heads.
-    Raises TrainingError at a loss, or gradients, that are not finite, keeping the last good state; KeyboardInterrupt
-    after the state was kept. Started by ``torchrun`` or ``accelerate launch`` it shares each batch
-    among the processes.
+    Raises StuckError where answers stay no better than chance, see ``recipe.give_up``; TrainingError at a loss, or
+    gradients, that are not finite, keeping the last good state; KeyboardInterrupt after the state was kept. Started by
+    ``torchrun`` or ``accelerate launch`` it shares each batch among the processes.
 
     >>> from convfabric.data.opening import open_data
     >>> from convfabric.weavers import weave
@@ -163,6 +164,8 @@ class Run:
                     saved = time.monotonic()
                 if stopping:
                     raise KeyboardInterrupt
+                if row:
+                    self._check_learning()
         self.fabric.eval()
         if self.folder and self.accelerator.is_main_process and isinstance(self.objective.own, Gates):
             write_atomically(self.folder / GATES, json.dumps(self.objective.own.probabilities(), indent=0))
@@ -258,10 +261,20 @@ class Run:
             "val_loss": found.loss,
             "val_accuracy": found.accuracy,
             "val_miou": "" if found.miou is None else found.miou,
+            "val_balanced": found.balanced_accuracy or 0.0,
+            "chance": int(is_chance(found)),
         }
         self.progress.loss_sum = 0.0
         self.progress.rows.append(row)
         return row
+
+    def _check_learning(self) -> None:
+        """StuckError where answers were no better than chance after each epoch so far, and enough of them are over."""
+        rows = self.progress.rows
+        if len(rows) == self.recipe.last_chance and all(row.get("chance") for row in rows):
+            best = max(row["val_balanced"] for row in rows)
+            answers = f"at best {best:.1%} of a class's validation images are answered right in the mean"
+            raise StuckError(f"{self.stage}: no better than chance after {len(rows)} epochs, {answers}.")
 
     def _save(self) -> None:
         if self.state_file and self.folder and self.accelerator.is_main_process:
@@ -299,7 +312,7 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
     """
     if rows:
         text = io.StringIO()
-        table = csv.DictWriter(text, rows[0], lineterminator="\n")
+        table = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_atomically(file, text.getvalue())

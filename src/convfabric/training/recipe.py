@@ -13,6 +13,13 @@ from convfabric.graph import Task
 Optimiser = Literal["sgd", "adamw"]
 USUAL_RATES: Mapping[Optimiser, float] = MappingProxyType({"sgd": 0.1, "adamw": 0.002})
 
+LEAST_PATIENCE = 5
+"""Epochs before a training is given up."""
+MOST_BEGINNINGS = 3
+"""Trainings that are begun, all in all, where the ones before were given up."""
+SLOWER = 0.2
+"""Share of the rate that the next one has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -81,6 +88,9 @@ class Recipe:
     execution: Execution = "auto"
     """auto: this package's kernels where they can be built; readable: every edge by itself; compiled: the same as
     auto with torch.compile."""
+    give_up: float = 0.25
+    """Share of the epochs after which a training is given up whose answers were no better than chance after each of
+    them, five at least; 0: never."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
 
@@ -97,7 +107,16 @@ class Recipe:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
         if not 0 < self.narrowest <= 1:
             raise SettingError(f"narrowest={self.narrowest}: give a share above 0, up to 1.")
-        shares = ("warmup", "label_smoothing", "distil", "gate_target", "subnetworks_from", "heads_first", "trunk_lr")
+        shares = (
+            "warmup",
+            "label_smoothing",
+            "distil",
+            "gate_target",
+            "subnetworks_from",
+            "heads_first",
+            "trunk_lr",
+            "give_up",
+        )
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")
@@ -112,6 +131,31 @@ class Recipe:
         if step < rising:
             return self.lr * (step + 1) / rising
         return self.lr * (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
+
+    @property
+    def last_chance(self) -> int:
+        """The epoch by whose end answers have to be better than chance; 0: none.
+
+        >>> [Recipe(epochs=epochs).last_chance for epochs in (4, 12, 120)]
+        [0, 5, 30]
+        """
+        patience = max(LEAST_PATIENCE, round(self.give_up * self.epochs))
+        return patience if self.give_up and patience < self.epochs else 0
+
+    def begun_anew(self, times: int) -> "Recipe":
+        """What is tried after so many trainings that were given up, of a recipe whose rate is fitted.
+
+        First a fifth of the rate, then AdamW, which nothing is given up of.
+
+        >>> [(one.optimiser, one.lr, one.give_up) for one in map(Recipe(lr=0.2).begun_anew, range(3))]
+        [('sgd', 0.2, 0.25), ('sgd', 0.04, 0.25), ('adamw', 0.002, 0.0)]
+        """
+        if times == 0:
+            return self
+        if times < MOST_BEGINNINGS - 1:
+            return replace(self, lr=SLOWER * self.lr)
+        rate = SLOWER**2 * self.lr if self.optimiser == "adamw" else USUAL_RATES["adamw"]
+        return replace(self, optimiser="adamw", lr=rate, give_up=0.0)
 
     @property
     def changes(self) -> dict[str, float]:

@@ -3,11 +3,13 @@
 from convfabric.weavers.builder import Draft, Purpose
 from convfabric.weavers.families import FAMILIES, Family, weave_numbers
 from convfabric.weavers.imported import Imported, is_imported
-from convfabric.weavers.presets import DEFAULT, PRESETS, Preset, find_preset, weave
+from convfabric.weavers.ladder import bulk, ladder
+from convfabric.weavers.presets import AUTO, DEFAULT, PRESETS, Preset, find_preset, weave
 from convfabric.weavers.source import Source
 from convfabric.weavers.trellis import Trellis, weave_trellis
 
 __all__ = [
+    "AUTO",
     "DEFAULT",
     "FAMILIES",
     "PRESETS",
@@ -18,8 +20,10 @@ __all__ = [
     "Purpose",
     "Source",
     "Trellis",
+    "bulk",
     "find_preset",
     "is_imported",
+    "ladder",
     "weave",
     "weave_numbers",
     "weave_trellis",

@@ -54,10 +54,13 @@ def _photographs(about: str, numbers: Any) -> Preset:
 
 _MSDNET_LARGE = Msdnet(base=7, step=7, channels=32, growth=16, factors=(1, 2, 4, 4), stem="large", hidden=0)
 
+AUTO = "auto"
+"""The preset that stands for the fabric of a ladder that a budget picks; without a budget for the usual one."""
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
+        AUTO: _fabric("the default: as large as the budget asks for; without one fabric-small", 2, 3, 16, lr=0.2),
         "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12, lr=0.2),
-        "fabric-small": _fabric("the default, for hundreds to thousands of images", 2, 3, 16, lr=0.2),
+        "fabric-small": _fabric("for hundreds to thousands of images", 2, 3, 16, lr=0.2),
         "fabric-medium": _fabric("when a GPU is at hand and images are many", 8, 4, 24, lr=0.1),
         "paper-mnist-dense": Preset(about="NIPS 2016, MNIST 0.33 % error", numbers=_paper(8, 64), image_channels=1),
         "paper-mnist-narrow": Preset(
@@ -100,7 +103,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "msdnet-large": _photographs("Huang et al. 2018, five exits, for photographs", _MSDNET_LARGE),
     }
 )
-DEFAULT = "fabric-small"
+DEFAULT = AUTO
 OF_IMPORTED: Mapping[str, Any] = MappingProxyType(
     {
         "lr": 0.05,

@@ -1,0 +1,126 @@
+"""The main command: from images and a budget to a network, once or from several seeds."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from convfabric.cli.console import ProgressBar, answer, refusals, say, tell_doubts
+from convfabric.cli.options import (
+    AsJson,
+    Config,
+    Data,
+    DataDir,
+    Download,
+    Epochs,
+    Force,
+    From,
+    InOrder,
+    LatencyMs,
+    Macs,
+    MemoryMb,
+    Minutes,
+    Network,
+    Opset,
+    Out,
+    Params,
+    Resume,
+    Seed,
+    Seeds,
+    Settings,
+    Size,
+    Strict,
+    Teacher,
+    TeacherWeights,
+    Threads,
+    Weights,
+    begun_from,
+    job_of_words,
+    not_both,
+)
+from convfabric.execution.allocation import keep_imports
+
+if TYPE_CHECKING:
+    from convfabric.runs.record import RunRecord
+
+
+def fit(
+    data: Data,
+    out: Out = None,
+    latency_ms: LatencyMs = None,
+    macs: Macs = None,
+    params: Params = None,
+    memory_mb: MemoryMb = None,
+    threads: Threads = None,
+    opset: Opset = None,
+    network: Network = None,
+    earlier: From = None,
+    weights: Weights = None,
+    weights_in_order: InOrder = False,
+    teacher: Teacher = None,
+    teacher_weights: TeacherWeights = None,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
+    size: Size = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    config: Config = None,
+    changes: Settings = None,
+    force: Force = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    strict: Strict = False,
+) -> None:
+    """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
+    from convfabric.runs.job import default_folder
+
+    not_both(force, resume)
+    folder = out or default_folder(data)
+    named: dict[str, object] = dict(minutes=minutes)
+    named |= dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
+    named |= dict(
+        network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
+    )
+    named |= dict(teacher=teacher, teacher_weights=teacher_weights)
+    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
+    with refusals(going_on, folder), ProgressBar() as shown:
+        job = job_of_words(folder, resume, config, changes, **named)
+        from convfabric.pipeline.fit import run_job
+        from convfabric.pipeline.seeds import fit_seeds, said_spread
+        from convfabric.progress import Listener
+
+        keep_imports()
+        shared: Any = {"force": force, "resume": resume, "listener": Listener(say=say, watch=shown)}
+        if seeds:
+            runs = fit_seeds(job, folder, seeds, **shared)
+        else:
+            record = run_job(job, folder, **shared)
+    if seeds:
+        answer(as_json, {"runs": [one.as_json(place) for place, one in runs.items()]}, said_spread(runs))
+        return tell_doubts([doubt for one in runs.values() for doubt in one.doubts], strict)
+    answer(as_json, record.as_json(folder), _fitted_lines(record, folder))
+    tell_doubts(record.doubts, strict)
+
+
+def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
+    """The result of a finished run, for people."""
+    from convfabric.evaluation.baseline import said_beside
+    from convfabric.report.pages import parts_of, said_figure, said_macs, said_tuning
+
+    data, fabric, cut, network, tuning, exported = parts_of(record)
+    rows = [
+        ("fabric", f"{said_figure(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
+        ("after pruning", said_figure(tuning.after_pruning)),
+        ("recalibrated", f"{said_figure(tuning.after_recalibration)}, batch norms' statistics taken anew"),
+        (said_tuning(tuning), f"{said_figure(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
+        ("beside it", said_beside(network.score)),
+        ("model.onnx", str(exported.latency)),
+        ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
+        ("report", str(folder / "report.html")),
+    ]
+    return [
+        *(f"{name:16}{value}" for name, value in rows),
+        f"next: python {quote(str(folder / 'predict.py'))} IMAGE...",
+    ]

@@ -1,0 +1,140 @@
+"""What a budget chooses where nothing is said: the fabric, its images and its epochs."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convfabric.data.opening import open_data
+from convfabric.graph import Graph
+from convfabric.graph.costs import costs
+from convfabric.operators import Size
+from convfabric.pipeline import minutes, sizes
+from convfabric.pipeline.fit import fit
+from convfabric.pipeline.inputs import opened, woven
+from convfabric.runs.job import job_from, read_config
+from convfabric.weavers import AUTO, Purpose, Source, ladder, weave
+from folders import class_folders, mask_folders, picture
+from test_pipeline import done, finished, run
+
+SIDES = (8, 32, 64, 224)
+
+
+def macs(numbers: Any, side: int) -> float:
+    return costs(Source(network="trellis", numbers=vars(numbers)).woven(Purpose(size=(side, side))), (side, side)).macs
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_each_rung_costs_more_than_the_one_before_and_at_most_two_and_a_half_times_it(side: int) -> None:
+    rungs = [macs(rung, side) for rung in ladder((side, side))[1:]]
+    assert all(1.2 < after / before < 2.5 for before, after in itertools.pairwise(rungs))
+
+
+def timed_by_macs(job: Any, graph: Graph, size: Size) -> float:
+    """Milliseconds of a machine that is as fast at everything."""
+    return costs(graph, size).macs / 50e6
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for at, name in enumerate(("one", "two")):
+        for number in range(12):
+            picture(tmp_path / "photographs" / name / f"{number}.jpg", size=(240, 224), seed=100 * at + number)
+    return tmp_path / "photographs"
+
+
+@pytest.mark.parametrize("allowed", [0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0])
+def test_the_whole_takes_one_to_three_times_the_budget_whatever_that_is(
+    allowed: float, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "_time", timed_by_macs)
+    said = list[str]()
+    job = sizes.sized(job_from({"data": str(photographs), "latency_ms": allowed}), said.append)
+    data = opened(job)
+    times = timed_by_macs(job, woven(job, data), data.preprocessing.size) / allowed
+    assert 1 < times <= sizes.MOST
+    side = data.preprocessing.size[0]
+    assert f"for images of {side}×{side} pixels takes {times * allowed:.3g} ms, {times:.2g} times the budget" in said[0]
+    assert (side == 224) == (allowed > 0.4)
+    assert "the next larger" in said[0]
+
+
+def test_what_is_said_stays_and_the_rest_is_chosen(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "_time", timed_by_macs)
+
+    def chosen(**said: object) -> Any:
+        return sizes.sized(job_from({"data": str(photographs), "latency_ms": 0.3, **said}), lambda text: None)
+
+    assert chosen(size="224x224").options.size == (224, 224)
+    assert chosen(layers=4).numbers["layers"] == 4
+    assert chosen(prior="low-rank").numbers["prior"] == "low-rank"
+    assert chosen(latency_ms=5, macs=1e6).numbers == chosen(latency_ms=None, macs=1e6).numbers
+    for untouched in ({"latency_ms": "30%"}, {"latency_ms": None}, {"network": "fabric-small"}, {"network": "unet"}):
+        job = job_from({"data": str(photographs), "latency_ms": 0.3, **untouched})
+        assert sizes.sized(job, pytest.fail) == job
+
+
+def test_images_of_masks_and_those_that_are_open_stay_as_they_are(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "_time", timed_by_macs)
+    masks = sizes.sized(job_from({"data": str(mask_folders(tmp_path / "m")), "latency_ms": 1e-3}), lambda text: None)
+    assert masks.options.size is None
+    small = job_from({"data": str(photographs), "latency_ms": 0.05})
+    assert sizes.sized(small, lambda text: None).options.size == (96, 96)
+    assert sizes.sized(small, lambda text: None, opened(small)).options.size is None
+
+
+def test_minutes_take_epochs_and_a_smaller_fabric_before_more_than_half_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = job_from({"data": "digits", "macs": 4e6, "minutes": 15})
+    data, said = open_data("digits"), list[str]()
+    monkeypatch.setattr(minutes, "_minutes", lambda job, data: costs(woven(job, data), (8, 8)).macs / 1e5)
+    job = sizes.sized(asked, said.append)
+    usual = job.recipe.fitted(len(data.splits["train"]), data.task).epochs
+    paced = minutes.paced(job, data, said.append, asked)
+    assert paced.numbers["channels"] < job.numbers["channels"]
+    assert 0.5 * usual <= paced.recipe.epochs < usual
+    assert "is trained instead" in said[-1]
+    named = job_from({"data": "digits", "network": "fabric-small", "minutes": 3})
+    paced = minutes.paced(named, data, said.append, named)
+    assert paced.numbers == named.numbers
+    assert 1 <= paced.recipe.epochs < 0.5 * usual
+    plenty = job_from({"data": "digits", "minutes": 1000})
+    assert minutes.paced(plenty, data, pytest.fail, plenty).recipe.epochs == usual
+
+
+def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(tmp_path: Path) -> None:
+    words = ["fit", "digits", "--macs", "0.3e6", "--epochs", 1, "--out", tmp_path / "run", "--set", "trials=4"]
+    words = [*words, "--minutes", 20]
+    done(words)
+    config, before = read_config(tmp_path / "run" / "config.yaml"), finished(tmp_path / "run")
+    assert (config["network"], config["doubling"], config["subnetworks"]) == ("trellis", True, 1)
+    assert before.network.macs <= 0.3e6 < before.fabric.macs
+    done([*words, "--resume"])
+    fit("digits", tmp_path / "run", resume=True, macs=0.3e6, epochs=1, trials=4, minutes=20)
+    assert run([*words, "--resume", "--network", "fabric-tiny"]).exit_code
+    done(["extract", tmp_path / "run", "--macs", "0.2e6"])
+
+
+def test_several_seeds_share_what_was_chosen_and_say_how_far_they_are_apart(tmp_path: Path) -> None:
+    words = ["fit", "digits", "--macs", "0.3e6", "--epochs", 1, "--out", tmp_path, "--set", "trials=4", "--seeds", 2]
+    said = done(words)
+    runs = [tmp_path / "seed-0", tmp_path / "seed-1"]
+    configs = [read_config(folder / "config.yaml") for folder in runs]
+    assert [config.pop("seed") for config in configs] == [0, 1]
+    assert configs[0] == configs[1]
+    shares = [100 * finished(folder).network.score.headline for folder in runs]
+    mean, spread = sum(shares) / 2, abs(shares[0] - shares[1]) / 2**0.5
+    assert f"2 seeds: {mean:.2f} % in the mean, standard deviation {spread:.2f}; best on validation images: " in said
+    assert done([*words, "--resume", "--json"]).count('"budget_met": true') == 2
+    assert "is one run" in run(["fit", "digits", "--out", runs[0], "--seeds", 2]).output
+
+
+def test_without_a_budget_it_is_the_usual_fabric(tmp_path: Path) -> None:
+    images = str(class_folders(tmp_path))
+    job = job_from({"data": images})
+    assert job.source.network == AUTO
+    assert woven(job, opened(job)).edges == weave("fabric-small", size=(12, 16), classes=2).edges
