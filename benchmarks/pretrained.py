@@ -5,7 +5,8 @@ python benchmarks/pretrained.py --json F --data DATA/ants-bees --size 224 --weig
 python benchmarks/pretrained.py --json F --data DATA/CamVid --size 240x180 --weights FILE.pth --budgets 3 8 --epochs 20
 
 Every contestant trains for as many seconds of one core as ours does for all budgets together. Rates of the others are
-chosen on validation images, for which they are not charged; the test split is read once a network. DATA has train, test
+chosen on validation images, for which they are not charged, as ours is not for its search; the test split is read once
+a network. DATA has train, test
 and perhaps val folders of classes; where there is no test, val is it and a fifth of train becomes val. Of images with
 masks (void is 11) ENet from scratch is the other contestant, at its usual rate, as wide as is quick enough.
 """
@@ -46,6 +47,7 @@ from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from plain import train_plain
+from records import write_record
 
 NETWORK = "timm:tf_efficientnet_lite0"
 RATES = (0.01, 0.03, 0.1)
@@ -322,6 +324,7 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=16, help="of our training; all else follows from its seconds")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--only", nargs="*", default=None, help=f"of {', '.join([*OTHERS, 'ENet'])}")
+    words.add_argument("--record", action="store_true", help="write a dated record into results")
     words.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "pretrained")
     said = words.parse_args()
     torch.set_num_threads(1)
@@ -348,7 +351,35 @@ def main() -> None:
             said.json.write_text(json.dumps(rows, indent=1))
     time_all(rows, (3, *data.preprocessing.size))
     said.json.write_text(json.dumps(rows, indent=1))
-    print("\n".join(said_rows(rows)))
+    lines = list(said_rows(rows))
+    print("\n".join(lines))
+    if said.record:
+        few = f"-{said.images}-a-class" if said.images else ""
+        print(
+            write_record(f"pretrained-{said.data.name.lower()}-{said.size}{few}", told(said, lines), table_rows(rows))
+        )
+
+
+def told(said: argparse.Namespace, lines: Sequence[str]) -> list[str]:
+    """What a record says before its table."""
+    return [
+        f"{NETWORK} with ImageNet weights on {said.data.name}, images of {said.size} pixels"
+        + (f", {said.images} of each class in train" if said.images else "")
+        + ". One core. Every contestant has as many seconds of training for all budgets as ours: our training of "
+        f"{said.epochs} epochs and its fine-tuning. Rates of the others are chosen of {', '.join(map(str, RATES))} on "
+        "validation images, which is not charged to them; our search for what to cut is not charged to us. The test split "
+        "is read once for a network. Milliseconds: ONNX Runtime, one thread, the median of "
+        f"{TURNS} turns through all networks; each was cut to its budget by what it took at the time.",
+        "",
+        *lines,
+    ]
+
+
+def table_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows in order, all with the same columns and without where files lie."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "file")
+    ordered = sorted(rows, key=lambda row: (row["budget ms"], row["network"], row["seed"]))
+    return [{name: row.get(name, "") for name in names} for row in ordered]
 
 
 if __name__ == "__main__":
