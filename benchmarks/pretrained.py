@@ -367,8 +367,8 @@ def told(said: argparse.Namespace, lines: Sequence[str]) -> list[str]:
         + (f", {said.images} of each class in train" if said.images else "")
         + ". One core. Every contestant has as many seconds of training for all budgets as ours: our training of "
         f"{said.epochs} epochs and its fine-tuning. Rates of the others are chosen of {', '.join(map(str, RATES))} on "
-        "validation images, which is not charged to them; our search for what to cut is not charged to us. The test split "
-        "is read once for a network. Milliseconds: ONNX Runtime, one thread, the median of "
+        "validation images, which is not charged to them; our search for what to cut is not charged to us. The test "
+        "split is read once for a network. Milliseconds: ONNX Runtime, one thread, the median of "
         f"{TURNS} turns through all networks; each was cut to its budget by what it took at the time.",
         "",
         *lines,
