@@ -10,14 +10,16 @@ MOST_NAMED = 5
 
 
 def said_beside(score: Score) -> str:
-    """Balanced accuracy and the share of the most frequent class, in words; empty for scores of before.
+    """Standard error, balanced accuracy and the share of the most frequent class, in words; empty for old scores.
 
-    >>> said_beside(Score(images=8, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75))
-    'balanced 50.00 %, the most frequent class alone 75.00 %'
+    >>> said_beside(Score(images=75, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75))
+    'standard error 5.00 %, balanced 50.00 %, the most frequent class alone 75.00 %'
     """
     if score.balanced_accuracy is None:
         return ""
-    return f"balanced {100 * score.balanced_accuracy:.2f} %, the most frequent class alone {100 * score.largest:.2f} %"
+    error = "" if score.standard_error is None else f"standard error {100 * score.standard_error:.2f} %, "
+    balanced = f"balanced {100 * score.balanced_accuracy:.2f} %"
+    return f"{error}{balanced}, the most frequent class alone {100 * score.largest:.2f} %"
 
 
 def is_chance(score: Score) -> bool:

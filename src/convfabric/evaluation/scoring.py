@@ -52,6 +52,11 @@ class Score:
         occurring = [share for share in self.recall if share is not None]
         return sum(occurring) / len(occurring) if occurring else None
 
+    @property
+    def standard_error(self) -> float | None:
+        """Of the accuracy, images drawn alone: sqrt(p (1 - p) / images); None where pixels are counted."""
+        return sqrt(self.accuracy * (1 - self.accuracy) / self.images) if self.miou is None and self.images else None
+
     def surely_below(self, other: "Score") -> bool:
         """Whether the headline is below another's by more than the standard error of their difference.
 
