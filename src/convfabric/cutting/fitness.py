@@ -13,7 +13,8 @@ from convfabric.training.recipe import Recipe
 REFRESHING, JUDGING = 512, 1024
 PIXELS = 32 * 32
 """Images of so many pixels are used in those numbers; of larger ones there are fewer."""
-FEWEST = 32
+FEWEST, FEWEST_JUDGED = 32, 128
+"""However large they are; an accuracy of 0.9 on 128 images has a standard error of 2.7 %."""
 LOSS_SHARE = 0.01
 
 
@@ -70,7 +71,7 @@ class Judge:
 
 
 def _judging(data: ImageSet) -> int:
-    return min(_many(JUDGING, data), max(1, len(data.splits["val"]) // 2))
+    return min(max(FEWEST_JUDGED, _many(JUDGING, data)), max(1, len(data.splits["val"]) // 2))
 
 
 def _many(usual: int, data: ImageSet) -> int:

@@ -122,6 +122,7 @@ def from_arrays(
         classes=classes,
         preprocessing=preprocessing(splits["train"], size, first.shape[3], fitting),
         splits=splits,
+        counts=listing.counts("train"),
         ignore=options.ignore,
         digest=digest.hexdigest()[:16],
         notes=(*told, *check_copies(listing, pictures, options.copies == "keep" or name != "datasets")),

@@ -117,6 +117,8 @@ class ImageSet:
     preprocessing: Preprocessing
     splits: Mapping[str, Split]
     """train, val, and test where there is one."""
+    counts: tuple[int, ...] = ()
+    """Training images of each class, for classification."""
     ignore: int = 255
     """Mask value that is neither trained nor counted."""
     digest: str = ""

@@ -67,6 +67,11 @@ class Listing:
     splits: Mapping[str, tuple[Item, ...]]
     notes: tuple[str, ...] = ()
 
+    def counts(self, split: str) -> tuple[int, ...]:
+        """Images of each class in a split, of which there may be none; nothing for masks."""
+        labels = [item.label for item in self.splits.get(split, ())]
+        return () if self.task == "segmentation" else tuple(map(labels.count, range(len(self.classes))))
+
 
 def listed(root: Path) -> Listing:
     """The files under a folder, in whichever accepted layout they lie.

@@ -179,6 +179,7 @@ def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None)
         classes=classes,
         preprocessing=replace(statistics, bounds=reading.bounds),
         splits=splits,
+        counts=files.counts("train"),
         ignore=options.ignore,
         digest=digest.hexdigest()[:16],
         notes=(

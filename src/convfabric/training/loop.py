@@ -122,7 +122,7 @@ class Run:
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
-        self.objective = objective_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size)
+        self.objective = objective_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size, data.counts)
         self.objective.own.to(self.accelerator.device)
         self.model = self.objective.model
         self.optimiser = _optimiser(self.fabric, self.objective.own, recipe, fresh)

@@ -20,13 +20,14 @@ def summed_loss(
     void: int,
     teacher: Tensor | None = None,
     kernels: bool = False,
+    prior_K: Tensor | None = None,
 ) -> Tensor:
     """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4).
 
     >>> summed_loss([torch.zeros(2, 4)] * 2, torch.tensor([0, 3]), Recipe(), void=-100)
     tensor(2.7726)
     """
-    losses = [loss(logits.float(), targets, recipe, void, teacher, kernels) for logits in exits]
+    losses = [loss(logits.float(), targets, recipe, void, teacher, kernels, prior_K) for logits in exits]
     total = losses[0]
     for other in losses[1:]:
         total = total + other
@@ -40,11 +41,13 @@ def loss(
     void: int,
     teacher: Tensor | None = None,
     kernels: bool = False,
+    prior_K: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
 
     Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, and where
     none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`.
+    What the labels are held against are the logits plus ``prior_K``, see :func:`prior_of`.
     ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
 
     >>> loss(torch.zeros(2, 4), torch.tensor([0, 3]), Recipe(), void=-100)
@@ -56,11 +59,27 @@ def loss(
         return found[0]
     counts = targets != void
     smoothing, counted = recipe.label_smoothing, counts.sum().clamp(min=1)
-    labelled = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=smoothing, reduction="sum")
+    expected = logits if prior_K is None else logits + prior_K.to(logits.device)
+    labelled = F.cross_entropy(expected, targets, ignore_index=void, label_smoothing=smoothing, reduction="sum")
     if teacher is None:
         return labelled / counted
     taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum()
     return ((1 - recipe.distil) * labelled + recipe.distil * taking_after) / counted
+
+
+def prior_of(counts: Sequence[int], balance: float) -> Tensor | None:
+    """The logarithm (K,) of the share of each class, times the balance; None where images of masks are not counted.
+
+    A network whose logits are held against the labels with this added learns what speaks for a class beyond its
+    frequency (logit adjustment, Menon et al. 2021, section 4.2).
+
+    >>> prior_of((3, 1), 1.0)
+    tensor([-0.2877, -1.3863])
+    """
+    if not (counts and balance):
+        return None
+    shares_K = torch.tensor(counts).clamp(min=1) / sum(counts)
+    return balance * shares_K.log()
 
 
 def _divergence(logits: Tensor, teacher: Tensor, heat: float) -> Tensor:

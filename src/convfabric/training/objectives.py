@@ -1,7 +1,7 @@
 """Objectives of a training step: the whole fabric, the whole and parts of it, or the whole behind gates."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,7 @@ from convfabric.graph import Graph
 from convfabric.graph.subnetworks import Sampler
 from convfabric.operators import Size
 from convfabric.training.gates import Gates
-from convfabric.training.losses import summed_loss
+from convfabric.training.losses import prior_of, summed_loss
 from convfabric.training.recipe import Recipe
 
 
@@ -49,9 +49,15 @@ class Objective(Protocol):
         ...
 
 
-def objective_of(fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size) -> Objective:
-    """The objective that a recipe asks for; targets of the value ``void`` do not count."""
-    whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels)
+def objective_of(
+    fabric: Fabric, recipe: Recipe, plan: Plan, void: int, image: Size, counts: Sequence[int] = ()
+) -> Objective:
+    """The objective that a recipe asks for; targets of the value ``void`` do not count.
+
+    ``counts``: how many images of each class there are, as far as it is known.
+    """
+    prior_K = prior_of(counts, recipe.balance)
+    whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels, prior_K=prior_K)
     if recipe.gates != "none":
         return _Gated(fabric, recipe, whole, total, void, image)
     if recipe.subnetworks:

@@ -41,6 +41,9 @@ class Recipe:
     """Share of the steps over which the learning rate rises; then it falls as a cosine, to zero."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
+    balance: float = 0.5
+    """Of classes, for classification: 0 counts each image alike, 1 each class, however few its images are. Classes of
+    as many images are learnt the same."""
     clip_norm: float = 5.0
     """Largest norm of all gradients together; longer ones are shortened to it."""
     distil: float = 0.9
@@ -116,6 +119,7 @@ class Recipe:
             "heads_first",
             "trunk_lr",
             "give_up",
+            "balance",
         )
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:

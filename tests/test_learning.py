@@ -1,12 +1,14 @@
-"""Trainings that learn nothing are given up and begun anew."""
+"""Trainings that learn nothing are given up and begun anew; rare classes are learnt."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from convfabric.data.imageset import HeldSplit, ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import StuckError
 from convfabric.evaluation.scoring import score
@@ -16,7 +18,9 @@ from convfabric.progress import Listener, Moment
 from convfabric.runs.job import Job, job_from
 from convfabric.runs.record import read_record
 from convfabric.training.loop import train
+from convfabric.training.losses import loss, prior_of
 from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
 
 
 def hopeless(**more: Any) -> Job:
@@ -53,3 +57,32 @@ def test_a_training_that_was_begun_anew_goes_on_to_the_same_weights(tmp_path: Pa
     wanted = train_step(tmp_path / "b", hopeless(), data, Listener(say=print))
     assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in wanted.state_dict().items())
     assert read_record(tmp_path / "a").given_up == read_record(tmp_path / "b").given_up
+
+
+def with_one_frequent_class(few: int) -> ImageSet:
+    """Digits with all the zeros and a few of each other in train."""
+    data = open_data("digits")
+    split: Any = data.splits["train"]
+    kept = [torch.nonzero(split.targets == one)[: None if one == 0 else few, 0] for one in range(10)]
+    chosen = torch.cat(kept)
+    train_split = HeldSplit(split.images_BCHW[chosen], split.targets[chosen])
+    return replace(data, splits={**data.splits, "train": train_split}, counts=tuple(map(len, kept)))
+
+
+def test_classes_that_are_rare_are_learnt_where_each_counts_alike() -> None:
+    data = with_one_frequent_class(6)
+
+    def balanced(balance: float) -> float:
+        torch.manual_seed(0)
+        fabric = Fabric(weave("fabric-tiny", layers=2, size=(8, 8), image_channels=1))
+        train(fabric, data, Recipe(epochs=16, lr=0.1, batch=16, balance=balance, give_up=0.0), device="cpu")
+        return score(fabric, data, "test").balanced_accuracy or 0.0
+
+    assert balanced(1.0) > balanced(0.0) + 0.03
+
+
+def test_classes_that_are_as_frequent_are_learnt_as_before() -> None:
+    logits, targets = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    even = loss(logits, targets, Recipe(), -100, prior_K=prior_of((4, 4, 4), 1.0))
+    torch.testing.assert_close(even, loss(logits, targets, Recipe(), -100))
+    assert open_data("digits").counts == tuple(torch.bincount(open_data("digits").splits["train"].targets).tolist())  # type: ignore[attr-defined]
