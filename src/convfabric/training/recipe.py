@@ -151,8 +151,8 @@ class Recipe:
 
         First a fifth of the rate, then AdamW, which nothing is given up of.
 
-        >>> [(one.optimiser, one.lr, one.give_up) for one in map(Recipe(lr=0.2).begun_anew, range(3))]
-        [('sgd', 0.2, 0.25), ('sgd', 0.04, 0.25), ('adamw', 0.002, 0.0)]
+        >>> [(one.optimiser, one.lr, one.give_up) for one in map(Recipe(lr=0.5).begun_anew, range(3))]
+        [('sgd', 0.5, 0.25), ('sgd', 0.1, 0.25), ('adamw', 0.002, 0.0)]
         """
         if times == 0:
             return self
