@@ -89,13 +89,14 @@ def test_images_of_masks_and_those_that_are_open_stay_as_they_are(
 def test_minutes_take_epochs_and_a_smaller_fabric_before_more_than_half_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = job_from({"data": "digits", "macs": 4e6, "minutes": 15})
+    asked = job_from({"data": "digits", "macs": 4e6, "minutes": 20})
     data, said = open_data("digits"), list[str]()
     monkeypatch.setattr(minutes, "_minutes", lambda job, data: costs(woven(job, data), (8, 8)).macs / 1e5)
     job = sizes.sized(asked, said.append)
     usual = job.recipe.fitted(len(data.splits["train"]), data.task).epochs
     paced = minutes.paced(job, data, said.append, asked)
     assert paced.numbers["channels"] < job.numbers["channels"]
+    assert 3 * costs(woven(paced, data), (8, 8)).macs >= costs(woven(job, data), (8, 8)).macs
     assert 0.5 * usual <= paced.recipe.epochs < usual
     assert "is trained instead" in said[-1]
     named = job_from({"data": "digits", "network": "fabric-small", "minutes": 3})

@@ -4,7 +4,9 @@ from bisect import bisect_right
 from dataclasses import asdict, replace
 
 from convfabric.data.imageset import ImageSet
-from convfabric.pipeline.inputs import untrained
+from convfabric.graph.costs import costs
+from convfabric.pipeline.inputs import untrained, woven
+from convfabric.pipeline.sizes import MOST, said_shape
 from convfabric.progress import Say
 from convfabric.runs.job import Job
 from convfabric.training.estimate import estimate
@@ -42,18 +44,22 @@ def paced(job: Job, data: ImageSet, say: Say, asked: Job) -> Job:
         f"{usual} epochs and fine-tuning would take about {takes:.3g} minutes, {allowed:g} are allowed: {epochs} epochs"
     )
     if chosen is not job:
-        smaller = chosen.numbers
-        said = f"a fabric of {smaller['layers']} layers and {smaller['channels']} channels is trained instead; {said}"
+        said = f"a fabric of {said_shape(_fabric(chosen))} is trained instead; {said}"
     if epochs < usual or chosen is not job:
         say(said)
     return replace(chosen, recipe=replace(chosen.recipe, epochs=epochs))
 
 
 def _smaller(job: Job, data: ImageSet, asked: Job) -> list[Job]:
-    """The job with each fabric that is below its own on the ladder."""
+    """The job with each fabric that is below its own on the ladder and still takes about what is allowed, or more."""
     rungs = ladder(data.preprocessing.size, asked.numbers)
     numbers = [asdict(rung) for rung in rungs[: rungs.index(_fabric(job))]]
-    return [replace(job, numbers={**job.numbers, **each}) for each in numbers]
+    jobs = [replace(job, numbers={**job.numbers, **each}) for each in numbers]
+    return [one for one in jobs if MOST * _macs(one, data) >= _macs(job, data)]
+
+
+def _macs(job: Job, data: ImageSet) -> int:
+    return costs(woven(job, data), data.preprocessing.size).macs
 
 
 def _fabric(job: Job) -> Trellis:

@@ -149,12 +149,21 @@ def _with_fabric(job: Job, say: Say, seen: Outlook, free: bool) -> Job:
 
 
 def _said(rungs: _Rungs, at: int, seen: Outlook) -> str:
-    chosen, (height, width) = rungs.fabrics[at], rungs.size
-    shape = f"{chosen.layers} layers, {chosen.scales} scales and {chosen.channels} channels"
+    (height, width), shape = rungs.size, said_shape(rungs.fabrics[at])
     said = f"no network was named: a fabric of {shape} for images of {width}×{height} pixels takes {rungs.said(at)}"
     if rungs.size != seen.size:
         said += f" (of {seen.size[1]}×{seen.size[0]} pixels it would have to be too small; --size says another)"
     if at + 1 < len(rungs.fabrics):
-        larger = rungs.fabrics[at + 1]
-        said += f"; the next larger, of {larger.layers} layers and {larger.channels} channels, {rungs.said(at + 1)}"
+        said += f"; the next larger, of {said_shape(rungs.fabrics[at + 1])}, {rungs.said(at + 1)}"
     return said
+
+
+def said_shape(fabric: Trellis) -> str:
+    """Layers, scales and channels of a fabric, in words.
+
+    >>> said_shape(Trellis(layers=1, scales=3, channels=8))
+    '1 layer, 3 scales and 8 channels'
+    """
+    parts = [(fabric.layers, "layer"), (fabric.scales, "scale"), (fabric.channels, "channel")]
+    layers, scales, channels = (f"{count} {name}{'s' * (count != 1)}" for count, name in parts)
+    return f"{layers}, {scales} and {channels}"
