@@ -120,6 +120,13 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(tmp_path: Path) -> None
     done(["extract", tmp_path / "run", "--macs", "0.2e6"])
 
 
+def test_training_alone_takes_no_more_epochs_than_its_minutes_bear(tmp_path: Path) -> None:
+    words = ["train", "digits", "--network", "fabric-tiny", "--set", "minutes=0.0001", "--out", tmp_path / "run"]
+    done(words)
+    done([*words, "--resume"])
+    assert read_config(tmp_path / "run" / "config.yaml")["epochs"] == 1
+
+
 def test_several_seeds_share_what_was_chosen_and_say_how_far_they_are_apart(tmp_path: Path) -> None:
     words = ["fit", "digits", "--macs", "0.3e6", "--epochs", 1, "--out", tmp_path, "--set", "trials=4", "--seeds", 2]
     said = done(words)

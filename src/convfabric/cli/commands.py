@@ -110,9 +110,10 @@ def train(
         from convfabric.environment import is_first_process
         from convfabric.pipeline.announcements import say_data
         from convfabric.pipeline.inputs import check_same_data, opened, woven
+        from convfabric.pipeline.minutes import paced
         from convfabric.pipeline.steps import train_step
         from convfabric.progress import Listener
-        from convfabric.runs.folder import begin, check_may_begin
+        from convfabric.runs.folder import CONFIG, begin, check_may_begin
         from convfabric.runs.lock import held
 
         keep_imports()
@@ -121,6 +122,8 @@ def train(
         if resume:
             check_same_data(folder, images)
         woven(job, images)
+        if not (resume and (folder / CONFIG).is_file()):
+            job = paced(job, images, say, job)
         quiet = Listener(say=lambda text: None)
         first = is_first_process()
         if first:

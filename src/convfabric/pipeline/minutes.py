@@ -4,6 +4,8 @@ from bisect import bisect_right
 from dataclasses import asdict, replace
 
 from convfabric.data.imageset import ImageSet
+from convfabric.environment import process_count
+from convfabric.errors import SettingError
 from convfabric.graph.costs import costs
 from convfabric.pipeline.inputs import untrained, woven
 from convfabric.pipeline.sizes import MOST, said_shape
@@ -35,6 +37,8 @@ def paced(job: Job, data: ImageSet, say: Say, asked: Job) -> Job:
     allowed = job.procedure.minutes
     if not allowed:
         return job
+    if process_count() > 1:
+        raise SettingError(f"minutes={allowed:g}: estimated by one process; give several their --epochs.")
     chosen_by_budget = asked.source.network == AUTO != job.source.network
     known = [*(_smaller(job, data, asked) if chosen_by_budget else ()), job]
     chosen: Job = known[max(0, bisect_right(known, allowed / LEAST_EPOCHS, key=lambda one: _minutes(one, data)) - 1)]
