@@ -28,7 +28,7 @@ LEAST_SIDE = 64
 MOST_OF_IMPORTED = 2.0
 """Times the budget that the whole network may take, so that about half of it stays."""
 MOST = 3.0
-"""Times the budget that a whole fabric may take; the one before it on the ladder takes half of that."""
+"""Times the budget that a whole fabric may take."""
 USUAL = Trellis(layers=2, channels=16)
 """A fabric that is smaller than this is woven for smaller images instead."""
 SECONDS = 0.1

@@ -12,7 +12,7 @@ RUNGS = (
     *((1, 8), (2, 8), (3, 8), (2, 16), (3, 16), (4, 16), (3, 24), (4, 24), (4, 32)),
     *((6, 32), (5, 48), (6, 48), (6, 64), (8, 64), (8, 96)),
 )
-"""Layers and channels; each has about one and a half to two times the multiply-accumulates of the one before."""
+"""Layers and channels; from the second on each has 1.2 to 2.3 times the multiply-accumulates of the one before."""
 
 
 def ladder(size: Size, numbers: Mapping[str, Any] | None = None) -> tuple[Trellis, ...]:
