@@ -81,7 +81,9 @@ def contested(said: argparse.Namespace, data: ImageSet, seed: int) -> list[Row]:
     most = said.share * costs(fabric.graph, image).macs
     source = fabric if job.recipe.subnetworks else ranked(fabric)
     sampler = Sampler.of(fabric.graph, job.recipe.narrowest, image)
-    evolution = Evolution(sampler=sampler, fits=lambda graph: costs(graph, image).macs <= most, fitness=lambda _: 0.0)
+    evolution = Evolution(
+        sampler=sampler, fits=lambda graph: costs(graph, image).macs <= most, fitness=lambda graphs: [0.0] * len(graphs)
+    )
     dice, rows = random.Random(seed), [_row("fit", seed, load_fabric(folder)[0], data)]
     network = read_record(folder).network
     assert network is not None

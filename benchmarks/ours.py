@@ -128,7 +128,10 @@ def picked(contest: Contest, numbers: Mapping[str, Any], fabric: Fabric, budget:
     sampler = Sampler.of(fabric.graph, numbers["narrowest"], contest.size)
     fits = partial(under, contest, budget)
     if judge is None:
-        evolution, dice = Evolution(sampler=sampler, fits=fits, fitness=contest.macs), random.Random(contest.seed + 1)
+        evolution, dice = (
+            Evolution(sampler=sampler, fits=fits, fitness=lambda graphs: [0.0] * len(graphs)),
+            random.Random(contest.seed + 1),
+        )
         return evolution.grown(evolution.repaired(sampler.draw(dice), dice), dice)
     return evolved(sampler, fits, judge, numbers["trials"], contest.seed)
 
@@ -136,7 +139,7 @@ def picked(contest: Contest, numbers: Mapping[str, Any], fabric: Fabric, budget:
 def evolved(sampler: Sampler, fits: Callable[[Graph], bool], judge: Judge, trials: int, seed: int) -> Graph:
     """The best sub-network that an evolution finds, from the best that are known."""
     starts = sorted(judge.known, key=judge, reverse=True)[:4]
-    return Evolution(sampler=sampler, fits=fits, fitness=judge).run(starts, trials, seed)[0].graph
+    return Evolution(sampler=sampler, fits=fits, fitness=judge.all).run(starts, trials, seed)[0].graph
 
 
 def tuned(

@@ -77,7 +77,7 @@ def main() -> None:
     evolution = Evolution(
         sampler=sampler,
         fits=lambda part: fits(part, budget, asked),
-        fitness=judge,
+        fitness=judge.all,
         limits=limits,  # type: ignore[arg-type]
     )
     evolution.run([], said.trials)

@@ -5,8 +5,6 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 PACKAGES = (
     "convfabric",
     "torch",
@@ -54,6 +52,8 @@ def machine() -> dict[str, str]:
     >>> sorted(machine())[:3]
     ['accelerator', 'cores', 'processor']
     """
+    import torch
+
     return {
         "processor": _processor(),
         "cores": str(cores()),
@@ -87,3 +87,16 @@ def process_count() -> int:
     1
     """
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def command() -> str:
+    """How this program was started, for what is to be typed next.
+
+    >>> command()
+    'convfabric'
+    """
+    if process_count() == 1:
+        return "convfabric"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = f" --nnodes {process_count() // here}" if process_count() > here else ""
+    return f"torchrun --nproc-per-node {here}{nodes} -m convfabric"

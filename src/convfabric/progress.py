@@ -48,6 +48,10 @@ class Listener:
     watch: Watch = unwatched
 
 
+UNHEARD = Listener(say=lambda text: None)
+"""Nobody is told."""
+
+
 def said_time(seconds: float) -> str:
     """Seconds for people.
 

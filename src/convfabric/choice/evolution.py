@@ -17,6 +17,8 @@ from convfabric.graph import Edge, Graph
 from convfabric.graph.subnetworks import Sampler
 
 PARENTS, CHILDREN = 8, 8
+BROOD = 8
+"""Sub-networks that are tried at once, by however many processes: so all of them choose the same."""
 RIDGE = 0.02
 DRAWN = 0.4
 """Share of the trials that go to starts and random draws."""
@@ -41,8 +43,8 @@ class Evolution:
 
     sampler: Sampler
     fits: Callable[[Graph], bool]
-    fitness: Callable[[Graph], float]
-    """Larger is better; asked once for each graph."""
+    fitness: Callable[[Sequence[Graph]], Sequence[float]]
+    """Of each graph, larger is better; asked once for each."""
     limits: Sequence[tuple[Summed, float]] = ()
     """Measures and their ceilings that fitting graphs are under, by which what surely does not fit is not made."""
 
@@ -63,21 +65,27 @@ class Evolution:
         waiting = [self.grown(self.repaired(graph, dice), dice) for graph in starts]
         drawn = max(PARENTS, round(trials * DRAWN))
         while len(tried) < trials:
-            graph = self._next(waiting, tried, dice, drawing=len(tried) < drawn)
-            if graph is None:
+            brood = list[Graph]()
+            while len(brood) < min(BROOD, trials - len(tried)):
+                graph = self._next(waiting, tried, brood, dice, drawing=len(tried) + len(brood) < drawn)
+                if graph is None:
+                    break
+                brood.append(graph)
+            if not brood:
                 break
-            tried[graph] = self.fitness(graph)
-            watch(len(tried), max(tried.values()))
+            for graph, fitness in zip(brood, self.fitness(brood), strict=True):
+                tried[graph] = fitness
+                watch(len(tried), max(tried.values()))
         found = [Tried(graph=graph, fitness=fitness) for graph, fitness in tried.items()]
         return sorted(found, key=lambda one: one.fitness, reverse=True)
 
     def _next(
-        self, waiting: list[Graph], tried: dict[Graph, float], dice: random.Random, drawing: bool
+        self, waiting: list[Graph], tried: dict[Graph, float], brood: list[Graph], dice: random.Random, drawing: bool
     ) -> Graph | None:
-        """A graph that was not tried; None where none is found."""
+        """A graph that neither was tried nor is about to be; None where none is found."""
         while waiting:
             graph = waiting.pop(0)
-            if graph not in tried:
+            if graph not in tried and graph not in brood:
                 return graph
         parents = sorted(tried, key=lambda graph: tried[graph], reverse=True)[:PARENTS]
         for attempt in range(MOST_TRIES):
@@ -88,7 +96,7 @@ class Evolution:
                 promise = self._promise(tried)
                 child = max(children, key=promise)
             child = self.grown(self.repaired(child, dice), dice)
-            if child not in tried:
+            if child not in tried and child not in brood:
                 return child
         return None
 

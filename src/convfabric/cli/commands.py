@@ -9,7 +9,7 @@ import typer
 
 from convfabric.cli.answers import evaluate, predict
 from convfabric.cli.budgets import calibrate, curve
-from convfabric.cli.console import ProgressBar, answer, keep_answers_apart, refusals, say
+from convfabric.cli.console import ProgressBar, answer, keep_answers_apart, keep_quiet_unless_first, refusals, say
 from convfabric.cli.fitting import fit
 from convfabric.cli.options import (
     AsJson,
@@ -42,6 +42,7 @@ from convfabric.cli.options import (
     not_both,
     settings_from,
 )
+from convfabric.environment import command, is_first_process, process_count
 from convfabric.execution.allocation import keep_imports, keep_memory
 
 app = typer.Typer(
@@ -51,6 +52,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+SHARED_OUT = ("train", "fit", "extract", "curve")
+"""Commands that several processes may run together."""
 PUT_BACK = "put it back, or type this where it is seen"
 """Advice where the images of a run are not there."""
 
@@ -65,9 +68,14 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file."""
+    if process_count() > 1 and context.invoked_subcommand not in SHARED_OUT:
+        shared = f"{', '.join(SHARED_OUT)} are shared out by torchrun"
+        raise typer.BadParameter(f"{context.invoked_subcommand} is one process's work; {shared}.")
+    keep_quiet_unless_first()
     keep_memory()
 
 
@@ -104,15 +112,14 @@ def train(
     )
     named |= dict(teacher=teacher, teacher_weights=teacher_weights)
     named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    going_on = f"Go on with: convfabric train {quote(data)} --out {quote(str(folder))} --resume"
+    going_on = f"Go on with: {command()} train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
-        from convfabric.environment import is_first_process
         from convfabric.pipeline.announcements import say_data
         from convfabric.pipeline.inputs import check_same_data, opened, woven
         from convfabric.pipeline.minutes import paced
         from convfabric.pipeline.steps import train_step
-        from convfabric.progress import Listener
+        from convfabric.progress import UNHEARD, Listener
         from convfabric.runs.folder import CONFIG, begin, check_may_begin
         from convfabric.runs.lock import held
 
@@ -124,15 +131,12 @@ def train(
         woven(job, images)
         if not (resume and (folder / CONFIG).is_file()):
             job = paced(job, images, say, job)
-        quiet = Listener(say=lambda text: None)
-        first = is_first_process()
-        if first:
-            say_data(images, say)
+        listener = Listener(say=say, watch=shown) if is_first_process() else UNHEARD
+        say_data(images, listener.say)
         with held(folder):
             begin(folder, job, force=force, resume=resume)
-            train_step(folder, job, images, Listener(say=say, watch=shown) if first else quiet, resume=resume)
-    if first:
-        typer.echo(f"next: convfabric extract {quote(str(folder))} --latency-ms 5")
+            train_step(folder, job, images, listener, resume=resume)
+    typer.echo(f"next: convfabric extract {quote(str(folder))} --latency-ms 5")
 
 
 @app.command()
@@ -148,11 +152,12 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Cut the network that fits a budget from a trained fabric, and fine-tune it."""
+    from convfabric.execution.processes import join
     from convfabric.fabric.archive import load_fabric
     from convfabric.graph.json_format import written
     from convfabric.pipeline.inputs import reopened
     from convfabric.pipeline.steps import extract_step
-    from convfabric.progress import Listener
+    from convfabric.progress import UNHEARD, Listener
     from convfabric.report.pages import said_macs, said_share
     from convfabric.runs.folder import recut
     from convfabric.runs.lock import held
@@ -160,13 +165,15 @@ def extract(
 
     named = dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb)
     keep_imports()
-    going_on = f"Go on with: convfabric extract {quote(str(run))} --resume and the same budget"
+    going_on = f"Go on with: {command()} extract {quote(str(run))} --resume and the same budget"
     with refusals(going_on), ProgressBar() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}
         job = recut(run, others | settings_from(None, changes, threads=threads, **named))
+        join(job.procedure.device)
         data, fabric = reopened(run, job), load_fabric(run / "fabric")[0]
+        listener = Listener(say=say, watch=shown) if is_first_process() else UNHEARD
         with held(run):
-            extract_step(run, job, data, fabric, Listener(say=say, watch=shown), resume=resume)
+            extract_step(run, job, data, fabric, listener, resume=resume)
         network = read_record(run).done("network").network
     assert network is not None
     line = f"{network.edges} edges, {said_macs(network.macs)}, {said_share(network.score)}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from convfabric.environment import is_first_process, process_count
 from convfabric.errors import BudgetError, ConvfabricError
 
 if TYPE_CHECKING:
     from convfabric.progress import Moment
 
+TORN = ("gloo", "Connection closed", "Connection reset", "NCCL")
+"""In what is raised where the connection to another process ends."""
 OVER_BUDGET, REFUSED, DOUBTFUL, INTERRUPTED = 3, 1, 4, 130
 
 
@@ -23,10 +27,12 @@ OVER_BUDGET, REFUSED, DOUBTFUL, INTERRUPTED = 3, 1, 4, 130
 def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
     """Turns what the library raises into one message and an exit code: 3 over budget, 130 interrupted, else 1.
 
-    What is interrupted before it made its folder has kept nothing to resume.
+    What is interrupted before it made its folder has kept nothing to resume. A request to end, as torchrun sends it
+    where another process of the run has died, is an interruption like Ctrl-C.
     """
     try:
-        yield
+        with _ending():
+            yield
     except BudgetError as fault:
         typer.secho(f"over budget: {fault}", fg="red", err=True)
         raise typer.Exit(OVER_BUDGET) from None
@@ -38,10 +44,29 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
         typer.secho(f"error: {where}{fault.strerror or fault}.", fg="red", err=True)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        begun = folder is None or folder.exists()
-        kept = f"the state is kept. {resume}" if begun else "nothing was begun, so type the whole command again"
-        typer.secho(f"interrupted; {kept}", fg="yellow", err=True)
+        typer.secho(f"interrupted; {_advice(resume, folder)}", fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except RuntimeError as fault:
+        if process_count() == 1 or not any(word in str(fault) for word in TORN):
+            raise
+        typer.secho(f"error: another process of this run has ended; {_advice(resume, folder)}", fg="red", err=True)
+        raise typer.Exit(REFUSED) from None
+
+
+def _advice(resume: str, folder: Path | None) -> str:
+    begun = folder is None or folder.exists()
+    return f"the state is kept. {resume}" if begun else "nothing was begun, so type the whole command again"
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """While entered, a request to end interrupts."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def keep_answers_apart() -> None:
@@ -58,6 +83,12 @@ def keep_answers_apart() -> None:
     sys.stdout = os.fdopen(own, "w", buffering, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
+def keep_quiet_unless_first() -> None:
+    """Of several processes of a run, lets the first one answer alone; what goes wrong is said by all."""
+    if not is_first_process():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+
+
 def say(text: str) -> None:
     """A line for people, on standard error so that --json stays alone on standard output."""
     typer.echo(text, err=True)
@@ -70,7 +101,7 @@ def answer(as_json: bool, facts: Mapping[str, Any], lines: list[str]) -> None:
 
 def tell_doubts(doubts: Sequence[str], strict: bool) -> None:
     """Why a result is not to be trusted; with ``strict`` the exit code is 4 then."""
-    for doubt in doubts:
+    for doubt in doubts if is_first_process() else ():
         typer.secho(f"doubtful: {doubt}.", fg="yellow", err=True)
     if doubts and strict:
         raise typer.Exit(DOUBTFUL)

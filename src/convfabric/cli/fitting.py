@@ -37,6 +37,7 @@ from convfabric.cli.options import (
     job_of_words,
     not_both,
 )
+from convfabric.environment import command
 from convfabric.execution.allocation import keep_imports
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def fit(
     )
     named |= dict(teacher=teacher, teacher_weights=teacher_weights)
     named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
-    going_on = f"Go on with: convfabric fit {quote(data)} --out {quote(str(folder))} --resume"
+    going_on = f"Go on with: {command()} fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)
         from convfabric.pipeline.fit import run_job

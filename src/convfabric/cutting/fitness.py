@@ -1,11 +1,13 @@
 """How well a sub-network answers with the weights it inherits, its statistics refreshed: what a search goes by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.surgery import extract
 from convfabric.data.imageset import ImageSet, drawn
 from convfabric.evaluation.scoring import Score, score
+from convfabric.execution.processes import each
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.training.recipe import Recipe
@@ -64,10 +66,17 @@ class Judge:
 
     def __call__(self, graph: Graph) -> float:
         """The fitness of a sub-network."""
-        if graph not in self.known:
-            found = score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val")
-            self.known[graph] = fitness(found)
-        return self.known[graph]
+        return self.all([graph])[0]
+
+    def all(self, graphs: Sequence[Graph]) -> list[float]:
+        """The fitness of each sub-network; those that are not known are shared out among the processes of the run."""
+        if fresh := [graph for graph in dict.fromkeys(graphs) if graph not in self.known]:
+            self.known.update(zip(fresh, each(self.judged, fresh), strict=True))
+        return [self.known[graph] for graph in graphs]
+
+    def judged(self, graph: Graph) -> float:
+        """The fitness of a sub-network, worked out anew."""
+        return fitness(score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val"))
 
 
 def _judging(data: ImageSet) -> int:

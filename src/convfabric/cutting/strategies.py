@@ -105,7 +105,7 @@ def _tried(material: Material, judge: Judge, trials: int, budget: Budget) -> Gra
         return found.sampler.smallest
     material.say(f"trying {trials} sub-networks on {len(judge.few.splits['val'])} validation images")
     limits = found.limits(budget)
-    evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge, limits=limits)
+    evolution = Evolution(sampler=found.sampler, fits=under, fitness=judge.all, limits=limits)
     starts = [*sorted(judge.known, key=judge, reverse=True)[:4], *_starts(material, budget)]
     told = time_left("sub-networks tried", material.say)
     evolution.run(starts, trials, watch=lambda done, best: told(done, trials))

@@ -10,20 +10,23 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from convfabric.choice import Budget, budget_from
+from convfabric.cutting.cutter import Cutter
 from convfabric.data.imageset import ImageSet
-from convfabric.environment import machine, versions
+from convfabric.environment import is_first_process, machine, versions
 from convfabric.errors import SettingError
+from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import load_fabric, write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.pipeline.fit import network_step
 from convfabric.pipeline.inputs import reopened
 from convfabric.pipeline.steps import cutter_of, surveyed
-from convfabric.progress import Listener
+from convfabric.progress import UNHEARD, Listener
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
 from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, job_of, recut
@@ -81,20 +84,28 @@ def curve(
     are not those that the fabric was trained on.
     """
     run, listener = Path(run), listener or Listener()
+    listener = listener if is_first_process() else UNHEARD
     amounts = [amounts] if isinstance(amounts, float | int | str) else amounts
     asked = [_member(run, kind, amount, settings) for amount in amounts]
     members = list({member.folder: member for member in asked}.values())
     if not members:
         raise SettingError(f"{kind}: give one amount or more, such as 0.5 1 2 4.")
     dots = read_dots(Path(against)) if against else []
-    _check_others(members, force)
+    join(members[0].job.procedure.device)
+    by_first(lambda: _check_others(members, force))
     fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
     with held(run):
-        _cut_missing(run, [member for member in members if force or not member.done], fabric, data, listener)
-        every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
-        found = sorted(every, key=taken)
-        rows = [row_of(folder) for folder in found]
-        _write(run, rows, [_point(folder) for folder in found], dots, fabric.graph)
+        missing = by_first(lambda: [member for member in members if force or not member.done])
+        _cut_missing(run, missing, fabric, data, listener)
+        return by_first(lambda: _summed_up(run, dots, fabric.graph))
+
+
+def _summed_up(run: Path, dots: Sequence[Dot], whole: Graph) -> list[dict[str, str]]:
+    """The table's rows, written with the page of every network that was cut from the fabric that the run now has."""
+    every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
+    found = sorted(every, key=taken)
+    rows = [row_of(folder) for folder in found]
+    _write(run, rows, [_point(folder) for folder in found], dots, whole)
     return rows
 
 
@@ -131,17 +142,31 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
     """The networks that are not there yet; no amount is tried where one of them is out of reach."""
     if not members:
         return
-    found = surveyed(fabric.graph, members[0].job, data, listener, [member.job.budget for member in members])
-    cutter = cutter_of(run, fabric, members[0].job, data, listener, found)
+    job, budgets = members[0].job, [member.job.budget for member in members]
+
+    def prepared() -> Cutter:
+        found = surveyed(fabric.graph, job, data, listener, budgets)
+        return cutter_of(run, fabric, job, data, listener, found)
+
+    cutter = alone_first(prepared)
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
-        same = member.begun and not member.done
+        same = by_first(partial(_half_done, member))
         with held(member.folder):
-            begin(member.folder, member.job, force=not same, resume=same)
-            whole = read_record(run)
-            shared = {name: getattr(whole, name) for name in ("data", "begun_with", "fabric", "plan")}
-            update_record(member.folder, **shared)
+            by_first(partial(_begin, member, same))
             network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
+
+
+def _half_done(member: Member) -> bool:
+    return member.begun and not member.done
+
+
+def _begin(member: Member, same: bool) -> None:
+    """The folder of a network, with what is known of the fabric it is cut from."""
+    begin(member.folder, member.job, force=not same, resume=same)
+    whole = read_record(member.run)
+    shared = {name: getattr(whole, name) for name in ("data", "begun_with", "fabric", "plan")}
+    update_record(member.folder, **shared)
 
 
 def row_of(folder: Path) -> dict[str, str]:

@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from convfabric.cutting.cutter import HEADROOM, Cutter
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
-from convfabric.environment import process_count
-from convfabric.errors import BudgetError, SettingError
+from convfabric.environment import is_first_process
+from convfabric.errors import BudgetError
+from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
+from convfabric.latency.survey import Survey
 from convfabric.pipeline.announcements import said_stages, say_data
 from convfabric.pipeline.inputs import check_same_data, opened, woven
 from convfabric.pipeline.minutes import paced
 from convfabric.pipeline.sizes import sized
 from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
-from convfabric.progress import Listener
+from convfabric.progress import UNHEARD, Listener
 from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
 from convfabric.runs.job import Job, default_folder, job_from
 from convfabric.runs.lock import held
@@ -63,32 +66,42 @@ def run_job(
 
     Raises what the steps raise: nothing is returned that does not meet its budget.
     """
-    if process_count() > 1:
-        raise SettingError("fit runs in one process; share out train with torchrun, then extract, export and report.")
+    join(job.procedure.device)
     listener = listener or Listener()
-    going_on = resume and (folder / CONFIG).is_file()
-    asked = job
-    job = _as_begun(job, job_of(folder)) if going_on else job
-    check_may_begin(folder, job, force=force, resume=resume)
-    job = job if going_on else sized(job, listener.say, data)
-    if resume and not folder.exists():
-        listener.say(f"{folder}: nothing to go on with, so a new run begins")
+    listener = listener if is_first_process() else UNHEARD
+    asked, going_on = job, by_first(lambda: resume and (folder / CONFIG).is_file())
+    job = by_first(lambda: _begun(folder, asked, listener, data, going_on, force, resume))
     data = data or opened(job)
     if resume:
         check_same_data(folder, data)
     job = job if going_on else paced(job, data, listener.say, asked)
     _announce(job, data, listener)
-    found = None
-    if not (resume and (folder / "cut" / GRAPH_FILE).is_file()):
+
+    def measured() -> Survey | None:
+        if resume and (folder / "cut" / GRAPH_FILE).is_file():
+            return None
         listener.say(said_stages(job))
-        found = surveyed(woven(job, data), job, data, listener)
+        return surveyed(woven(job, data), job, data, listener)
+
+    found = alone_first(measured)
     with held(folder):
         begin(folder, job, force=force, resume=resume)
         fabric = train_step(folder, job, data, listener, resume=resume)
-        cutter = None if found is None else cutter_of(folder, fabric, job, data, listener, found)
+        cutter = alone_first(lambda: cutter_of(folder, fabric, job, data, listener, found) if found else None)
         network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
-        report_step(folder, data, fabric.graph, network)
-        return read_record(folder)
+        alone_first(lambda: report_step(folder, data, fabric.graph, network))
+        return by_first(lambda: read_record(folder))
+
+
+def _begun(
+    folder: Path, asked: Job, listener: Listener, data: ImageSet | None, going_on: bool, force: bool, resume: bool
+) -> Job:
+    """The job with all that is chosen for it; raises where its folder may not be used."""
+    job = _as_begun(asked, job_of(folder)) if going_on else asked
+    check_may_begin(folder, job, force=force, resume=resume)
+    if resume and not folder.exists():
+        listener.say(f"{folder}: nothing to go on with, so a new run begins")
+    return job if going_on else sized(job, listener.say, data)
 
 
 def _as_begun(job: Job, before: Job) -> Job:
@@ -131,13 +144,13 @@ def network_step(
         network = extract_step(folder, job, data, fabric, listener, resume=first, cutter=cutter, share=share, run=run)
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
-            export_step(folder, job, data, network)
+            alone_first(partial(export_step, folder, job, data, network))
             return network
         except BudgetError as over:
             if smaller == MOST_SMALLER:
                 raise
             listener.say(f"{over} Taking a smaller network.")
-            share *= _overshoot(read_record(folder))
+            share *= by_first(lambda: _overshoot(read_record(folder)))
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.choice import Budget
-from convfabric.cutting.cutter import Cutter
+from convfabric.cutting.cutter import Cut, Cutter
 from convfabric.cutting.dead_channels import without_dead_channels
+from convfabric.cutting.fitness import Judge
 from convfabric.cutting.strategies import Material, Strategy, by_trying, by_worth, exactly
 from convfabric.cutting.surgery import ranked
 from convfabric.cutting.worth import WORTHS, channel_worth
@@ -19,6 +20,7 @@ from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import BudgetError, SettingError, StuckError
 from convfabric.evaluation.early_exit import exits_of
+from convfabric.execution.processes import alone_first, by_first, led
 from convfabric.exporting.exit_files import export_stages
 from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import formats_with
@@ -205,16 +207,20 @@ def extract_step(
     same budget, and raises SettingError for another.
     """
     tuner = Tuner(run=run or folder, job=job, data=data, whole=fabric, listener=listener)
-    if resume and (folder / "cut" / GRAPH_FILE).is_file():
-        network = _resumed(folder, job)
+    if by_first(lambda: resume and (folder / "cut" / GRAPH_FILE).is_file()):
+        network = by_first(lambda: _resumed(folder, job))
     else:
-        cutter = cutter or cutter_of(tuner.run, fabric, job, data, listener)
+        cutter = alone_first(lambda: cutter or cutter_of(tuner.run, fabric, job, data, listener))
         network = _cut_anew(folder, tuner, cutter, share)
     began = time.monotonic()
     network, tuning = tuner.tuned(folder, network, resume)
     network = without_dead_channels(network.cpu())
-    save_fabric(folder, network, passport(network, data))
-    update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
+
+    def keep() -> None:
+        save_fabric(folder, network, passport(network, data))
+        update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
+
+    by_first(keep)
     return network
 
 
@@ -226,11 +232,29 @@ def _resumed(folder: Path, job: Job) -> Fabric:
     return load_fabric(folder / "cut")[0]
 
 
-def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter, share: float) -> Fabric:
-    """The network after pruning, kept so that a run that is resumed goes on with the same one."""
+def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter | None, share: float) -> Fabric:
+    """The network after pruning, kept so that a run that is resumed goes on with the same one.
+
+    The cutter is the first process's; the others help it to try sub-networks.
+    """
+    job = tuner.job
+
+    def finalists() -> list[Cut]:
+        assert cutter is not None
+        return cutter.finalists(cutter.material.survey.resolved(job.budget), share, job.procedure.finalists)
+
+    source = by_first(lambda: cutter.material.fabric if cutter else None)
+    assert source is not None
+    small = tuner.best_of(led(finalists, Judge.of(source, tuner.data, job.recipe).judged))
+    alone_first(lambda: _keep_cut(folder, tuner, cutter, small))
+    return small.network.eval()
+
+
+def _keep_cut(folder: Path, tuner: Tuner, cutter: Cutter | None, small: Cut) -> None:
+    """What was cut in place of an earlier network, and how it came to be."""
+    assert cutter is not None
     job, found = tuner.job, cutter.material.survey
     budget = found.resolved(job.budget)
-    small = tuner.best_of(cutter.finalists(budget, share, job.procedure.finalists))
     remove_network(folder)
     _say_exits(cutter.whole, small.network.graph, tuner.listener.say)
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
@@ -243,7 +267,6 @@ def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter, share: float) -> Fabri
     )
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
     save_fabric(folder / "cut", small.network, passport(small.network, tuner.data))
-    return small.network.eval()
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:

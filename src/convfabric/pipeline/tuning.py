@@ -12,7 +12,9 @@ from convfabric.cutting.cutter import Cut
 from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.data.imageset import ImageSet
+from convfabric.environment import process_count
 from convfabric.evaluation.scoring import image_losses, score, surely_less
+from convfabric.execution.processes import by_first
 from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
@@ -67,7 +69,7 @@ class Tuner:
         network, usual = copy.deepcopy(cut.network), self.recipe(cut.network)
         brief = usual.changed(epochs=epochs, lr=GENTLE * usual.lr)
         train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
-        losses_N = image_losses(network, self.data, "val")
+        losses_N = by_first(lambda: image_losses(network, self.data, "val"))
         edges = f"{len(network.graph.edges)} edges, {said_macs(self._macs(network))}"
         after = f"{epochs} epoch{'s' * (epochs > 1)} at a rate of {brief.lr:.2g}"
         self.listener.say(f"{edges}: a loss of {losses_N.mean():.3f} nats on validation images after {after}")
@@ -95,13 +97,14 @@ class Tuner:
         seen, the network is kept as it was before.
         """
         data = self.data
-        after_pruning = score(network, data, data.scored_split)
-        after_recalibration = score(refresh(network, data, self.job.recipe), data, data.scored_split)
+        after_pruning = by_first(lambda: score(network, data, data.scored_split))
+        refresh(network, data, self.job.recipe)
+        after_recalibration = by_first(lambda: score(network, data, data.scored_split))
         before, unseen = copy.deepcopy(network), Judge.unseen(data)
-        on_val = score(network, unseen, "val")
+        on_val = by_first(lambda: score(network, unseen, "val"))
         if self.job.procedure.finetune:
             self._finetune(folder, network, resume)
-        tuned_on_val = score(network, unseen, "val")
+        tuned_on_val = by_first(lambda: score(network, unseen, "val"))
         worse = tuned_on_val.surely_below(on_val)
         if worse:
             change = f"from {on_val.headline:.2%} to {tuned_on_val.headline:.2%}"
@@ -118,9 +121,11 @@ class Tuner:
     def _finetune(self, folder: Path, network: Fabric, resume: bool) -> None:
         """Further epochs, in place."""
         recipe, device = self.recipe(network), self.job.procedure.device
-        takes = estimate(network, self.data, recipe, self._teacher, device)
         edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
-        self.listener.say(f"fine-tuning {edges} takes {takes}")
+        if process_count() == 1:
+            self.listener.say(
+                f"fine-tuning {edges} takes {estimate(network, self.data, recipe, self._teacher, device)}"
+            )
         train(
             network,
             self.data,

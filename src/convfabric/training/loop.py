@@ -22,6 +22,7 @@ from convfabric.errors import SettingError, StuckError, TrainingError
 from convfabric.evaluation.baseline import is_chance
 from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
+from convfabric.execution.processes import by_first, join
 from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
@@ -105,6 +106,7 @@ class Run:
         earlier: Sequence[Row] = (),
         device: str = "auto",
     ) -> None:
+        join(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         recipe = recipe.fitted(len(data.splits["train"]), data.task)
@@ -165,7 +167,7 @@ class Run:
                 if stopping:
                     raise KeyboardInterrupt
                 if row:
-                    self._check_learning()
+                    by_first(self._check_learning)
         self.fabric.eval()
         if self.folder and self.accelerator.is_main_process and isinstance(self.objective.own, Gates):
             write_atomically(self.folder / GATES, json.dumps(self.objective.own.probabilities(), indent=0))
