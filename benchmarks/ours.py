@@ -37,10 +37,11 @@ def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]
     numbers = contest.numbers[source]
     whole = numbers.get("whole", source)
     graph = contest.woven(numbers["network"], numbers["numbers"])
-    parts = {"subnetworks": numbers["subnetworks"], "narrowest": numbers["narrowest"]}
+    parts = {name: numbers[name] for name in ("subnetworks", "narrowest", "subnetworks_from") if name in numbers}
     sampler, dice = Sampler.of(graph, numbers["narrowest"], contest.size), random.Random(0)
     drawn = fmean(contest.macs(sampler.draw(dice)) for _ in range(100))
-    an_image = 3 * (contest.macs(graph) + numbers["subnetworks"] * drawn)
+    a_step = numbers["subnetworks"] * (1 - numbers.get("subnetworks_from", 0.0))
+    an_image = 3 * (contest.macs(graph) + a_step * drawn)
     every = contest.numbers["tera_macs"] * len(contest.numbers["budgets"])
 
     def tried(rate: float, cost: float) -> float:

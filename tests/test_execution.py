@@ -52,6 +52,8 @@ GRAPHS = {
     "leaky": Trellis(layers=3, scales=3, channels=6, operators="block", head="all", activation="leaky"),
     "banded, leaky": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="leaky"),
     "banded, slopes learnt": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="prelu"),
+    "way down": Trellis(layers=2, scales=3, delay=2, channels=6, operators="shortcut", head="all", doubling=True),
+    "band": Trellis(layers=3, scales=3, delay=1, channels=6, operators="residual", head="all"),
     "one layer": Trellis(layers=1, scales=3, channels=6, operators="banded"),
 }
 TASKS = ("classification", "segmentation")

@@ -89,7 +89,7 @@ def test_images_of_masks_and_those_that_are_open_stay_as_they_are(
 def test_minutes_take_epochs_and_a_smaller_fabric_before_more_than_half_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = job_from({"data": "digits", "macs": 4e6, "minutes": 20})
+    asked = job_from({"data": "digits", "macs": 4e6, "minutes": 24})
     data, said = open_data("digits"), list[str]()
     monkeypatch.setattr(minutes, "_minutes", lambda job, data: costs(woven(job, data), (8, 8)).macs / 1e5)
     job = sizes.sized(asked, said.append)
@@ -145,4 +145,5 @@ def test_without_a_budget_it_is_the_usual_fabric(tmp_path: Path) -> None:
     images = str(class_folders(tmp_path))
     job = job_from({"data": images})
     assert job.source.network == AUTO
-    assert woven(job, opened(job)).edges == weave("fabric-small", size=(12, 16), classes=2).edges
+    [usual] = (rung for rung in ladder((12, 16)) if rung.channels == 16)
+    assert woven(job, opened(job)).edges == weave("trellis", size=(12, 16), classes=2, **vars(usual)).edges

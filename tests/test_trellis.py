@@ -1,6 +1,7 @@
 """Counts that papers state, and that exact arithmetic gives from their wiring."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,18 @@ def test_the_k_cheapest_routes_are_the_first_of_all_routes_by_cost(seed: int) ->
     assert [total(route) for route in every] == sorted(total(route) for route in every)
     found = cheapest_routes(graph, lambda edge: price[edge.name], 5)
     assert [route.edge_names for route in found] == [route.edge_names for route in every[:5]]
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_each_scale_begins_behind_the_finer_one_and_no_node_is_dead(delay: int) -> None:
+    graph = weave("trellis", layers=3, scales=3, channels=4, delay=delay, head="all", operators="plain")
+    columns = {s: sorted(node.place.layer for node in graph.nodes if node.place.scale == s) for s in range(3)}
+    assert columns == {s: [delay * s, delay * s + 1, delay * s + 2] for s in range(3)}
+    assert graph.restrict(graph.edge_names) == graph
+    assert any(edge.target.scale < edge.source.scale for edge in graph.edges) == (delay == 1)
+
+
+@pytest.mark.parametrize("numbers", [{"delay": 3, "head": "all"}, {"delay": 1}, {"delay": -1, "head": "all"}])
+def test_a_delay_that_leaves_a_gap_or_an_unread_scale_is_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="at most the layers"):
+        Trellis(layers=2, **numbers)

@@ -56,7 +56,7 @@ def paced(job: Job, data: ImageSet, say: Say, asked: Job) -> Job:
 
 def _smaller(job: Job, data: ImageSet, asked: Job) -> list[Job]:
     """The job with each fabric that is below its own on the ladder and still takes about what is allowed, or more."""
-    rungs = ladder(data.preprocessing.size, asked.numbers)
+    rungs = ladder(data.preprocessing.size, asked.numbers, data.task)
     numbers = [asdict(rung) for rung in rungs[: rungs.index(_fabric(job))]]
     jobs = [replace(job, numbers={**job.numbers, **each}) for each in numbers]
     return [one for one in jobs if MOST * _macs(one, data) >= _macs(job, data)]

@@ -46,7 +46,7 @@ def sized(job: Job, say: Say, data: ImageSet | None = None) -> Job:
     >>> job = job_from({"data": "digits", "macs": 2e6})
     >>> chosen = sized(job, lambda text: None)
     >>> chosen.source.network, chosen.numbers["layers"], chosen.numbers["channels"]
-    ('trellis', 3, 24)
+    ('trellis', 2, 64)
     """
     if is_imported(job.source.network):
         return job if data else _with_images(job, say)
@@ -105,7 +105,7 @@ class _Rungs:
     def __init__(self, job: Job, seen: Outlook, size: Size) -> None:
         self.job, self.size = job, size
         self.purpose = Purpose(task=seen.task, classes=seen.classes or 10, image_channels=seen.channels, size=size)
-        self.fabrics = ladder(size, job.numbers)
+        self.fabrics = ladder(size, job.numbers, seen.task)
         self.tightest = cache(self._tightest)
 
     def _tightest(self, fabric: Trellis) -> tuple[float, str]:

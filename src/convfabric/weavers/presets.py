@@ -33,15 +33,21 @@ class Preset:
     image_channels: int = 3
     classes: int = 10
     task: Task = "classification"
-    follows_size: bool = False
-    """Whether the finest scale and the number of scales are fitted to the size of the images."""
+    for_masks: Any = None
+    """Numbers for segmentation, where they are others."""
+    coarsest: int = 0
+    """Pixels on a side that the coarsest scale has at least, to which scales are fitted; 0: they stay as they are."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings of training that are the usual ones for it."""
 
 
+def _every_scale(layers: int, scales: int, channels: int) -> Trellis:
+    return Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="residual", head="all")
+
+
 def _fabric(about: str, layers: int, scales: int, channels: int, lr: float) -> Preset:
-    numbers = Trellis(layers=layers, scales=scales, channels=channels, doubling=True, operators="residual", head="all")
-    return Preset(about=about, numbers=numbers, follows_size=True, training={"subnetworks": 1, "lr": lr})
+    numbers, training = _every_scale(layers, scales, channels), {"subnetworks": 1, "lr": lr}
+    return Preset(about=about, numbers=numbers, coarsest=1, training=training)
 
 
 def _paper(layers: int, channels: int, scales: int = 6, operators: Literal["plain", "banded"] = "plain") -> Trellis:
@@ -58,7 +64,13 @@ AUTO = "auto"
 """The preset that stands for the fabric of a ladder that a budget picks; without a budget for the usual one."""
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        AUTO: _fabric("the default: as large as the budget asks for; without one fabric-small", 2, 3, 16, lr=0.2),
+        AUTO: Preset(
+            about="the default, as large as the budget asks for: scale by scale; for masks every scale in every layer",
+            numbers=Trellis(layers=2, delay=2, scales=5, channels=16, doubling=True, operators="shortcut", head="all"),
+            for_masks=_every_scale(2, 3, 16),
+            coarsest=4,
+            training={"subnetworks": 1, "lr": 0.2},
+        ),
         "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12, lr=0.2),
         "fabric-small": _fabric("for hundreds to thousands of images", 2, 3, 16, lr=0.2),
         "fabric-medium": _fabric("when a GPU is at hand and images are many", 8, 4, 24, lr=0.1),
@@ -167,7 +179,7 @@ def weave(
     given = {"task": task, "classes": classes, "image_channels": image_channels, "size": size}
     usual = {key: getattr(preset, key) for key in given}
     purpose = Purpose(**accepted(Purpose, usual | {key: value for key, value in given.items() if value is not None}))
-    record = fitted(preset.numbers, purpose.size) if preset.follows_size else preset.numbers
+    record = numbers_for(preset, purpose.task, purpose.size)
     known = [field.name for field in fields(record)]
     if unknown := sorted(set(numbers) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: {name} has {', '.join(known)}.")
@@ -184,14 +196,26 @@ def weave(
     return with_prior(graph, prior) if prior else graph
 
 
-def fitted(numbers: Trellis, size: Size) -> Trellis:
-    """The trellis that starts where images of this size have some 48 pixels, with no scale below one pixel.
+def numbers_for(preset: Preset, task: Task, size: Size) -> Any:
+    """Numbers of a preset for a task and images of a size.
+
+    >>> numbers_for(find_preset(AUTO), "classification", (32, 32)).scales
+    4
+    """
+    if task == "segmentation" and preset.for_masks:
+        return fitted(preset.for_masks, size)
+    return fitted(preset.numbers, size, preset.coarsest) if preset.coarsest else preset.numbers
+
+
+def fitted(numbers: Trellis, size: Size, coarsest: int = 1) -> Trellis:
+    """The trellis that starts where images of this size have some 48 pixels, with no scale of fewer than so many.
 
     >>> fitted(Trellis(scales=4), (240, 180)).finest, fitted(Trellis(scales=4), (4, 4)).scales
     (2, 3)
     """
     finest = max(0, round(log2(min(size) / 48)))
-    return replace(numbers, finest=finest, scales=min(numbers.scales, most_scales(size) - finest))
+    most = max(1, most_scales((min(size) // coarsest,) * 2) - finest)
+    return replace(numbers, finest=finest, scales=min(numbers.scales, most))
 
 
 def most_scales(size: Size) -> int:

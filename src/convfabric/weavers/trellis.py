@@ -2,9 +2,9 @@
 
 A node is fed by its own and both neighbouring scales of the layer before. Inside the first layer
 each scale also feeds the next coarser one; inside the last layer responses run to where the head reads.
+Where coarser scales begin later, what is left is a band along the way down.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from convfabric.graph.laws import check
 from convfabric.operators import Chain, Norm
 from convfabric.weavers.builder import ACTIVATIONS, Activation, Purpose
 from convfabric.weavers.trellis_edges import Kind, edges_of, stem
+from convfabric.weavers.trellis_wiring import between_layers, within_first_layer, within_last_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +22,23 @@ class Trellis:
     """The numbers of a trellis."""
 
     layers: int = 8
-    """Columns of nodes, the first included."""
+    """Columns of nodes that each scale has, the first included."""
     scales: int = 6
     """Rows of nodes."""
     channels: int = 64
     """Of each node at the finest scale."""
     doubling: bool = False
     """Whether each coarser scale has twice the channels; else all have the same."""
+    delay: int = 0
+    """Columns by which each scale begins, and ends, behind the finer one. 0: all scales stand in all columns, the
+    paper's trellis; as many as layers: one scale behind the other, a way down; in between a band of the trellis."""
     finest: int = 0
     """Scale where the first row stands; images reach it by strided convolutions."""
     operators: Kind = "plain"
     """plain: the paper's 3×3 convolutions. banded: the same between neighbouring channels only, the paper's
     sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same
     function, but identity and branch are edges of their own and the branch has a node inside, so that each can be
-    cut alone and the inside narrowed."""
+    cut alone and the inside narrowed. shortcut: the branch is one 3×3."""
     inner: float = 1.0
     """Channels inside a residual branch, as a multiple of the node's."""
     head: Literal["corner", "all"] = "corner"
@@ -59,8 +63,12 @@ class Trellis:
         ):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
-        if self.shared and self.operators == "residual":
-            raise SettingError("shared=true, operators=residual: branches have nodes of their own; share block's.")
+        if self.delay and not (0 < self.delay <= self.layers and self.head == "all"):
+            said = f"delay={self.delay}, layers={self.layers}, head={self.head}"
+            raise SettingError(f"{said}: a delay is at most the layers, and every scale is read then, head=all.")
+        if self.shared and self.operators in ("residual", "shortcut"):
+            said = f"shared=true, operators={self.operators}"
+            raise SettingError(f"{said}: branches are edges of their own; share block's.")
         if self.shared and self.doubling:
             raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
 
@@ -70,16 +78,24 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
 
     >>> len(weave_trellis(Trellis(layers=8, scales=6)).edges)
     122
+    >>> down = weave_trellis(Trellis(layers=2, scales=3, delay=2, head="all"))
+    >>> ", ".join(edge.name for edge in down.edges)
+    'L0S0_L1S0, L1S0_L2S1, L2S1_L3S1, L3S1_L4S2, L4S2_L5S2'
     """
     purpose = purpose or Purpose()
-    rows, last = range(numbers.finest, numbers.finest + numbers.scales), numbers.layers - 1
+    rows = range(numbers.finest, numbers.finest + numbers.scales)
+    columns = {s: range(begin := numbers.delay * i, begin + numbers.layers) for i, s in enumerate(rows)}
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
     corner = rows[-1] if purpose.task == "classification" else rows[0]
-    reads = tuple(Place(last, s) for s in (rows if numbers.head == "all" else (corner,)))
-    last_column = () if numbers.head == "all" else _last_layer(rows, last, corner)
-    pairs = (*_first_layer(rows), *_between_layers(rows, numbers), *last_column)
+    reads = tuple(Place(columns[s][-1], s) for s in (rows if numbers.head == "all" else (corner,)))
+    pairs = list(between_layers(columns, numbers.reach))
+    if not numbers.delay:
+        pairs = [*within_first_layer(rows), *pairs]
+    if numbers.head == "corner":
+        pairs += within_last_layer(rows, numbers.layers - 1, corner)
     then = Chain((Norm(), ACTIVATIONS[numbers.activation]))
-    grid = [Node(place=Place(x, s), channels=channels[s], then=then) for x in range(numbers.layers) for s in rows]
+    places = sorted(Place(x, s) for s in rows for x in columns[s])
+    grid = [Node(place=place, channels=channels[place.scale], then=then) for place in places]
     edges = tuple(edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared))
     inside = {edge.target for edge in edges if edge.target.lane}
     narrow = {place: max(1, round(channels[place.scale] * numbers.inner)) for place in inside}
@@ -96,22 +112,3 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
         heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
     return check(graph, purpose.size)
-
-
-def _first_layer(rows: range) -> Iterator[tuple[Place, Place]]:
-    yield from ((Place(0, s - 1), Place(0, s)) for s in rows[1:])
-
-
-def _between_layers(rows: range, numbers: Trellis) -> Iterator[tuple[Place, Place]]:
-    for layer in range(1, numbers.layers):
-        for s in rows:
-            yield from ((Place(layer - 1, near), Place(layer, s)) for near in (s - 1, s, s + 1) if near in rows)
-            if 1 < numbers.reach <= layer:
-                yield Place(layer - numbers.reach, s), Place(layer, s)
-
-
-def _last_layer(rows: range, last: int, corner: int) -> Iterator[tuple[Place, Place]]:
-    if corner == rows[0]:
-        yield from ((Place(last, s + 1), Place(last, s)) for s in rows[:-1])
-    elif last > 0:
-        yield from ((Place(last, s - 1), Place(last, s)) for s in rows[1:])

@@ -15,7 +15,7 @@ from convfabric.operators import (
     strided_stem,
 )
 
-Kind = Literal["plain", "banded", "block", "residual"]
+Kind = Literal["plain", "banded", "block", "shortcut", "residual"]
 
 
 def stem(kind: Kind, finest: int) -> Operator:
@@ -24,12 +24,14 @@ def stem(kind: Kind, finest: int) -> Operator:
     >>> stem("plain", 0).stride, stem("plain", 2).stride
     (1, 4)
     """
-    return strided_stem(finest) if kind in ("block", "residual") or finest else Conv()
+    return strided_stem(finest) if kind in ("block", "shortcut", "residual") or finest else Conv()
 
 
 def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator[Edge]:
-    """The edges between two nodes: one; of residual kind along a scale three, with a node inside the branch.
+    """The edges between two nodes: one; along a scale a shortcut and one more, or two with a node inside.
 
+    >>> [edge.name for edge in edges_of("shortcut", Place(0, 0), Place(1, 0), shared=False)]
+    ['L0S0_L1S0', 'L0S0_L1S0_1']
     >>> [edge.name for edge in edges_of("residual", Place(0, 0), Place(1, 0), shared=False)]
     ['L0S0_L1S0', 'L0S0_L1S0B1', 'L1S0B1_L1S0']
     """
@@ -39,6 +41,10 @@ def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator
         yield Edge(source=source, target=target, operator=Identity())
         yield Edge(source=source, target=inside, operator=Conv(bias=False))
         yield Edge(source=inside, target=target, operator=Conv(bias=False))
+        return
+    if kind == "shortcut" and step == 0:
+        yield Edge(source=source, target=target, operator=Identity())
+        yield Edge(source=source, target=target, operator=Conv(bias=False), lane=1)
         return
     name = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if shared else ""
     yield Edge(source=source, target=target, operator=_operator(kind, step), shared=name)
