@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from convfabric.execution.shortcuts import merged
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
 from convfabric.operators import Chain, Composite, Identity, Operator
@@ -22,10 +23,10 @@ Ends = tuple[int, int]
 
 
 def folded(fabric: Fabric) -> Fabric:
-    """A new fabric in evaluation mode without the norms that others could take over; the old one is untouched.
+    """A new fabric in evaluation mode without the norms, and identities, that convolutions could take over.
 
-    Weights that several edges share, and operators that can carry no factor, such as the identity, keep the norm
-    of the node behind them.
+    The old one is untouched. Weights that several edges share, and operators that can carry no factor, such as an
+    identity with no convolution beside it, keep the norm of the node behind them.
 
     >>> from convfabric.weavers import weave
     >>> fabric = Fabric(weave("paper-mnist-dense", layers=2, scales=2, channels=4)).eval()
@@ -35,6 +36,11 @@ def folded(fabric: Fabric) -> Fabric:
     >>> bool(torch.allclose(simple(images), fabric(images), atol=1e-5))
     True
     """
+    return with_norms_folded(merged(fabric))
+
+
+def with_norms_folded(fabric: Fabric) -> Fabric:
+    """The same without the norms alone, every edge as it was."""
     graph = fabric.graph
     own = {name: tensor.detach().double() for name, tensor in fabric.state_dict().items()}
     states, operators = _by_owner(own), _operators(graph)

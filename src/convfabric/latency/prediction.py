@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import with_norms_folded
+from convfabric.execution.shortcuts import without_shortcuts
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
 from convfabric.graph.costs import FLOAT_BYTES, costs, edge_costs, edge_work, entry_work, node_work
@@ -36,7 +37,7 @@ def simplified(graph: Graph) -> Simple:
     >>> simplified(weave("resnet-20"))["entry"].operator.bias
     False
     """
-    simple = folded(Fabric(graph).eval()).graph
+    simple = with_norms_folded(Fabric(graph).eval()).graph
     entry = simple.entry
     parts = {"entry": Part(entry.operator, entry.image_channels, simple.node(entry.place).channels)}
     parts |= {edge.name: Part(edge.operator, *simple.ends(edge)) for edge in simple.edges}
@@ -47,13 +48,14 @@ def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
     """Every operation that a sub-network runs, for images of a height and width; one that occurs twice comes twice.
 
     A ReLU, or nothing, behind a node is part of what comes before it. So is a norm, as soon as no identity is left
-    among what arrives that could not take it over.
+    among what arrives that could not take it over; an identity is part of a convolution beside it.
 
     >>> from convfabric.weavers import weave
     >>> graph = weave("vgg", channels=4)
     >>> len(list(operations(graph, simplified(graph), (32, 32))))
     8
     """
+    graph = without_shortcuts(graph)
     yield _as(simple["entry"], entry_work(graph, image))
     for edge in graph.edges:
         if not simple[edge.name].operator.free:
@@ -136,7 +138,7 @@ def features(graph: Graph, simple: Simple, image: Size, table: Table, spared_ms:
     timed alone.
     """
     times = [table.milliseconds(run) for run in operations(graph, simple, image)]
-    joined = sum(_joined(graph, node, image) for node in graph.nodes)
+    joined = sum(_joined(without_shortcuts(graph), node, image) for node in graph.nodes)
     found = costs(graph, image)
     operations_ms = sum(max(0.0, taken - spared_ms) for taken in times)
     millions = joined / 1e6, found.activation_bytes / FLOAT_BYTES / 1e6, found.parameters / 1e6
