@@ -14,7 +14,8 @@ from convfabric.choice.evolution import Evolution
 from convfabric.cutting.cutter import HEADROOM
 from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
-from convfabric.cutting.surgery import extract
+from convfabric.cutting.surgery import extract, ranked
+from convfabric.cutting.worth import channel_worth
 from convfabric.evaluation.scoring import score
 from convfabric.execution.folding import folded
 from convfabric.fabric.archive import load_fabric, passport, save_fabric
@@ -55,7 +56,7 @@ def our_fabric(contest: Contest, source: str = "fabric") -> tuple[Fabric, float]
     recipe = contest.recipe(contest.epochs((1 - numbers["finetune"]) * every, an_image), rate, **parts)
     fabric, _ = timed_fabric(graph, contest.watched, recipe, contest.work / f"whole-{whole}", "cpu")
     print(whole, "on val", score(fabric, contest.data, "val").headline, flush=True)
-    return fabric, rate
+    return fabric if numbers["subnetworks"] else ranked(fabric, channel_worth(fabric, contest.data)), rate
 
 
 def from_fabric(name: str, source: str = "fabric", search: bool = True) -> Callable[[Contest], None]:
