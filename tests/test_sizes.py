@@ -112,7 +112,7 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(tmp_path: Path) -> None
     words = [*words, "--minutes", 20]
     done(words)
     config, before = read_config(tmp_path / "run" / "config.yaml"), finished(tmp_path / "run")
-    assert (config["network"], config["doubling"], config["subnetworks"]) == ("trellis", True, 1)
+    assert (config["network"], config["doubling"], config["subnetworks"]) == ("trellis", True, 0)
     assert before.network.macs <= 0.3e6 < before.fabric.macs
     done([*words, "--resume"])
     fit("digits", tmp_path / "run", resume=True, macs=0.3e6, epochs=1, trials=4, minutes=20)

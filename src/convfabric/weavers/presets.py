@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             numbers=Trellis(layers=2, delay=2, scales=5, channels=16, doubling=True, operators="shortcut", head="all"),
             for_masks=_every_scale(2, 3, 16),
             coarsest=4,
-            training={"subnetworks": 1, "lr": 0.2},
+            training={"lr": 0.2, "finalists": 3},
         ),
         "fabric-tiny": _fabric("minutes on a CPU, images of 8 to 32 pixels", 4, 3, 12, lr=0.2),
         "fabric-small": _fabric("for hundreds to thousands of images", 2, 3, 16, lr=0.2),
