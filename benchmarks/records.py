@@ -44,7 +44,7 @@ def write_record(
         "",
         "| " + " | ".join(rows[0]) + " |",
         "| " + " | ".join("---" for _ in rows[0]) + " |",
-        *("| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in rows),
+        *("| " + " | ".join(_cell(row[name]) for name in rows[0]) + " |" for row in rows),
         "",
     ]
     stem.with_suffix(".md").write_text("\n".join(lines))
