@@ -106,7 +106,7 @@ def test_what_timing_an_operation_alone_adds_is_taken_off_again(device: Table, m
         assert prediction.milliseconds(unseen) == pytest.approx(made_up(unseen, device, simple), rel=0.02)
 
 
-@pytest.mark.parametrize("network", ["fabric-small", "b-cnf", "resnet-20", "paper-mnist-sparse"])
+@pytest.mark.parametrize("network", ["auto", "fabric-small", "b-cnf", "resnet-20", "paper-mnist-sparse"])
 def test_every_operation_of_every_sub_network_is_in_the_table(device: Table, network: str) -> None:
     channels = 1 if network == "paper-mnist-sparse" else 3
     graph = weave(network, size=IMAGE, image_channels=channels)

@@ -55,7 +55,11 @@ def operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
     >>> len(list(operations(graph, simplified(graph), (32, 32))))
     8
     """
-    graph = without_shortcuts(graph)
+    return _operations(without_shortcuts(graph), simple, image)
+
+
+def _operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
+    """The same where every identity stays by itself, and with it the norm behind."""
     yield _as(simple["entry"], entry_work(graph, image))
     for edge in graph.edges:
         if not simple[edge.name].operator.free:
@@ -182,10 +186,10 @@ def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]
         for group in sampler.widths
         for place in group.places
     }
-    found = list(operations(graph, simple, image))
+    found = list(_operations(graph, simple, image))
     for group in sampler.widths:
         for count in map(group.at, range(len(group.counts))):
-            found += operations(narrowed(graph, count), simple, image)
+            found += _operations(narrowed(graph, count), simple, image)
     for edge in graph.edges:
         work = edge_work(graph, edge, image)
         if not (edge.operator.ties or graph.node(edge.target).join == "concatenation"):
