@@ -44,11 +44,8 @@ def by_first(work: Callable[[], T]) -> T:
     """
     if process_count() == 1:
         return work()
-    found = _attempted(work) if is_first_process() else None
-    result, fault = _told(found)
-    if fault is not None:
-        raise fault
-    return result  # type: ignore[no-any-return]
+    found: T = _agreed(_attempted(work) if is_first_process() else None)
+    return found
 
 
 def alone_first(work: Callable[[], T]) -> T | None:
@@ -82,17 +79,15 @@ def led(leading: Callable[[], S], work: Callable[[T], R]) -> S:
     """
     if process_count() == 1:
         return leading()
-    found = None
+    own = None
     if is_first_process():
-        found = _attempted(leading)
+        own = _attempted(leading)
         _told(None)
     else:
         while (items := _told(None)) is not None:
             _joined(work, items)
-    result, fault = _told(found)
-    if fault is not None:
-        raise fault
-    return result  # type: ignore[no-any-return]
+    found: S = _agreed(own)
+    return found
 
 
 def _attempted(work: Callable[[], Any]) -> tuple[Any, ConvfabricError | None]:
@@ -100,6 +95,14 @@ def _attempted(work: Callable[[], Any]) -> tuple[Any, ConvfabricError | None]:
         return work(), None
     except ConvfabricError as fault:
         return None, fault
+
+
+def _agreed(found: tuple[Any, ConvfabricError | None] | None) -> Any:
+    """What the first process found, or its error raised."""
+    result, fault = _told(found)
+    if fault is not None:
+        raise fault
+    return result
 
 
 def _told(said: Any) -> Any:

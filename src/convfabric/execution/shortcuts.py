@@ -6,9 +6,6 @@ So a sum of both is one convolution, which a norm behind it goes into as well (R
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
-from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph
 from convfabric.operators import Conv, Identity, sides
 
@@ -40,26 +37,3 @@ def without_shortcuts(graph: Graph) -> Graph:
     """The graph less the identities that convolutions beside them can take over."""
     gone = {identity.name for identity, _ in taken_over(graph)}
     return replace(graph, edges=tuple(edge for edge in graph.edges if edge.name not in gone)) if gone else graph
-
-
-def merged(fabric: Fabric) -> Fabric:
-    """A new fabric in evaluation mode in which convolutions have taken over identities; itself where none can.
-
-    >>> from convfabric.weavers import weave
-    >>> fabric = Fabric(weave("trellis", layers=2, scales=1, channels=4, operators="shortcut")).eval()
-    >>> simple, images = merged(fabric), torch.rand(1, 3, 8, 8)
-    >>> len(simple.graph.edges), bool(torch.allclose(simple(images), fabric(images), atol=1e-6))
-    (1, True)
-    """
-    pairs = list(taken_over(fabric.graph))
-    if not pairs:
-        return fabric
-    state = {name: tensor.detach().clone() for name, tensor in fabric.state_dict().items()}
-    for _, beside in pairs:
-        weight = state[f"edges.{beside.weights}.weight"]
-        height, width = weight.shape[-2:]
-        weight[:, :, height // 2, width // 2] += torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
-    like = next(fabric.parameters())
-    simple = Fabric(without_shortcuts(fabric.graph)).to(like.device, like.dtype)
-    simple.load_state_dict(state)
-    return simple.eval()
