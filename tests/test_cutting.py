@@ -22,8 +22,8 @@ from convfabric.fabric.archive import load_fabric
 from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.measurement import Latency
-from convfabric.pipeline import steps as pipeline
-from convfabric.pipeline import tuning
+from convfabric.pipeline import cutters as pipeline
+from convfabric.pipeline import steps, tuning
 from convfabric.pipeline.budget_curve import curve
 from convfabric.pipeline.fit import fit
 from convfabric.progress import Listener
@@ -68,7 +68,7 @@ def test_what_is_interrupted_before_it_began_is_not_said_to_be_kept(
     def stopped(*anything: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convfabric.pipeline.fit.surveyed", stopped)
+    monkeypatch.setattr("convfabric.pipeline.cutters.surveyed", stopped)
     said = refusal(["fit", "digits", "--macs", "40%", "--out", tmp_path / "r"], code=130)
     assert "interrupted; nothing was begun, so type the whole command again" in said
     assert "to come: measuring, training, trying 64 sub-networks, fine-tuning" in said
@@ -147,8 +147,8 @@ def test_finalists_are_within_the_budget_and_unlike_one_another(run: Path, monke
 
 
 def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "measure", lambda *anything: taking(9.0))
-    monkeypatch.setattr(pipeline, "PAUSE", 0.0)
+    monkeypatch.setattr(steps, "measure", lambda *anything: taking(9.0))
+    monkeypatch.setattr(steps, "PAUSE", 0.0)
     monkeypatch.setattr("convfabric.pipeline.fit.MOST_SMALLER", 1)
     quiet = Listener(say=lambda text: None)
     for _ in range(2):
@@ -204,7 +204,8 @@ def test_what_an_earlier_search_found_better_is_kept_unless_it_was_measured_too_
         def judged(self, graph: Any) -> float:
             return 0.0
 
-    judge = Set(None, SimpleNamespace(splits={"val": []}), None, {best: 1.0})  # type: ignore[arg-type]
+    few = SimpleNamespace(splits={"val": []}, preprocessing=SimpleNamespace(size=(32, 32)))
+    judge = Set(None, few, None, {best: 1.0})  # type: ignore[arg-type]
     monkeypatch.setattr("convfabric.cutting.strategies.Judge", SimpleNamespace(of=lambda *anything: judge))
     found = SimpleNamespace(sampler=sampler, fits=lambda part, budget: part != graph, limits=lambda budget: [])
     monkeypatch.setattr("convfabric.cutting.strategies._starts", lambda *anything: [])

@@ -29,7 +29,7 @@ judged = Judge.judged
 
 def noted(self, graph):
     with open(notes, "a") as file:
-        file.write(str(hash(graph_to_json(graph))) + chr(10))
+        file.write(str(hash((graph_to_json(graph), self.few.preprocessing.size))) + chr(10))
     return judged(self, graph)
 
 Judge.judged = noted
@@ -55,12 +55,13 @@ def test_two_processes_choose_like_one_and_try_each_sub_network_once(tmp_path: P
     script.write_text(NOTING)
     run = tmp_path / "run-1"
     words = ["train", "digits", "--network", "fabric-tiny", "--epochs", 1, "--out", run, "--set", "layers=2"]
+    words += ["--set", "subnetworks=2", "--set", "sizes=[0.75]"]
     assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
     shutil.copytree(run, tmp_path / "run-2")
     tried, graphs = {}, {}
     for count in (1, 2):
         folder = tmp_path / f"run-{count}"
-        cut = ["curve", folder, "--macs", "40%", "--set", "trials=12", "--set", "finetune=0", "--json"]
+        cut = ["curve", folder, "--macs", "40%", "--set", "trials=6", "--set", "finetune=0", "--json"]
         process = together(count, script, tmp_path / f"by-{count}-", *cut)
         answer, said = process.communicate(timeout=300)
         assert process.returncode == 0, said

@@ -4,16 +4,27 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+import torch
+from torch import nn
 
+from convfabric import import_network
+from convfabric.choice import Budget
 from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
+from convfabric.fabric.archive import load_fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.operators import Size
 from convfabric.pipeline import minutes, sizes
+from convfabric.pipeline.cutters import Surveys
 from convfabric.pipeline.fit import fit
 from convfabric.pipeline.inputs import opened, woven
+from convfabric.progress import Listener
 from convfabric.runs.job import job_from, read_config
+from convfabric.training.objectives import sizes_of
+from convfabric.training.recipe import Recipe
 from convfabric.weavers import AUTO, Purpose, Source, ladder, weave
 from folders import class_folders, mask_folders, picture
 from test_pipeline import done, finished, run
@@ -147,3 +158,62 @@ def test_without_a_budget_it_is_the_usual_fabric(tmp_path: Path) -> None:
     assert job.source.network == AUTO
     [usual] = (rung for rung in ladder((12, 16)) if rung.channels == 16)
     assert woven(job, opened(job)).edges == weave("trellis", size=(12, 16), classes=2, **vars(usual)).edges
+
+
+def sized_job(folder: Path, **settings: Any) -> Any:
+    shared = {"data": str(folder), "network": "fabric-tiny", "subnetworks": 2, "epochs": 1, "sizes": [0.5, 0.75]}
+    return job_from({**shared, "size": "32x32", **settings})
+
+
+def test_a_network_is_cut_for_the_size_of_images_at_which_it_answers_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "data", images=12)
+    best = (16, 16)
+    monkeypatch.setattr("convfabric.pipeline.tuning.surely_less", lambda other, best_so_far: bool(other[0] == 0))
+    tell = lambda network, data, split: torch.full((3,), float(data.preprocessing.size != best))  # noqa: E731
+    monkeypatch.setattr("convfabric.pipeline.tuning.image_losses", tell)
+    words = ["fit", tmp_path / "data", "--network", "fabric-tiny", "--size", 32, "--epochs", 1, "--macs", "15%"]
+    words += ["--set", "sizes=[0.5, 0.75]", "--set", "subnetworks=2", "--set", "trials=4", "--out", tmp_path / "run"]
+    done(words)
+    record, (network, papers) = finished(tmp_path / "run"), load_fabric(tmp_path / "run")
+    assert papers.preprocessing.size == record.network.size == best
+    assert record.data.size == (32, 32)
+    assert record.network.macs == costs(network.graph, best).macs <= 0.15 * record.fabric.macs
+    assert "Images are 3×16×16" in (tmp_path / "run" / "report.html").read_text()
+    wanted = onnx.load(tmp_path / "run" / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_value for side in wanted[2:]] == [16, 16]
+    for again in (["export"], ["report"], ["evaluate"]):
+        done([*again, tmp_path / "run"])
+    done([*words, "--resume"])
+    again = finished(tmp_path / "run").network
+    assert (again.score, again.size) == (record.network.score, best)
+
+
+def test_sizes_are_in_question_between_too_little_left_and_all_within_the_budget(tmp_path: Path) -> None:
+    class_folders(tmp_path, images=12)
+    job = sized_job(tmp_path)
+    data = opened(job)
+    found = Surveys(woven(job, data), job, data, Listener(say=lambda text: None), [Budget()])
+    whole = costs(found.graph, (32, 32)).macs
+    sizes_for = {share: found.in_question(Budget(macs=share * whole)) for share in (1.0, 0.8, 0.4, 0.16, 0.05)}
+    assert sizes_for == {
+        1.0: [(32, 32)],
+        0.8: [(32, 32), (24, 24)],
+        0.4: [(32, 32), (24, 24), (16, 16)],
+        0.16: [(24, 24), (16, 16)],
+        0.05: [(16, 16)],
+    }
+
+
+def test_sizes_that_nothing_reads_are_refused() -> None:
+    image, flat = (32, 32), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
+    with pytest.raises(SettingError, match="sub-networks read them"):
+        Recipe(sizes=(0.5,))
+    with pytest.raises(SettingError, match="above 0 and below 1"):
+        Recipe(sizes=(0.5, 1.5), subnetworks=1)
+    recipe = Recipe(sizes=(0.5,), subnetworks=1)
+    with pytest.raises(SettingError, match="masks are as large as their images"):
+        sizes_of(weave("unet", task="segmentation"), recipe, image)
+    with pytest.raises(SettingError, match="images of 16×16: "):
+        sizes_of(import_network(flat, size=image).graph, recipe, image)

@@ -197,8 +197,8 @@ def export(run: RunFolder, threads: Threads = None, opset: Opset = None, as_json
 
     with refusals():
         job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads, opset=opset))
-        network = load_fabric(run)[0]
-        data = reopened(run, job, PUT_BACK)
+        network, papers = load_fabric(run)
+        data = reopened(run, job, PUT_BACK).at(papers.preprocessing.size)
         with held(run):
             exported = export_step(run, job, data, network)
     answer(as_json, written(exported), [str(exported.latency), f"next: convfabric report {quote(str(run))}"])
@@ -214,8 +214,8 @@ def report(run: RunFolder) -> None:
     from convfabric.runs.lock import held
 
     with refusals():
-        network = load_fabric(run)[0]
-        data = reopened(run, job_of(run), PUT_BACK)
+        network, papers = load_fabric(run)
+        data = reopened(run, job_of(run), PUT_BACK).at(papers.preprocessing.size)
         check_exported(run)
         with held(run):
             page = report_step(run, data, load_fabric(run / "fabric")[0].graph, network)

@@ -8,6 +8,7 @@ from convfabric.cutting.surgery import extract
 from convfabric.errors import BudgetError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.operators import Size
 
 MOST_ATTEMPTS = 6
 HEADROOM = 0.97
@@ -26,6 +27,8 @@ class Cut:
     network: Fabric
     """Weights and normalisation statistics as in the fabric."""
     predicted_ms: float
+    size: Size
+    """Of the images that it was chosen for, height and width in pixels."""
 
 
 class Cutter:
@@ -87,8 +90,8 @@ class Cutter:
         return found
 
     def _made(self, graph: Graph) -> Cut:
-        predicted = self.material.survey.prediction.milliseconds(graph)
-        return Cut(network=extract(self.material.fabric, graph), predicted_ms=predicted)
+        prediction, small = self.material.survey.prediction, extract(self.material.fabric, graph)
+        return Cut(network=small, predicted_ms=prediction.milliseconds(graph), size=prediction.image)
 
     def _is_within(self, graph: Graph, budget: Budget, share: float) -> bool:
         """Whether a graph is under every ceiling, its milliseconds measured."""

@@ -1,7 +1,8 @@
 """How well a sub-network answers with the weights it inherits, its statistics refreshed: what a search goes by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.surgery import extract
@@ -10,6 +11,7 @@ from convfabric.evaluation.scoring import Score, score
 from convfabric.execution.processes import each
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 
 REFRESHING, JUDGING = 512, 1024
@@ -71,11 +73,18 @@ class Judge:
     def all(self, graphs: Sequence[Graph]) -> list[float]:
         """The fitness of each sub-network; those that are not known are shared out among the processes of the run."""
         if fresh := [graph for graph in dict.fromkeys(graphs) if graph not in self.known]:
-            self.known.update(zip(fresh, each(self.judged, fresh), strict=True))
+            size = self.few.preprocessing.size
+            found = each(lambda asked: self.judged(asked[0]), [(graph, size) for graph in fresh])
+            self.known.update(zip(fresh, found, strict=True))
         return [self.known[graph] for graph in graphs]
 
+    @classmethod
+    def helping(cls, fabric: Fabric, data: ImageSet, recipe: Recipe) -> Callable[[tuple[Graph, Size]], float]:
+        """What :meth:`all` asks of the other processes: the fitness of a sub-network on images of a size."""
+        at = cache(lambda size: cls.of(fabric, data.at(size), recipe))
+        return lambda asked: at(asked[1]).judged(asked[0])
+
     def judged(self, graph: Graph) -> float:
-        """The fitness of a sub-network, worked out anew."""
         return fitness(score(refresh(extract(self.fabric, graph), self.few, self.recipe), self.few, "val"))
 
 

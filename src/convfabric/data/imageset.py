@@ -3,8 +3,8 @@
 Legend of the suffixes: B images, C channels, H height, W width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Protocol
 
@@ -129,6 +129,21 @@ class ImageSet:
     """The image files of each split, where they are files."""
     written: bool = False
     """Whether images show written signs, which are never mirrored; known of sets by name alone."""
+    reopened: Callable[[Size], "ImageSet"] | None = None
+    """Opens the same images once more, brought to another height and width."""
+
+    def at(self, size: Size) -> "ImageSet":
+        """The same images at a size, read from where they come from; ValueError where nothing says how.
+
+        >>> from convfabric.data.opening import open_data
+        >>> open_data("digits").at((6, 6)).splits["val"].batches([[0]]).__next__()[0].shape
+        torch.Size([1, 1, 6, 6])
+        """
+        if size == self.preprocessing.size:
+            return self
+        if self.reopened is None:
+            raise ValueError(f"{self.name}: open at {self.preprocessing.size} alone, {size} was asked for")
+        return replace(self.reopened(size), preprocessing=replace(self.preprocessing, size=size))
 
     @property
     def void(self) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def open_data(
     (1259, (8, 8))
     """
     options = options or DataOptions()
+    reopened = cache(lambda size: _opened(source, replace(options, size=size), draw, like))
+    return replace(_opened(source, options, draw, like), reopened=reopened)
+
+
+def _opened(
+    source: str | Path | Mapping[str, "Dataset[Any]"], options: DataOptions, draw: bool, like: Like | None
+) -> ImageSet:
     if isinstance(source, Mapping):
         return arrays.from_datasets(source, options)
     if not isinstance(source, str | Path):

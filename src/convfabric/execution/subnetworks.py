@@ -6,12 +6,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from convfabric.data.image_sizes import resized
 from convfabric.execution.planned import Planned
 from convfabric.fabric.inherited_weights import inherited, leading_slices
 from convfabric.fabric.module import EveryExit, Fabric, unweighted
 from convfabric.graph import Graph
+from convfabric.operators import Size
 
 Exits = tuple[Tensor, ...]
+Asked = tuple[Graph, Size]
+"""A sub-network, and the height and width of the images that it reads."""
 
 
 class WithSubnetworks(nn.Module):
@@ -25,10 +29,15 @@ class WithSubnetworks(nn.Module):
         super().__init__()
         self.fabric, self.whole, self.kernels = fabric, whole, kernels
 
-    def forward(self, images_BCHW: Tensor, graphs: Sequence[Graph]) -> tuple[Exits, ...]:
-        """Logits of every exit of the whole, then of each graph."""
+    def forward(self, images_BCHW: Tensor, parts: Sequence[Asked]) -> tuple[Exits, ...]:
+        """Logits of every exit of the whole, then of each sub-network."""
         of_whole: Exits = self.whole(images_BCHW)
-        return (of_whole, *(answered(self.fabric, graph, images_BCHW, self.kernels) for graph in graphs))
+        every = {size: _laid_out(resized(images_BCHW, size)) for _, size in parts}
+        return (of_whole, *(answered(self.fabric, graph, every[size], self.kernels) for graph, size in parts))
+
+
+def _laid_out(images_BCHW: Tensor) -> Tensor:
+    return images_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 def answered(fabric: Fabric, graph: Graph, images_BCHW: Tensor, kernels: bool) -> Exits:

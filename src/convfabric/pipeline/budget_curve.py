@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from convfabric.choice import Budget, budget_from
-from convfabric.cutting.cutter import Cutter
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, versions
 from convfabric.errors import SettingError
@@ -23,9 +22,9 @@ from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import load_fabric, write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.fit import network_step
 from convfabric.pipeline.inputs import reopened
-from convfabric.pipeline.steps import cutter_of, surveyed
 from convfabric.progress import UNHEARD, Listener
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
@@ -144,17 +143,16 @@ def _cut_missing(run: Path, members: Sequence[Member], fabric: Fabric, data: Ima
         return
     job, budgets = members[0].job, [member.job.budget for member in members]
 
-    def prepared() -> Cutter:
-        found = surveyed(fabric.graph, job, data, listener, budgets)
-        return cutter_of(run, fabric, job, data, listener, found)
+    def prepared() -> Cutters:
+        return Cutters(run, fabric, Surveys(fabric.graph, job, data, listener, budgets))
 
-    cutter = alone_first(prepared)
+    cutters = alone_first(prepared)
     for number, member in enumerate(members, 1):
         listener.say(f"network {number} of {len(members)}: at most {member.job.budget}")
         same = by_first(partial(_half_done, member))
         with held(member.folder):
             by_first(partial(_begin, member, same))
-            network_step(member.folder, member.job, data, fabric, listener, resume=same, cutter=cutter, run=run)
+            network_step(member.folder, member.job, data, fabric, listener, resume=same, cutters=cutters, run=run)
 
 
 def _half_done(member: Member) -> bool:

@@ -105,7 +105,7 @@ def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[I
     assert before is not None
     options = replace(
         job_of(run).options,
-        size=preprocessing.size,
+        size=before.size,
         fitting=preprocessing.fitting,
         ignore=papers.ignore,
         read_as="grey" if preprocessing.channels == 1 else "colour",
@@ -113,12 +113,12 @@ def _opened(run: Path, source: str, papers: Passport, *, whole: bool) -> tuple[I
     like = papers.classes, preprocessing.bounds
     data = open_data(source, options, draw=False, like=like)
     if data.digest == before.digest or sum(map(len, data.splits.values())) != sum(before.images.values()):
-        return data, data.digest == before.digest
+        return data.at(preprocessing.size), data.digest == before.digest
     if not {"all", "train"} & set(data.splits):
-        return data, False
+        return data.at(preprocessing.size), False
     drawn = open_data(source, options, like=like)
     same = drawn.digest == before.digest
-    return (drawn if same and not whole else data), same
+    return (drawn if same and not whole else data).at(preprocessing.size), same
 
 
 def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:

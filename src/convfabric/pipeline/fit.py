@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convfabric.cutting.cutter import HEADROOM, Cutter
+from convfabric.cutting.cutter import HEADROOM, Cut
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process
@@ -14,12 +14,12 @@ from convfabric.errors import BudgetError
 from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
-from convfabric.latency.survey import Survey
 from convfabric.pipeline.announcements import said_stages, say_data
+from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.inputs import check_same_data, opened, woven
 from convfabric.pipeline.minutes import paced
 from convfabric.pipeline.sizes import sized
-from convfabric.pipeline.steps import cutter_of, export_step, extract_step, report_step, surveyed, train_step
+from convfabric.pipeline.steps import export_step, extract_step, report_step, train_step
 from convfabric.progress import UNHEARD, Listener
 from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
 from convfabric.runs.job import Job, default_folder, job_from
@@ -77,19 +77,19 @@ def run_job(
     job = job if going_on else paced(job, data, listener.say, asked)
     _announce(job, data, listener)
 
-    def measured() -> Survey | None:
+    def measured() -> Surveys | None:
         if resume and (folder / "cut" / GRAPH_FILE).is_file():
             return None
         listener.say(said_stages(job))
-        return surveyed(woven(job, data), job, data, listener)
+        return Surveys(woven(job, data), job, data, listener)
 
     found = alone_first(measured)
     with held(folder):
         begin(folder, job, force=force, resume=resume)
         fabric = train_step(folder, job, data, listener, resume=resume)
-        cutter = alone_first(lambda: cutter_of(folder, fabric, job, data, listener, found) if found else None)
-        network = network_step(folder, job, data, fabric, listener, resume=resume, cutter=cutter)
-        alone_first(lambda: report_step(folder, data, fabric.graph, network))
+        cutters = alone_first(lambda: Cutters(folder, fabric, found) if found else None)
+        cut = network_step(folder, job, data, fabric, listener, resume=resume, cutters=cutters)
+        alone_first(lambda: report_step(folder, data.at(cut.size), fabric.graph, cut.network))
         return by_first(lambda: read_record(folder))
 
 
@@ -131,9 +131,9 @@ def network_step(
     listener: Listener,
     *,
     resume: bool = False,
-    cutter: Cutter | None = None,
+    cutters: Cutters | None = None,
     run: Path | None = None,
-) -> Fabric:
+) -> Cut:
     """The network of a budget, exported: where the file turns out slower than that, a smaller one, twice at most.
 
     Raises BudgetError where that is still too slow.
@@ -141,11 +141,11 @@ def network_step(
     share = 1.0
     for smaller in range(MOST_SMALLER + 1):
         first = resume and smaller == 0
-        network = extract_step(folder, job, data, fabric, listener, resume=first, cutter=cutter, share=share, run=run)
+        cut = extract_step(folder, job, data, fabric, listener, resume=first, cutters=cutters, share=share, run=run)
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
-            alone_first(partial(export_step, folder, job, data, network))
-            return network
+            alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network))
+            return cut
         except BudgetError as over:
             if smaller == MOST_SMALLER:
                 raise

@@ -1,11 +1,11 @@
 """What goes with a budget where nothing says it: the size of images, and how large a fabric is woven."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 
 from convfabric.choice import Budget, ceiling, measures, said_amount
+from convfabric.data.image_sizes import SHARES, smaller
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.data.opening import Outlook, outlook, seen_in, task_of
 from convfabric.errors import GraphError, ImportingError
@@ -19,10 +19,6 @@ from convfabric.progress import Say
 from convfabric.runs.job import Job
 from convfabric.weavers import AUTO, Purpose, Source, Trellis, bulk, is_imported, ladder
 
-SHARES = (1.0, 5 / 7, 4 / 7, 3 / 7)
-"""Of the sides of images: 224, 160, 128 and 96 pixels of 224."""
-MULTIPLE = 8
-"""Pixels that smaller sides are a multiple of, where they are that many times it."""
 LEAST_SIDE = 64
 """Images that are smaller are taken as they are for fabrics."""
 MOST_OF_IMPORTED = 2.0
@@ -62,11 +58,12 @@ def _with_images(job: Job, say: Say) -> Job:
         return job
     native = original_of(job).size
     chosen, took = native, _milliseconds(job, native)
-    for smaller in _smaller(native):
+    for share in SHARES:
         if took <= MOST_OF_IMPORTED * allowed:
             break
         try:
-            chosen, took = smaller, _milliseconds(job, smaller)
+            took = _milliseconds(job, smaller(native, share))
+            chosen = smaller(native, share)
         except (ImportingError, GraphError):
             break
     said = f"images of {chosen[1]}×{chosen[0]} pixels, where the whole network takes {took:.3g} ms"
@@ -74,13 +71,6 @@ def _with_images(job: Job, say: Say) -> Job:
         said += f" (at {native[1]}×{native[0]} it would be cut to less than half); --size says another"
     say(said)
     return replace(job, options=replace(job.options, size=chosen))
-
-
-def _smaller(size: Size) -> Iterator[Size]:
-    for share in SHARES[1:]:
-        sides = (share * side for side in size)
-        height, width = (round(side / MULTIPLE) * MULTIPLE if side > MULTIPLE**2 else round(side) for side in sides)
-        yield height, width
 
 
 def _milliseconds(job: Job, size: Size) -> float:
@@ -136,7 +126,7 @@ def _numbers_in(budget: Budget) -> list[str]:
 def _with_fabric(job: Job, say: Say, seen: Outlook, free: bool) -> Job:
     """The job with the fabric of the ladder for its budget, and the size of images for that where it is ``free``."""
     free = free and not (job.options.size or seen.task == "segmentation" or min(seen.size) < LEAST_SIDE)
-    for size in (seen.size, *(_smaller(seen.size) if free else ())):
+    for size in (seen.size, *(smaller(seen.size, share) for share in SHARES if free)):
         rungs = _Rungs(job, seen, size)
         if bulk(rungs.fabrics[rungs.best]) >= bulk(USUAL):
             break

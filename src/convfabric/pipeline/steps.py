@@ -5,17 +5,13 @@ What a step made is handed to the next; what lies on the disk is for going on la
 
 import json
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convfabric.choice import Budget
-from convfabric.cutting.cutter import Cut, Cutter
+from convfabric.cutting.cutter import Cut
 from convfabric.cutting.dead_channels import without_dead_channels
 from convfabric.cutting.fitness import Judge
-from convfabric.cutting.strategies import Material, Strategy, by_trying, by_worth, exactly
-from convfabric.cutting.surgery import ranked
-from convfabric.cutting.worth import WORTHS, channel_worth
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import BudgetError, SettingError, StuckError
@@ -35,18 +31,17 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.measurement import calmest
 from convfabric.latency.runtimes.onnx_runtime import measure
-from convfabric.latency.survey import Survey, survey
 from convfabric.pipeline.announcements import said_gates, said_parts
+from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.pipeline.tuning import Tuner
 from convfabric.progress import Listener, Say
 from convfabric.report.run_page import write_report
 from convfabric.runs.folder import TEACHER, begin, remove_network
-from convfabric.runs.job import Job, Procedure
+from convfabric.runs.job import Job
 from convfabric.runs.lock import held
 from convfabric.runs.record import (
     CutRecord,
@@ -57,7 +52,7 @@ from convfabric.runs.record import (
     update_record,
 )
 from convfabric.training.estimate import estimate
-from convfabric.training.loop import GATES, plan_of, train
+from convfabric.training.loop import plan_of, train
 from convfabric.training.teachers import Teacher
 
 PAUSE = 5.0
@@ -143,51 +138,6 @@ def _keep_fabric(folder: Path, job: Job, data: ImageSet, fabric: Fabric, seconds
     save_fabric(folder / "fabric", fabric, passport(fabric, data))
 
 
-def surveyed(
-    graph: Graph, job: Job, data: ImageSet, listener: Listener, budgets: Sequence[Budget] | None = None
-) -> Survey:
-    """Latency survey of the graph on the job's target; BudgetError where nothing in it meets the budgets."""
-    papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
-    return survey(papers, job.target, job.recipe.narrowest, listener.say, budgets or [job.budget])
-
-
-def cutter_of(
-    run: Path, fabric: Fabric, job: Job, data: ImageSet, listener: Listener, found: Survey | None = None
-) -> Cutter:
-    """The cutter of the trained fabric of a run; channels that were not trained in an order are ranked.
-
-    Where gates were trained, their probabilities are what edges are worth.
-    """
-    found = found or surveyed(fabric.graph, job, data, listener)
-    source = fabric if job.recipe.subnetworks else ranked(fabric, channel_worth(fabric, data))
-    gated = job.recipe.gates != "none"
-    worth = parsed(text_of(run / GATES), GATES) if gated else WORTHS[job.procedure.worth](source, data)
-    material = Material(
-        fabric=source,
-        data=data,
-        recipe=job.recipe,
-        survey=found,
-        worth=worth,
-        channels=channel_worth(source, data),
-        say=listener.say,
-    )
-    return Cutter(material, strategy_of(job.procedure))
-
-
-def strategy_of(procedure: Procedure) -> Strategy:
-    """The way to choose that a procedure names, with its numbers.
-
-    >>> strategy_of(Procedure(search="exact")) is exactly
-    True
-    """
-    strategies = {
-        "evolution": by_trying(procedure.trials),
-        "worth": by_worth(procedure.rounds, procedure.worth),
-        "exact": exactly,
-    }
-    return strategies[procedure.search]
-
-
 def extract_step(
     folder: Path,
     job: Job,
@@ -196,10 +146,10 @@ def extract_step(
     listener: Listener,
     *,
     resume: bool = False,
-    cutter: Cutter | None = None,
+    cutters: Cutters | None = None,
     share: float = 1.0,
     run: Path | None = None,
-) -> Fabric:
+) -> Cut:
     """The network cut from the trained fabric to the job's budget and fine-tuned, kept in a folder.
 
     That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
@@ -208,31 +158,33 @@ def extract_step(
     """
     tuner = Tuner(run=run or folder, job=job, data=data, whole=fabric, listener=listener)
     if by_first(lambda: resume and (folder / "cut" / GRAPH_FILE).is_file()):
-        network = by_first(lambda: _resumed(folder, job))
+        cut = by_first(lambda: _resumed(folder, job))
     else:
-        cutter = alone_first(lambda: cutter or cutter_of(tuner.run, fabric, job, data, listener))
-        network = _cut_anew(folder, tuner, cutter, share)
+        made = alone_first(lambda: cutters or Cutters(tuner.run, fabric, Surveys(fabric.graph, job, data, listener)))
+        cut = _cut_anew(folder, tuner, made, share)
     began = time.monotonic()
-    network, tuning = tuner.tuned(folder, network, resume)
-    network = without_dead_channels(network.cpu())
+    network, tuning = tuner.tuned(folder, cut, resume)
+    small, data = replace(cut, network=without_dead_channels(network.cpu())), data.at(cut.size)
 
     def keep() -> None:
-        save_fabric(folder, network, passport(network, data))
-        update_record(folder, network=network_record(network, data, time.monotonic() - began), tuning=tuning)
+        save_fabric(folder, small.network, passport(small.network, data))
+        made = network_record(small.network, data, time.monotonic() - began)
+        update_record(folder, network=made, tuning=tuning)
 
     by_first(keep)
-    return network
+    return small
 
 
-def _resumed(folder: Path, job: Job) -> Fabric:
+def _resumed(folder: Path, job: Job) -> Cut:
     cut = read_record(folder).cut
     if cut is None or cut.requested != str(job.budget):
         there = f"the network that is there was cut to {cut.requested if cut else 'an unknown budget'}"
         raise SettingError(f"{folder}: {there}, now {job.budget}; without --resume it is replaced.")
-    return load_fabric(folder / "cut")[0]
+    network, papers = load_fabric(folder / "cut")
+    return Cut(network=network, predicted_ms=cut.predicted_ms, size=papers.preprocessing.size)
 
 
-def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter | None, share: float) -> Fabric:
+def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float) -> Cut:
     """The network after pruning, kept so that a run that is resumed goes on with the same one.
 
     The cutter is the first process's; the others help it to try sub-networks.
@@ -240,33 +192,36 @@ def _cut_anew(folder: Path, tuner: Tuner, cutter: Cutter | None, share: float) -
     job = tuner.job
 
     def finalists() -> list[Cut]:
-        assert cutter is not None
-        return cutter.finalists(cutter.material.survey.resolved(job.budget), share, job.procedure.finalists)
+        assert cutters is not None
+        return cutters.finalists(job.budget, share, job.procedure.finalists)
 
-    source = by_first(lambda: cutter.material.fabric if cutter else None)
+    source = by_first(lambda: cutters.first.material.fabric if cutters else None)
     assert source is not None
-    small = tuner.best_of(led(finalists, Judge.of(source, tuner.data, job.recipe).judged))
-    alone_first(lambda: _keep_cut(folder, tuner, cutter, small))
-    return small.network.eval()
+    found: list[Cut] = led(finalists, Judge.helping(source, tuner.data, job.recipe))
+    small = tuner.best_of(found)
+    alone_first(lambda: _keep_cut(folder, tuner, cutters, small))
+    return replace(small, network=small.network.eval())
 
 
-def _keep_cut(folder: Path, tuner: Tuner, cutter: Cutter | None, small: Cut) -> None:
+def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -> None:
     """What was cut in place of an earlier network, and how it came to be."""
-    assert cutter is not None
-    job, found = tuner.job, cutter.material.survey
-    budget = found.resolved(job.budget)
+    assert cutters is not None
+    job, found = tuner.job, cutters.surveys.at(small.size)
+    budget, data = cutters.surveys.resolved(job.budget), tuner.data.at(small.size)
     remove_network(folder)
-    _say_exits(cutter.whole, small.network.graph, tuner.listener.say)
+    _say_exits(tuner.whole.graph, small.network.graph, tuner.listener.say)
+    if data is not tuner.data:
+        tuner.listener.say(f"its images are brought to {small.size[1]}×{small.size[0]} pixels")
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
     cut = CutRecord(
         requested=str(job.budget),
         ceilings=ceilings,
         predicted_ms=small.predicted_ms,
         prediction_error=found.prediction.median_error,
-        worth=cutter.material.worth,
+        worth=cutters.first.material.worth,
     )
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
-    save_fabric(folder / "cut", small.network, passport(small.network, tuner.data))
+    save_fabric(folder / "cut", small.network, passport(small.network, data))
 
 
 def _say_exits(whole: Graph, smaller: Graph, say: Say) -> None:

@@ -19,6 +19,7 @@ from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import parsed
+from convfabric.operators import Size
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.progress import Listener, Row
 from convfabric.report.pages import said_macs
@@ -55,8 +56,8 @@ class Tuner:
         if len(cuts) == 1 or self.job.procedure.finetune == 0:
             return cuts[0]
         self.listener.say(f"fine-tuning {len(cuts)} networks briefly, to go on with the best of them")
-        best, *others = sorted(cuts, key=lambda cut: self._macs(cut.network), reverse=True)
-        epochs = max(1, round(BRIEF * self.recipe(best.network).epochs))
+        best, *others = sorted(cuts, key=_macs, reverse=True)
+        epochs = max(1, round(BRIEF * self.recipe(best).epochs))
         losses_N = self._briefly(best, epochs)
         for other in others:
             of_other_N = self._briefly(other, epochs)
@@ -66,44 +67,49 @@ class Tuner:
 
     def _briefly(self, cut: Cut, epochs: int) -> Tensor:
         """The losses of validation images after a few epochs at a gentle rate; a copy is tuned."""
-        network, usual = copy.deepcopy(cut.network), self.recipe(cut.network)
+        network, usual, data = copy.deepcopy(cut.network), self.recipe(cut), self.data.at(cut.size)
         brief = usual.changed(epochs=epochs, lr=GENTLE * usual.lr)
-        train(network, self.data, brief, teacher=self._teacher, device=self.job.procedure.device)
-        losses_N = by_first(lambda: image_losses(network, self.data, "val"))
-        edges = f"{len(network.graph.edges)} edges, {said_macs(self._macs(network))}"
+        train(network, data, brief, teacher=self._teacher(cut.size), device=self.job.procedure.device)
+        losses_N = by_first(lambda: image_losses(network, data, "val"))
+        edges = f"{len(network.graph.edges)} edges, {said_macs(_macs(cut))}"
+        if cut.size != self.data.preprocessing.size:
+            edges += f" at {cut.size[1]}×{cut.size[0]} pixels"
         after = f"{epochs} epoch{'s' * (epochs > 1)} at a rate of {brief.lr:.2g}"
         self.listener.say(f"{edges}: a loss of {losses_N.mean():.3f} nats on validation images after {after}")
         return losses_N
 
-    def _macs(self, network: Fabric) -> int:
-        return costs(network.graph, self.data.preprocessing.size).macs
-
-    def recipe(self, network: Fabric) -> Recipe:
+    def recipe(self, cut: Cut) -> Recipe:
         """The recipe by which a network is fine-tuned."""
-        cheaper = self._macs(self.whole) / max(1, self._macs(network))
+        whole = costs(self.whole.graph, self.data.preprocessing.size).macs
+        cheaper = whole / max(1, _macs(cut))
         return self.job.tuning(len(self.data.splits["train"]), self.data.task, cheaper)
 
-    @cached_property
-    def _teacher(self) -> Fabric | Teacher | None:
-        """Whom networks follow while they are fine-tuned."""
+    def _teacher(self, size: Size) -> Fabric | Teacher | None:
+        """Whom networks follow while they are fine-tuned for images of a size; the fabric reads them at its own."""
         if not self.job.procedure.finetune_distil:
             return None
-        return teacher_there(self.run, self.job, self.data) or self.whole
+        if size == self.data.preprocessing.size:
+            return self._known_teacher or self.whole
+        return self._known_teacher or Teacher(fabric=self.whole, preprocessing=self.data.preprocessing)
 
-    def tuned(self, folder: Path, network: Fabric, resume: bool) -> tuple[Fabric, TuningRecord]:
+    @cached_property
+    def _known_teacher(self) -> Teacher | None:
+        return teacher_there(self.run, self.job, self.data)
+
+    def tuned(self, folder: Path, cut: Cut, resume: bool) -> tuple[Fabric, TuningRecord]:
         """The network with its final weights, and how it came to them; the state is kept in a folder.
 
         Where fine-tuning made answers on validation images worse than chance explains, those that the search had not
         seen, the network is kept as it was before.
         """
-        data = self.data
+        network, data = cut.network, self.data.at(cut.size)
         after_pruning = by_first(lambda: score(network, data, data.scored_split))
         refresh(network, data, self.job.recipe)
         after_recalibration = by_first(lambda: score(network, data, data.scored_split))
         before, unseen = copy.deepcopy(network), Judge.unseen(data)
         on_val = by_first(lambda: score(network, unseen, "val"))
         if self.job.procedure.finetune:
-            self._finetune(folder, network, resume)
+            self._finetune(folder, cut, data, resume)
         tuned_on_val = by_first(lambda: score(network, unseen, "val"))
         worse = tuned_on_val.surely_below(on_val)
         if worse:
@@ -118,26 +124,29 @@ class Tuner:
         )
         return before if worse else network, tuning
 
-    def _finetune(self, folder: Path, network: Fabric, resume: bool) -> None:
+    def _finetune(self, folder: Path, cut: Cut, data: ImageSet, resume: bool) -> None:
         """Further epochs, in place."""
-        recipe, device = self.recipe(network), self.job.procedure.device
+        network, recipe, device = cut.network, self.recipe(cut), self.job.procedure.device
+        teacher = self._teacher(cut.size)
         edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
         if process_count() == 1:
-            self.listener.say(
-                f"fine-tuning {edges} takes {estimate(network, self.data, recipe, self._teacher, device)}"
-            )
+            self.listener.say(f"fine-tuning {edges} takes {estimate(network, data, recipe, teacher, device)}")
         train(
             network,
-            self.data,
+            data,
             recipe,
             folder=folder,
             stage="finetune",
             resume=resume,
-            teacher=self._teacher,
+            teacher=teacher,
             earlier=_rows_of_training(folder / "fabric.state.safetensors"),
             device=device,
             watch=self.listener.watch,
         )
+
+
+def _macs(cut: Cut) -> int:
+    return costs(cut.network.graph, cut.size).macs
 
 
 def _rows_of_training(state: Path) -> list[Row]:

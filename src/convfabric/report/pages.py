@@ -237,12 +237,13 @@ def _costs(
         _row("activations per image", fabric.activation_bytes, network.activation_bytes, 1e3, "kB"),
         _row("peak memory", fabric.peak_bytes, network.peak_bytes, 1e6, "MB"),
     ]
+    height, width = network.size or data.size
     lines = [
         f"model.onnx: {exported.onnx_bytes / 1e3:.0f} kB; logits differ from the network's by at most "
         f"{exported.largest_difference:.1e}.",
         f"Predicted latency {cut.predicted_ms:.3f} ms (predictions were {cut.prediction_error:.0%} off, median "
         f"over the networks measured), measured {exported.latency}.",
-        f"Images are {data.channels}×{data.size[0]}×{data.size[1]} (C×H×W).",
+        f"Images are {data.channels}×{height}×{width} (C×H×W).",
     ]
     return table(["", "fabric", "network", "share"], rows) + _list(lines)
 

@@ -118,6 +118,7 @@ class Job:
             lr=recipe.lr * procedure.finetune_lr,
             distil=procedure.finetune_distil,
             subnetworks=0,
+            sizes=(),
             heads_first=0.0,
             trunk_lr=1.0,
             gates="none",

@@ -17,6 +17,7 @@ from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs, peak_bytes
 from convfabric.graph.json_format import parsed, read, text_of, written
 from convfabric.latency.measurement import Latency
+from convfabric.operators import Size
 from convfabric.runs.old_records import modernised
 
 RECORD = "record.json"
@@ -74,6 +75,8 @@ class NetworkRecord(_Counted):
     """On validation images."""
     seconds: float
     """That its training took, this time."""
+    size: Size | None = None
+    """Of its images, height and width in pixels; of records of before that of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,7 @@ def network_record(network: Fabric, data: ImageSet, seconds: float) -> NetworkRe
         score=score(network, data, data.scored_split),
         val_score=score(network, data, "val"),
         seconds=seconds,
+        size=image,
     )
 
 

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convfabric.data.image_sizes import smaller
+from convfabric.errors import GraphError, SettingError
 from convfabric.execution.plans import Plan
 from convfabric.execution.runners import for_training
 from convfabric.execution.subnetworks import WithSubnetworks
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.graph.laws import check
 from convfabric.graph.subnetworks import Sampler
 from convfabric.operators import Size
 from convfabric.training.gates import Gates
@@ -83,17 +86,42 @@ class _Whole:
         return self.fabric.graph
 
 
+def sizes_of(graph: Graph, recipe: Recipe, image: Size) -> tuple[Size, ...]:
+    """The sizes of images that a recipe trains a graph for, the largest first.
+
+    Raises SettingError for masks, and where the graph cannot read one of them.
+
+    >>> from convfabric.weavers import weave
+    >>> sizes_of(weave("resnet-20"), Recipe(subnetworks=2, sizes=(0.5, 0.75)), (32, 32))
+    ((32, 32), (24, 24), (16, 16))
+    """
+    found = tuple(dict.fromkeys(smaller(image, share) for share in (1.0, *sorted(recipe.sizes, reverse=True))))
+    if recipe.sizes and graph.head.task == "segmentation":
+        raise SettingError(f"sizes={list(recipe.sizes)}: masks are as large as their images, so there is one size.")
+    for size in found[1:]:
+        try:
+            check(graph, size)
+        except GraphError as fault:
+            raise SettingError(f"sizes={list(recipe.sizes)}: images of {size[1]}×{size[0]}: {fault}") from None
+    return found
+
+
 class _WithParts:
     """Sub-networks, drawn anew for each step, learn from the whole's answer in the same step.
 
     Their losses are averaged, and taken at temperature 1: added up, those of the least able would drown the whole's.
+    Where images of several sizes are asked for each reads those of a size that is drawn, as in MutualNet (Yang et al.
+    2020); the whole reads the largest.
     """
 
     def __init__(self, fabric: Fabric, recipe: Recipe, model: WithSubnetworks, total: Total, image: Size) -> None:
         self.fabric, self.recipe, self.total = fabric, recipe, total
         self.model: nn.Module = model
         self.own: nn.Module = nn.Module()
-        self.sampler = Sampler.of(fabric.graph, recipe.narrowest, image)
+        self.sampler, self.sizes = (
+            Sampler.of(fabric.graph, recipe.narrowest, image),
+            sizes_of(fabric.graph, recipe, image),
+        )
         self.narrowest = self.sampler.part(fabric.graph.edge_names, [0] * len(self.sampler.widths))
         self.of_parts = recipe.changed(temperature=1.0)
 
@@ -101,7 +129,7 @@ class _WithParts:
         begun = turn.way >= self.recipe.subnetworks_from
         narrow = [self.narrowest] if self.recipe.subnetworks > 1 and begun else []
         drawn = [self.sampler.draw(turn.dice) for _ in range(self.recipe.subnetworks - len(narrow) if begun else 0)]
-        whole, *parts = model(images, [*narrow, *drawn])
+        whole, *parts = model(images, [(graph, turn.dice.choice(self.sizes)) for graph in (*narrow, *drawn)])
         loss = self.total(whole, targets, self.recipe, teacher=teacher)
         answered = whole[-1].detach().float()
         for exits in parts:

@@ -55,6 +55,9 @@ class Recipe:
     (the sandwich rule, Yu & Huang 2019); from 2 on the first of them has every edge at the fewest channels."""
     subnetworks_from: float = 0.0
     """Share of the steps before the first with sub-networks, in which the whole is trained alone."""
+    sizes: tuple[float, ...] = ()
+    """Smaller images that sub-networks read, drawn for each, as shares of the sides such as 0.57; networks are then cut
+    for the size, of these and the whole one, at which they answer best."""
     heads_first: float = 0.0
     """Share of the steps, the first ones, in which heads alone are trained."""
     trunk_lr: float = 1.0
@@ -103,6 +106,10 @@ class Recipe:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")
         if self.gates != "none" and self.subnetworks:
             raise SettingError(f"gates={self.gates}, subnetworks={self.subnetworks}: edges are drawn by one of them.")
+        if self.sizes and not self.subnetworks:
+            raise SettingError(f"sizes={list(self.sizes)}: sub-networks read them; give subnetworks=1 or more too.")
+        if not all(0 < share < 1 for share in self.sizes):
+            raise SettingError(f"sizes={list(self.sizes)}: give shares of the sides above 0 and below 1.")
         if not self.lr >= 0:
             raise SettingError(f"lr={self.lr}: give a number above 0, or 0 for the usual one.")
         for name in ("temperature", "clip_norm", "gate_lr"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from convfabric.data.image_sizes import resized
 from convfabric.data.imageset import Preprocessing
 from convfabric.execution.runners import for_inference
 from convfabric.fabric.module import Fabric
@@ -19,7 +20,7 @@ class Teacher:
 
 
 def answering(teacher: Fabric | Teacher, prepared: Preprocessing, device: torch.device) -> nn.Module:
-    """The logits of a teacher's exits for images that were prepared for another network, of the same size.
+    """The logits of a teacher's exits for images that were prepared for another network; it reads them at its own size.
 
     >>> from convfabric.weavers import weave
     >>> facts = {"size": (8, 8), "channels": 3, "fitting": "cover"}
@@ -47,9 +48,11 @@ class _Prepared(nn.Module):
         means, spreads = (
             [torch.tensor(getattr(one, name)).view(1, -1, 1, 1) for one in (before, wanted)] for name in ("mean", "std")
         )
+        self.size = wanted.size
         self.register_buffer("factor", spreads[0] / spreads[1])
         self.register_buffer("plus", (means[0] - means[1]) / spreads[1])
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = self.model(images_BCHW * self.factor + self.plus)
+        prepared = resized(images_BCHW * self.factor + self.plus, self.size)
+        found: tuple[Tensor, ...] = self.model(prepared.contiguous(memory_format=torch.channels_last))
         return found
