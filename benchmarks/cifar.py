@@ -27,7 +27,7 @@ from convfabric.exporting.program import program
 from convfabric.fabric.archive import passport
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
-from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.devices import measure
 from convfabric.report.plots import exit_curve
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

@@ -17,7 +17,7 @@ from convfabric.execution.folding import folded
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
-from convfabric.latency.timing_models import drafted
+from convfabric.latency.drafts import drafted
 from convfabric.operators import Size
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave

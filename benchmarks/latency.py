@@ -26,11 +26,11 @@ from convfabric.fabric.archive import Passport
 from convfabric.fabric.deployable import Deployable
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.latency.devices import measure
+from convfabric.latency.drafts import drafted
 from convfabric.latency.measurement import Latency
-from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import Survey, survey
 from convfabric.latency.target import Target
-from convfabric.latency.timing_models import drafted
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from records import RESULTS, write_record

@@ -22,10 +22,10 @@ from convfabric.fabric.archive import load_fabric, passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.subnetworks import Sampler
-from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.devices import measure
+from convfabric.latency.drafts import drafted
 from convfabric.latency.survey import Survey, survey
 from convfabric.latency.target import Target
-from convfabric.latency.timing_models import drafted
 from convfabric.training.loop import train
 from standings import Row, budgets_of, filled
 from timed import timed_fabric

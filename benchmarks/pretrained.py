@@ -38,8 +38,8 @@ from convfabric.data.options import DataOptions
 from convfabric.evaluation.scoring import score
 from convfabric.fabric.module import Fabric
 from convfabric.importing.sources import original
-from convfabric.latency.runtimes.onnx_runtime import measure
-from convfabric.latency.timing_models import drafted
+from convfabric.latency.devices import measure
+from convfabric.latency.drafts import drafted
 from convfabric.pipeline.inputs import prepared_for
 from convfabric.runs.record import read_record
 from convfabric.setting_values import parsed_size

@@ -24,8 +24,8 @@ from convfabric.data.imageset import ImageSet, drawn
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
 from convfabric.evaluation.scoring import score
-from convfabric.latency.runtimes.onnx_runtime import measure
-from convfabric.latency.timing_models import drafted
+from convfabric.latency.devices import measure
+from convfabric.latency.drafts import drafted
 from convfabric.runs.record import read_record
 from convfabric.training.recipe import Recipe
 from plain import some_batches, train_plain

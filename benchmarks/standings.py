@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convfabric.data.imageset import ImageSet
-from convfabric.latency.runtimes.onnx_runtime import measure
+from convfabric.latency.devices import measure
 from records import write_record
 from rivals import VERSIONS
 

@@ -38,9 +38,8 @@ from convfabric.data.options import DataOptions
 from convfabric.data.reading import read_picture
 from convfabric.errors import ConvfabricError
 from convfabric.execution.allocation import keep_imports, keep_memory
-from convfabric.latency import survey
+from convfabric.latency import devices, survey
 from convfabric.latency.prediction import calibrate
-from convfabric.latency.runtimes import onnx_runtime
 from convfabric.pipeline import steps
 from convfabric.pipeline.evaluate import evaluate, predictor
 from convfabric.pipeline.fit import fit
@@ -305,7 +304,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     setattr(survey, "SAMPLE_SECONDS", 0.001)  # noqa: B010
     setattr(survey, "calibrate", partial(calibrate, count=3))  # noqa: B010
-    setattr(steps, "measure", partial(onnx_runtime.measure, seconds=0.0))  # noqa: B010
+    setattr(steps, "measure", partial(devices.measure, seconds=0.0))  # noqa: B010
     registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
     setattr(registry, "from_torchlib", staticmethod(cache(registry.from_torchlib)))  # noqa: B010 - it takes a second, every time
     with tempfile.TemporaryDirectory() as work:

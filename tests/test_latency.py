@@ -16,7 +16,9 @@ from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.graph.subnetworks import Sampler
-from convfabric.latency.devices import DEVICES
+from convfabric.latency.asked import key_of
+from convfabric.latency.devices import RUNTIMES, device_of, measure
+from convfabric.latency.drafts import drafted
 from convfabric.latency.prediction import (
     Prediction,
     calibrate,
@@ -26,12 +28,9 @@ from convfabric.latency.prediction import (
     sample_graphs,
     simplified,
 )
-from convfabric.latency.runtimes import RUNTIMES
-from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.latency.survey import FRESH, Survey
-from convfabric.latency.table import Table, key_of
+from convfabric.latency.table import Table
 from convfabric.latency.target import Target
-from convfabric.latency.timing_models import drafted
 from convfabric.operators import Work, pointwise
 from convfabric.weavers import weave
 
@@ -53,7 +52,8 @@ def made_up(graph: Graph, table: Table, simple: object) -> float:
 
 def time_operations_by(how: Callable[[Work, Target], float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations of the local device take what a function says."""
-    monkeypatch.setattr(DEVICES["local"], "time_operation", how, raising=True)
+    local, every = device_of(Target()), lambda works, target: [how(work, target) for work in works]
+    monkeypatch.setattr(local, "time_operations", every)
 
 
 @pytest.fixture
@@ -174,7 +174,8 @@ def test_operations_are_timed_once_and_kept_for_the_next_table(monkeypatch: pyte
 def test_the_real_probes_time_whatever_the_catalogue_has_in_a_fabric(runtime: str) -> None:
     graph = weave("fabric-tiny", size=(8, 8))
     works = dict.fromkeys(operations(graph, simplified(graph), (8, 8)))
-    times = [RUNTIMES[runtime].time_operation(work, Target(runtime=runtime, batch=2)) for work in works]
+    target = Target(runtime=runtime, batch=2)
+    times = device_of(target).time_operations(list(works), target)
     assert all(0 < milliseconds < 1000 for milliseconds in times)
 
 

@@ -80,7 +80,7 @@ def test_where_a_process_dies_the_others_end_and_say_what_to_type(tmp_path: Path
     script, run = tmp_path / "script.py", tmp_path / "run"
     script.write_text(NOTING)
     words = ["fit", "digits", "--network", "fabric-tiny", "--epochs", 90, "--out", run, "--macs", "50%"]
-    process = together(2, script, tmp_path / "p", *words, "--set", "device=cpu")
+    process = together(2, script, tmp_path / "p", *words, "--set", "accelerator=cpu")
     try:
         until = time.monotonic() + 120
         while not (run / "fabric.state.safetensors").is_file():

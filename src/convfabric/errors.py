@@ -12,7 +12,9 @@
     ├── TrainingError (RuntimeError) a run that had to stop
     │   └── StuckError               a run whose answers stay no better than chance
     ├── ExportError (RuntimeError)   an exported file that does not answer like the network
-    └── ImportingError (ValueError)  a network of others that cannot be made a graph
+    ├── ImportingError (ValueError)  a network of others that cannot be made a graph
+    └── DeviceError (RuntimeError)   a board that is not reached, or answers nonsense
+        └── UntimedError             models that wait to be timed on a board that no connection reaches
 
 >>> issubclass(NoRouteError, GraphError) and issubclass(GraphError, ValueError)
 True
@@ -61,3 +63,11 @@ class ExportError(ConvfabricError, RuntimeError):
 
 class ImportingError(ConvfabricError, ValueError):
     """A network of others that cannot be made a graph, or not one that answers alike."""
+
+
+class DeviceError(ConvfabricError, RuntimeError):
+    """A board that cannot be reached, cannot run a model, or answers what no times are."""
+
+
+class UntimedError(DeviceError):
+    """Models that wait to be timed on a board that no connection reaches."""

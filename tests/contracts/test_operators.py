@@ -26,8 +26,8 @@ from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
 from convfabric.graph.subnetworks import Sampler
+from convfabric.latency.drafts import drafted
 from convfabric.latency.prediction import every_operation, operations, simplified
-from convfabric.latency.timing_models import drafted
 from convfabric.operators import (
     Conv,
     FullyConnected,

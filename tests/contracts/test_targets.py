@@ -1,33 +1,53 @@
-"""What every device and every runtime keeps to. New ones are covered by their rows in DEVICES and RUNTIMES."""
+"""What every device and every runtime keeps to."""
 
+import subprocess
+import sys
 from itertools import product
-from math import isfinite
+from pathlib import Path
 
 import pytest
 
+from boards import pretended_board
 from contracts.test_families import papers_of, small
-from convfabric.errors import SettingError
-from convfabric.latency.devices import DEVICES, device_of
-from convfabric.latency.runtimes import RUNTIMES
+from convfabric.errors import SettingError, UntimedError
+from convfabric.latency.devices import RUNTIMES, device_of
 from convfabric.latency.target import Target
 from convfabric.operators import Chain, Conv, Norm, Relu, Work
 
-TARGETS = [Target(device=device, runtime=runtime) for device in DEVICES for runtime in RUNTIMES]
-every_target = pytest.mark.parametrize("target", TARGETS, ids=str)
+KINDS = ("local", "ssh", "kit")
 WORK = Work(Chain((Conv(), Norm(), Relu())), 4, 6, (8, 8), (8, 8))
 
 
-@every_target
-def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(target: Target) -> None:
+@pytest.fixture
+def device_name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "ssh":
+        return f"ssh:{pretended_board(tmp_path / 'bin', monkeypatch)}"
+    return f"kit:{tmp_path / 'kit'}" if request.param == "kit" else str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("device_name", "runtime"),
+    [*((kind, "onnxruntime") for kind in KINDS), ("local", "torch")],
+    indirect=["device_name"],
+)
+def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(device_name: str, runtime: str) -> None:
     graph = small("resnet", "classification")
-    device = device_of(target)
-    assert isfinite(device.time_operation(WORK, target))
-    assert device.time_operation(WORK, target) > 0
-    several = Target(device=target.device, runtime=target.runtime, threads=2, batch=3)
-    found = device.times_networks(papers_of(graph), several, seconds=0.0)(graph)
+    target = Target(device=device_name, runtime=runtime)
+    several = Target(device=device_name, runtime=runtime, threads=2, batch=3)
+    device, papers = device_of(target), papers_of(graph)
+    if device.waits:
+        for one in (target, several):
+            with pytest.raises(UntimedError, match="2 models wait to be timed"):
+                device.expect([WORK], [graph], papers, one, 0.0)
+        subprocess.run([sys.executable, device_name.removeprefix("kit:") + "/timing.py"], check=True)
+    [took] = device.time_operations([WORK], target)
+    assert 0 < took < 1000
+    found = device.times_networks(papers, several, seconds=0.0)(graph)
     assert (found.threads, found.batch, found.size) == (2, 3, (32, 32))
     assert 0 < found.fastest_block_ms <= found.median_ms
     assert found.runs >= 25
+    assert device.identity(target) != device.identity(several)
+    assert device.doubts() is not None
 
 
 def test_times_of_one_target_are_never_taken_for_another_s() -> None:
@@ -40,7 +60,12 @@ def test_times_of_one_target_are_never_taken_for_another_s() -> None:
     ("numbers", "said"),
     [
         ({"runtime": "abacus"}, "runtime=abacus: onnxruntime and torch are known"),
-        ({"device": "moon"}, "device=moon: local is known"),
+        ({"device": "moon"}, r"device=moon: local, ssh:user@host\[:python\] and kit:FOLDER are known"),
+        ({"device": "ssh:"}, "device=ssh:: local, ssh:"),
+        ({"device": "ssh:-oProxyCommand=date"}, "is accepted"),
+        ({"device": "ssh:pi@board; date"}, "is accepted"),
+        ({"device": "ssh:a b@board"}, "is accepted"),
+        ({"device": "ssh:pi@board", "runtime": "torch"}, "torch is timed on this machine alone"),
         ({"threads": 0}, "threads=0, batch=1: give at least 1"),
     ],
 )

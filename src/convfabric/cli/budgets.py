@@ -7,19 +7,33 @@ from typing import Annotated
 import typer
 
 from convfabric.cli.console import ProgressBar, answer, refusals, say
-from convfabric.cli.options import AsJson, RunFolder, Settings, Size, Threads, settings_from
+from convfabric.cli.options import (
+    AsJson,
+    Device,
+    InOrder,
+    LatencyMs,
+    Network,
+    RunFolder,
+    Settings,
+    Size,
+    Threads,
+    Weights,
+    settings_from,
+)
 from convfabric.execution.allocation import keep_imports
+from convfabric.latency.target import HERE
 
 
 def curve(
     run: RunFolder,
     more: Annotated[list[str] | None, typer.Argument(help="Further amounts, after the first one.")] = None,
-    latency_ms: Annotated[str | None, typer.Option(help="Milliseconds an image on this machine: 0.5 1 2 4.")] = None,
+    latency_ms: Annotated[str | None, typer.Option(help="Milliseconds an image on --device: 0.5 1 2 4.")] = None,
     macs: Annotated[str | None, typer.Option(help="Multiply-accumulates an image: 1e6 4e6, or shares.")] = None,
     params: Annotated[str | None, typer.Option(help="Trained values: 1e4 1e5, or shares.")] = None,
     against: Annotated[
         Path | None, typer.Option(help="A CSV file (name, latency_ms, score from 0 to 1) of other networks: dots.")
     ] = None,
+    device: Device = None,
     threads: Threads = None,
     changes: Settings = None,
     force: Annotated[
@@ -36,7 +50,7 @@ def curve(
     [(kind, first)] = given.items()
     amounts = [amount for said in (first, *(more or ())) for amount in said.replace(",", " ").split()]
     with refusals("Started again with the same amounts, it goes on"), ProgressBar() as shown:
-        settings = settings_from(None, changes, threads=threads)
+        settings = settings_from(None, changes, device=device, threads=threads)
         for amount in amounts:
             budget_from({kind: amount})
         from convfabric.pipeline.budget_curve import curve as run_curve
@@ -56,13 +70,14 @@ def curve(
 def calibrate(
     network: Annotated[str, typer.Argument(help="A preset, a family, or the folder of a run.")],
     size: Size = None,
+    device: Device = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option(help="Images at once.")] = 1,
     runtime: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
     changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time every operation of a network's sub-networks on this machine, and say how well their sum predicts."""
+    """Time every operation of a network's sub-networks on a device, and say how well their sum predicts."""
     from convfabric.runs.job import network_from
 
     with refusals():
@@ -74,9 +89,30 @@ def calibrate(
             network,
             size,
             changes or [],
+            device=device or HERE,
             threads=1 if threads is None else threads,
             batch=batch,
             runtime=runtime,
             say=say,
         )
     answer(as_json, asdict(found), calibrated_lines(found))
+
+
+def probe(
+    source: Annotated[str, typer.Argument(help="Images, as for fit, or the folder of a run.", metavar="DATA|RUN")],
+    out: Annotated[Path, typer.Option("--out", help="The folder that is carried to the board.")],
+    latency_ms: LatencyMs = None,
+    network: Network = None,
+    weights: Weights = None,
+    weights_in_order: InOrder = False,
+    size: Size = None,
+    threads: Threads = None,
+    changes: Settings = None,
+) -> None:
+    """Write what a board has to time before fit or curve can use --device kit:FOLDER, and the program that does it."""
+    with refusals():
+        from convfabric.pipeline.probe import probe as written
+
+        named = dict(latency_ms=latency_ms, network=network, weights=weights, weights_in_order=weights_in_order)
+        keep_imports()
+        typer.echo(written(source, out, say, **settings_from(None, changes, size=size, threads=threads, **named)))

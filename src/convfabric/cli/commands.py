@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from convfabric.cli.answers import evaluate, predict
-from convfabric.cli.budgets import calibrate, curve
+from convfabric.cli.budgets import calibrate, curve, probe
 from convfabric.cli.console import ProgressBar, answer, keep_answers_apart, keep_quiet_unless_first, refusals, say
 from convfabric.cli.fitting import fit
 from convfabric.cli.options import (
@@ -16,6 +16,7 @@ from convfabric.cli.options import (
     Config,
     Data,
     DataDir,
+    Device,
     Download,
     Epochs,
     Force,
@@ -146,6 +147,7 @@ def extract(
     macs: Macs = None,
     params: Params = None,
     memory_mb: MemoryMb = None,
+    device: Device = None,
     threads: Threads = None,
     changes: Settings = None,
     resume: Resume = False,
@@ -168,8 +170,8 @@ def extract(
     going_on = f"Go on with: {command()} extract {quote(str(run))} --resume and the same budget"
     with refusals(going_on), ProgressBar() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}
-        job = recut(run, others | settings_from(None, changes, threads=threads, **named))
-        join(job.procedure.device)
+        job = recut(run, others | settings_from(None, changes, device=device, threads=threads, **named))
+        join(job.procedure.accelerator)
         data, fabric = reopened(run, job), load_fabric(run / "fabric")[0]
         listener = Listener(say=say, watch=shown) if is_first_process() else UNHEARD
         with held(run):
@@ -182,10 +184,13 @@ def extract(
 
 app.command()(curve)
 app.command()(calibrate)
+app.command()(probe)
 
 
 @app.command()
-def export(run: RunFolder, threads: Threads = None, opset: Opset = None, as_json: AsJson = False) -> None:
+def export(
+    run: RunFolder, device: Device = None, threads: Threads = None, opset: Opset = None, as_json: AsJson = False
+) -> None:
     """Write model.onnx, model.pt2 and predict.py of a run, each checked against the network."""
     from convfabric.fabric.archive import load_fabric
     from convfabric.graph.json_format import written
@@ -196,7 +201,9 @@ def export(run: RunFolder, threads: Threads = None, opset: Opset = None, as_json
     from convfabric.runs.lock import held
 
     with refusals():
-        job = job_from(settings_of(job_of(run)) | settings_from(None, None, threads=threads, opset=opset))
+        job = job_from(
+            settings_of(job_of(run)) | settings_from(None, None, device=device, threads=threads, opset=opset)
+        )
         network, papers = load_fabric(run)
         data = reopened(run, job, PUT_BACK).at(papers.preprocessing.size)
         with held(run):

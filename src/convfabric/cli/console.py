@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from convfabric.environment import is_first_process, process_count
-from convfabric.errors import BudgetError, ConvfabricError
+from convfabric.errors import BudgetError, ConvfabricError, UntimedError
 
 if TYPE_CHECKING:
     from convfabric.progress import Moment
 
 TORN = ("gloo", "Connection closed", "Connection reset", "NCCL")
 """In what is raised where the connection to another process ends."""
-OVER_BUDGET, REFUSED, DOUBTFUL, INTERRUPTED = 3, 1, 4, 130
+OVER_BUDGET, REFUSED, DOUBTFUL, UNTIMED, INTERRUPTED = 3, 1, 4, 5, 130
 
 
 @contextmanager
 def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
-    """Turns what the library raises into one message and an exit code: 3 over budget, 130 interrupted, else 1.
+    """Turns what the library raises into one message and an exit code.
 
-    What is interrupted before it made its folder has kept nothing to resume. A request to end, as torchrun sends it
-    where another process of the run has died, is an interruption like Ctrl-C.
+    3 over budget, 5 a board has to time first, 130 interrupted, else 1. What is interrupted before it made its folder
+    has kept nothing to resume. A request to end, as torchrun sends it where another process of the run has died, is an
+    interruption like Ctrl-C.
     """
     try:
         with _ending():
@@ -36,6 +37,10 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
     except BudgetError as fault:
         typer.secho(f"over budget: {fault}", fg="red", err=True)
         raise typer.Exit(OVER_BUDGET) from None
+    except UntimedError as fault:
+        again = _advice(resume, folder) if resume else "type the same command again"
+        typer.secho(f"waiting: {fault} Then {again}.", fg="yellow", err=True)
+        raise typer.Exit(UNTIMED) from None
     except ConvfabricError as fault:
         typer.secho(f"error: {fault}", fg="red", err=True)
         raise typer.Exit(REFUSED) from None

@@ -10,6 +10,7 @@ from convfabric.cli.options import (
     Config,
     Data,
     DataDir,
+    Device,
     Download,
     Epochs,
     Force,
@@ -51,6 +52,7 @@ def fit(
     macs: Macs = None,
     params: Params = None,
     memory_mb: MemoryMb = None,
+    device: Device = None,
     threads: Threads = None,
     opset: Opset = None,
     network: Network = None,
@@ -78,7 +80,7 @@ def fit(
 
     not_both(force, resume)
     folder = out or default_folder(data)
-    named: dict[str, object] = dict(minutes=minutes)
+    named: dict[str, object] = dict(minutes=minutes, device=device)
     named |= dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
     named |= dict(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs

@@ -59,11 +59,18 @@ Seeds = Annotated[
 DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where milliseconds are measured: local, ssh:user@host[:python] or kit:FOLDER.  [default: local]",
+        show_default=False,
+    ),
+]
 Opset = Annotated[
     int | None,
     typer.Option(min=18, max=24, help="Version of ONNX's operators in the files, for older runtimes.  [default: 18]"),
 ]
-LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on this machine, or a share such as 50%.")]
+LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on --device, or a share such as 50%.")]
 Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, such as 10M, or a share such as 25%.")]
 Params = Annotated[str | None, typer.Option(help="Parameters, such as 100k, or a share such as 50%.")]
 MemoryMb = Annotated[str | None, typer.Option(help="Peak memory in megabytes, weights and activations, or a share.")]

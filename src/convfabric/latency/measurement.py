@@ -1,15 +1,15 @@
-"""Milliseconds of a call that is made again and again, in blocks, so that a neighbour's burst is not taken for it."""
+"""How long a batch of images takes, all conditions stated."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, median, quantiles
+from typing import Any
 
+from convfabric.latency import timing
 from convfabric.latency.target import Target
+from convfabric.latency.timing import BLOCKS, WARM_UP_RUNS
 
-WARM_UP_RUNS = 10
-BLOCKS = 3
-LEAST_RUNS, LEAST_SECONDS = 25, 0.4
+LEAST_SECONDS = 0.4
 MEASUREMENTS = 3
 """Of what was above a ceiling."""
 
@@ -30,6 +30,8 @@ class Latency:
     size: tuple[int, int]
     """Height and width in pixels."""
     runtime: str
+    condition: str = ""
+    """Clock, temperature and load of the machine when it was measured, as far as it says."""
 
     def __str__(self) -> str:
         blocks = f"{self.runs} runs after {self.warm_up_runs} (middle one of {BLOCKS} blocks)"
@@ -37,7 +39,7 @@ class Latency:
         disturbed = " (other work disturbed it)" if self.interquartile_range_ms > self.median_ms else ""
         return (
             f"{self.median_ms:.3f} ms median, interquartile range {self.interquartile_range_ms:.3f} ms{disturbed}, "
-            f"{blocks}, batch {self.batch}, {threads}, {self.runtime}"
+            f"{blocks}, batch {self.batch}, {threads}, {self.runtime}{', ' * bool(self.condition)}{self.condition}"
         )
 
 
@@ -53,19 +55,24 @@ def timed(
     >>> found.runs, found.median_ms < 1.0
     (25, True)
     """
-    blocks = sorted((_block(run, seconds) for _ in range(BLOCKS)), key=median)
-    times = blocks[BLOCKS // 2]
-    first, _, third = quantiles(times, n=4)
+    return latency_from(timing.blocks(run, seconds), target, size, runtime)
+
+
+def latency_from(
+    found: Mapping[str, Any], target: Target, size: tuple[int, int], runtime: str, condition: str = ""
+) -> Latency:
+    """What the timing program found, with the conditions it was asked for."""
     return Latency(
-        median_ms=median(times),
-        fastest_block_ms=median(blocks[0]),
-        interquartile_range_ms=third - first,
-        runs=len(times),
+        median_ms=found["median_ms"],
+        fastest_block_ms=found["fastest_block_ms"],
+        interquartile_range_ms=found["interquartile_range_ms"],
+        runs=int(found["runs"]),
         warm_up_runs=WARM_UP_RUNS,
         threads=target.threads,
         batch=target.batch,
         size=size,
         runtime=runtime,
+        condition=condition,
     )
 
 
@@ -86,25 +93,3 @@ def calmest(
         time.sleep(pause)
         found.append(measure())
     return min(found, key=lambda one: one.median_ms)
-
-
-def middle(times: list[float]) -> float:
-    """The mean of the middle half, finer than a median of whole microseconds.
-
-    >>> middle([9.0, 1.0, 2.0, 0.0])
-    1.5
-    """
-    ordered, quarter = sorted(times), len(times) // 4
-    return fmean(ordered[quarter:-quarter])
-
-
-def _block(run: Callable[[], object], seconds: float) -> list[float]:
-    """Milliseconds of each run of one block."""
-    for _ in range(WARM_UP_RUNS):
-        run()
-    times: list[float] = []
-    while len(times) < LEAST_RUNS or sum(times) < seconds * 1000:
-        began = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - began) * 1000)
-    return times

@@ -171,6 +171,11 @@ def sample_graphs(sampler: Sampler, weight: Callable[[Graph], float], count: int
     return list(dict.fromkeys([*ends, *(drawn[round(i)] for i in places)]))
 
 
+def measured_graphs(sampler: Sampler, image: Size, count: int = MEASURED_GRAPHS) -> list[Graph]:
+    """The sub-networks that a prediction is fitted to, evenly over the range of multiply-accumulates."""
+    return sample_graphs(sampler, lambda graph: costs(graph, image).macs, count)
+
+
 def every_operation(sampler: Sampler, simple: Simple, image: Size) -> list[Work]:
     """Each operation that some sub-network runs, at every width that the sampler knows, once.
 
@@ -242,19 +247,18 @@ def calibrate(
     measured_ms: Callable[[Graph], float],
     count: int = MEASURED_GRAPHS,
     watch: Callable[[int, int], None] = lambda done, of: None,
+    expect: Callable[[list[Work], list[Graph]], None] = lambda works, graphs: None,
 ) -> Prediction:
     """A prediction for the sub-networks of a graph: operations timed that the table lacks, and a few whole ones.
 
     Those are measured in turns, and the least of each counts: a neighbour's work makes a network slower, never quicker.
-    ``watch`` is told of the measurements of whole ones how many are done.
+    ``watch`` is told of the measurements of whole ones how many are done, ``expect`` before all what is to be timed.
     """
     simple = simplified(sampler.graph)
-    table.measure(every_operation(sampler, simple, image))
-
-    def added(graph: Graph) -> float:
-        return sum(table.milliseconds(work) for work in operations(graph, simple, image))
-
-    chosen = sample_graphs(sampler, added, count)
+    works = every_operation(sampler, simple, image)
+    chosen = measured_graphs(sampler, image, count)
+    expect(table.missing(works), chosen)
+    table.measure(works)
     least = dict.fromkeys(chosen, inf)
     for done, graph in enumerate(chosen * TURNS, 1):
         least[graph] = min(least[graph], measured_ms(graph))

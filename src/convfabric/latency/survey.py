@@ -14,8 +14,8 @@ from convfabric.latency.devices import device_of
 from convfabric.latency.measurement import Latency, calmest
 from convfabric.latency.prediction import MEASURED_GRAPHS, Prediction, calibrate
 from convfabric.latency.table import Table
-from convfabric.latency.target import Target
-from convfabric.operators import Size
+from convfabric.latency.target import HERE, Target
+from convfabric.operators import Size, Work
 from convfabric.progress import Say, time_left
 
 LARGEST_SHARE = 100
@@ -36,6 +36,8 @@ class Survey:
     prediction: Prediction
     again: Callable[[Graph], Latency]
     """Anew whenever it is asked."""
+    waits: bool = False
+    """Whether measurements come later than they are asked for, so that what is not known yet is predicted."""
     since: float = field(default_factory=time.monotonic)
     """When sub-networks were last measured."""
 
@@ -44,12 +46,17 @@ class Survey:
 
         A neighbour may have slowed the machine for minutes; what is quickest counts.
         """
-        if time.monotonic() - self.since > FRESH:
+        if time.monotonic() - self.since > FRESH and not self.waits:
             self.prediction = self.prediction.renewed(lambda part: self.again(part).fastest_block_ms)
             self.since = time.monotonic()
 
     def took_ms(self, graph: Graph, most: float | None) -> float:
-        """Measured milliseconds; where they are above ``most``, the least of three."""
+        """Measured milliseconds; where they are above ``most``, the least of three.
+
+        Predicted, where a measurement would have to be waited for: it is made of the file that is delivered.
+        """
+        if self.waits and graph not in self.prediction.measured:
+            return self.prediction.milliseconds(graph)
         return calmest(lambda: self.again(graph), most, self.measured(graph)).median_ms
 
     def resolved(self, budget: Budget) -> Budget:
@@ -111,16 +118,30 @@ def survey(papers: Passport, target: Target, narrowest: float, say: Say, budgets
     """
     graph, image = papers.graph, papers.preprocessing.size
     sampler = Sampler.of(graph, narrowest, image)
-    measure_now = device_of(target).times_networks(papers, target, SAMPLE_SECONDS)
+    device = device_of(target)
+    measure_now = device.times_networks(papers, target, SAMPLE_SECONDS)
     for budget in budgets:
         in_reach(replace(budget, latency_ms=None), sampler, image)
     table = Table.opened(target)
-    say(f"measuring up to {MEASURED_GRAPHS} sub-networks as this machine runs now, and operations not known yet")
-    watch = time_left("measurements", say)
-    prediction = calibrate(sampler, image, table, lambda part: measure_now(part).fastest_block_ms, watch=watch)
+    where = "this machine" if target.device == HERE else target.device
+    say(f"measuring up to {MEASURED_GRAPHS} sub-networks as {where} runs now, and operations not known yet")
+
+    def expect(works: Sequence[Work], graphs: Sequence[Graph]) -> None:
+        device.expect(works, graphs, papers, target, SAMPLE_SECONDS)
+
+    prediction = calibrate(
+        sampler,
+        image,
+        table,
+        lambda part: measure_now(part).fastest_block_ms,
+        watch=time_left("measurements", say),
+        expect=expect,
+    )
+    for doubt in device.doubts():
+        say(doubt)
     measured = cache(measure_now)
     say(f"whole fabric: {measured(graph)}; {prediction}")
-    found = Survey(sampler=sampler, measured=measured, prediction=prediction, again=measure_now)
+    found = Survey(sampler=sampler, measured=measured, prediction=prediction, again=measure_now, waits=device.waits)
     for budget in budgets:
         found.resolved(budget)
     return found

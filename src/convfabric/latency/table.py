@@ -3,21 +3,19 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from dataclasses import dataclass, field
 from math import inf, log
 from pathlib import Path
 
 from convfabric.errors import ArchiveError
 from convfabric.execution.compiler import kept_in
 from convfabric.fabric.archive import write_atomically
+from convfabric.latency.asked import HOW, key_of
 from convfabric.latency.devices import device_of
 from convfabric.latency.target import Target
 from convfabric.operators import Operator, Size, Work
 
 SAVED_TOGETHER, TURNS = 50, 3
-HOW = "padding in one"
-"""Changed whenever operations are timed otherwise, so that what was kept before is not taken for the same."""
 Kind = tuple[Operator, Size, Size]
 
 
@@ -36,7 +34,12 @@ class Table:
 
     @classmethod
     def opened(cls, target: Target, folder: Path | None = None) -> "Table":
-        """The table of a target, as far as it was measured before; kept in a folder of the user's."""
+        """The table of a target, as far as it was measured before; kept in a folder of the user's.
+
+        Where times come later than they are asked for, they are kept by the device.
+        """
+        if device_of(target).waits:
+            return cls(target=target)
         said = f"{device_of(target).identity(target)}, {HOW}"
         file = (folder or kept_in()) / f"latency-{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
         try:
@@ -58,6 +61,10 @@ class Table:
         nearest = min(self.near[_kind(work)], key=lambda other: _apart(work, other))
         return self.known[key_of(nearest)] * _size(work) / _size(nearest)
 
+    def missing(self, works: Iterable[Work]) -> list[Work]:
+        """Those that are not known yet, each once."""
+        return [work for work in dict.fromkeys(works) if key_of(work) not in self.known]
+
     def measure(self, works: Iterable[Work], watch: Callable[[int, int], None] = lambda done, of: None) -> int:
         """Measures those that are not known yet; how many there were. ``watch`` is told how far it has come.
 
@@ -67,10 +74,10 @@ class Table:
         wanted = list(dict.fromkeys(works))
         for work in wanted:
             self.near.setdefault(_kind(work), []).append(work)
-        missing = [work for work in wanted if key_of(work) not in self.known]
+        missing = self.missing(wanted)
         for first in range(0, len(missing), SAVED_TOGETHER):
             some = missing[first : first + SAVED_TOGETHER]
-            turns = [[self._probed(work) for work in some] for _ in range(TURNS)]
+            turns = [device_of(self.target).time_operations(some, self.target) for _ in range(TURNS)]
             self.known.update({key_of(work): min(times) for work, *times in zip(some, *turns, strict=True)})
             self._keep()
             watch(first + len(some), len(missing))
@@ -80,9 +87,6 @@ class Table:
     def is_kept(self) -> bool:
         """Whether its file is there."""
         return self.file is not None and self.file.is_file()
-
-    def _probed(self, work: Work) -> float:
-        return device_of(self.target).time_operation(work, self.target)
 
     def _keep(self) -> None:
         if self.file:
@@ -107,28 +111,3 @@ def _apart(one: Work, other: Work) -> float:
 def _size(work: Work) -> float:
     """Multiply-accumulates, and values written for those that have none."""
     return float(work.operator.macs(*work[1:]) + work.operator.values(*work[1:]))
-
-
-@lru_cache(maxsize=1 << 16)
-def key_of(work: Work) -> str:
-    """One line that says what an operation is.
-
-    >>> from convfabric.operators import pointwise_up
-    >>> key_of(Work(pointwise_up(), 16, 32, (8, 8), (16, 16)))
-    'Chain((Conv(kernel=1, bias=False), Nearest())) 16→32 8×8→16×16'
-    """
-    (top, left), (bottom, right) = work.size_in, work.size_out
-    return f"{_said(work.operator)} {work.channels_in}→{work.channels_out} {top}×{left}→{bottom}×{right}"
-
-
-def _said(value: object) -> str:
-    """An operator without what is as usual."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_said, value))})"
-    if not isinstance(value, Operator):
-        return repr(value)
-    own = [(part, getattr(value, part.name)) for part in fields(value)]  # type: ignore[arg-type]
-    unusual = [(part.name, found) for part, found in own if found != part.default]
-    alone = len(unusual) == 1 and isinstance(unusual[0][1], tuple)
-    parts = [_said(found) if alone else f"{name}={_said(found)}" for name, found in unusual]
-    return f"{type(value).__name__}({', '.join(parts)})"

@@ -5,6 +5,8 @@ from typing import Literal
 
 from convfabric.errors import SettingError
 
+HERE = "local"
+"""The device that is the machine this program runs on."""
 Precision = Literal["float32"]
 """Number formats that networks are timed in."""
 
@@ -17,10 +19,10 @@ class Target:
     Target(device='local', runtime='onnxruntime', precision='float32', threads=2, batch=1)
     """
 
-    device: str = "local"
-    """A row of :data:`convfabric.latency.devices.DEVICES`."""
+    device: str = HERE
+    """local; ssh:user@host[:python], a board with numpy and onnxruntime; kit:FOLDER, a folder carried to one."""
     runtime: str = "onnxruntime"
-    """A row of :data:`convfabric.latency.runtimes.RUNTIMES`."""
+    """One of :data:`convfabric.latency.devices.RUNTIMES`."""
     precision: Precision = "float32"
     threads: int = 1
     batch: int = 1

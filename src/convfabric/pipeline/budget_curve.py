@@ -90,7 +90,7 @@ def curve(
     if not members:
         raise SettingError(f"{kind}: give one amount or more, such as 0.5 1 2 4.")
     dots = read_dots(Path(against)) if against else []
-    join(members[0].job.procedure.device)
+    join(members[0].job.procedure.accelerator)
     by_first(lambda: _check_others(members, force))
     fabric, data = load_fabric(run / "fabric")[0], reopened(run, members[0].job)
     with held(run):

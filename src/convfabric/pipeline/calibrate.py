@@ -9,10 +9,11 @@ from convfabric.errors import SettingError
 from convfabric.fabric.archive import Passport, load_fabric
 from convfabric.graph.subnetworks import Sampler
 from convfabric.latency import survey
+from convfabric.latency.asked import key_of
 from convfabric.latency.devices import device_of
-from convfabric.latency.prediction import calibrate, every_operation, simplified
-from convfabric.latency.table import Table, key_of
-from convfabric.latency.target import Target
+from convfabric.latency.prediction import calibrate, every_operation, measured_graphs, simplified
+from convfabric.latency.table import Table
+from convfabric.latency.target import HERE, Target
 from convfabric.runs.job import network_from
 from convfabric.training.recipe import Recipe
 
@@ -45,29 +46,31 @@ def calibrated(
     size: str | None = None,
     changes: Sequence[str] = (),
     *,
+    device: str = HERE,
     threads: int = 1,
     batch: int = 1,
     runtime: str = "onnxruntime",
     say: Callable[[str], None] = print,
 ) -> Calibration:
-    """The table of a network's operations on this device, measured where it was not before, and the prediction.
+    """The table of a network's operations on a device, measured where it was not before, and the prediction.
 
     ``network`` is a preset, a family or the folder of a run. Raises SettingError for what is not known.
     """
-    target = Target(runtime=runtime, threads=threads, batch=batch)
-    device = device_of(target)
+    target = Target(device=device, runtime=runtime, threads=threads, batch=batch)
+    where = device_of(target)
     papers = _papers(network, size, changes)
     graph, image = papers.graph, papers.preprocessing.size
     sampler, table = Sampler.of(graph, Recipe().narrowest, image), Table.opened(target)
-    say(f"{graph.name} at {image[0]}×{image[1]} on {device.identity(target)}")
     works = every_operation(sampler, simplified(graph), image)
+    where.expect(table.missing(works), measured_graphs(sampler, image), papers, target, survey.SAMPLE_SECONDS)
+    say(f"{graph.name} at {image[0]}×{image[1]} on {where.identity(target)}")
     fresh = table.measure(works, lambda done, of: say(f"{done} of {of} operations") if done % 100 == 0 else None)
-    time_of = device.times_networks(papers, target, survey.SAMPLE_SECONDS)
+    time_of = where.times_networks(papers, target, survey.SAMPLE_SECONDS)
     prediction = calibrate(sampler, image, table, lambda part: time_of(part).fastest_block_ms)
     return Calibration(
         network=graph.name,
         size=image,
-        target=device.identity(target),
+        target=where.identity(target),
         file=str(table.file) if table.is_kept else None,
         measured_now=fresh,
         operations={key_of(work): table.milliseconds(work) for work in works},

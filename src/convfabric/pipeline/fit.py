@@ -66,7 +66,7 @@ def run_job(
 
     Raises what the steps raise: nothing is returned that does not meet its budget.
     """
-    join(job.procedure.device)
+    join(job.procedure.accelerator)
     listener = listener or Listener()
     listener = listener if is_first_process() else UNHEARD
     asked, going_on = job, by_first(lambda: resume and (folder / CONFIG).is_file())

@@ -76,7 +76,7 @@ def _epochs(job: Job, data: ImageSet) -> int:
 
 def _minutes(job: Job, data: ImageSet) -> float:
     """Of all epochs and of fine-tuning; of the search, and of a teacher, nothing is counted."""
-    device = job.procedure.device
+    device = job.procedure.accelerator
     training = estimate(untrained(job, data)[0], data, job.recipe, device=device).minutes
     scoring = OF_SCORING * training * len(data.splits["val"]) / len(data.splits["train"])
     return (training + scoring) * (1 + OF_TUNING * job.procedure.finetune)

@@ -1,6 +1,8 @@
 """What goes with a budget where nothing says it: the size of images, and how large a fabric is woven."""
 
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 
@@ -8,7 +10,7 @@ from convfabric.choice import Budget, ceiling, measures, said_amount
 from convfabric.data.image_sizes import SHARES, smaller
 from convfabric.data.imageset import ImageSet, Preprocessing
 from convfabric.data.opening import Outlook, outlook, seen_in, task_of
-from convfabric.errors import GraphError, ImportingError
+from convfabric.errors import GraphError, ImportingError, UntimedError
 from convfabric.fabric.archive import Passport
 from convfabric.graph import Graph
 from convfabric.importing.sources import as_it_is
@@ -57,6 +59,7 @@ def _with_images(job: Job, say: Say) -> Job:
     if kept or job.options.size or not isinstance(allowed, int | float) or task_of(job.data) == "segmentation":
         return job
     native = original_of(job).size
+    _expect(job, _whole_at(job, [native, *(smaller(native, share) for share in SHARES)]))
     chosen, took = native, _milliseconds(job, native)
     for share in SHARES:
         if took <= MOST_OF_IMPORTED * allowed:
@@ -75,18 +78,40 @@ def _with_images(job: Job, say: Say) -> Job:
 
 def _milliseconds(job: Job, size: Size) -> float:
     """Of the whole network with its own classifier, for images of a size."""
-    graph = as_it_is(job.source, size).graph
-    return _time(job, graph, size)
+    return _time(job, as_it_is(job.source, size).graph, size)
+
+
+def _whole_at(job: Job, sizes: Iterable[Size]) -> Iterator[tuple[Graph, Size]]:
+    """The whole network for images of each size that it can read."""
+    for size in sizes:
+        with suppress(ImportingError, GraphError):
+            yield as_it_is(job.source, size).graph, size
 
 
 def _time(job: Job, graph: Graph, size: Size) -> float:
     """Milliseconds of a graph on the job's target, while neighbours disturbed it least."""
+    papers = _papers(graph, size)
+    return device_of(job.target).times_networks(papers, job.target, SECONDS)(graph).fastest_block_ms
+
+
+def _expect(job: Job, wholes: Iterable[tuple[Graph, Size]]) -> None:
+    """Tells a device whose times come later of all graphs, each for images of a size, that may be timed."""
+    device, waiting = device_of(job.target), None
+    for graph, size in wholes if device.waits else ():
+        try:
+            device.expect((), (graph,), _papers(graph, size), job.target, SECONDS)
+        except UntimedError as fault:
+            waiting = fault
+    if waiting:
+        raise waiting
+
+
+def _papers(graph: Graph, size: Size) -> Passport:
     channels = graph.entry.image_channels
     half = (0.5,) * channels
     names = tuple(map(str, range(graph.head.classes)))
     prepared = Preprocessing(size=size, channels=channels, fitting="cover", mean=half, std=half)
-    papers = Passport(graph=graph, classes=names, preprocessing=prepared)
-    return device_of(job.target).times_networks(papers, job.target, SECONDS)(graph).fastest_block_ms
+    return Passport(graph=graph, classes=names, preprocessing=prepared)
 
 
 class _Rungs:
@@ -98,9 +123,13 @@ class _Rungs:
         self.fabrics = ladder(size, job.numbers, seen.task)
         self.tightest = cache(self._tightest)
 
+    def woven(self, fabric: Trellis) -> Graph:
+        """The graph of a rung."""
+        return Source(network="trellis", numbers=asdict(fabric)).woven(self.purpose)
+
     def _tightest(self, fabric: Trellis) -> tuple[float, str]:
         """How many times the tightest ceiling a fabric takes, and the amount in words."""
-        graph = Source(network="trellis", numbers=asdict(fabric)).woven(self.purpose)
+        graph = self.woven(fabric)
         how = measures(self.size, lambda graph: _time(self.job, graph, self.size))
         taken = {name: how[name](graph) for name in _numbers_in(self.job.budget)}
         return max(
@@ -126,8 +155,10 @@ def _numbers_in(budget: Budget) -> list[str]:
 def _with_fabric(job: Job, say: Say, seen: Outlook, free: bool) -> Job:
     """The job with the fabric of the ladder for its budget, and the size of images for that where it is ``free``."""
     free = free and not (job.options.size or seen.task == "segmentation" or min(seen.size) < LEAST_SIDE)
-    for size in (seen.size, *(smaller(seen.size, share) for share in SHARES if free)):
-        rungs = _Rungs(job, seen, size)
+    every = [_Rungs(job, seen, size) for size in (seen.size, *(smaller(seen.size, share) for share in SHARES if free))]
+    if job.budget.latency_ms is not None:
+        _expect(job, ((rungs.woven(fabric), rungs.size) for rungs in every for fabric in rungs.fabrics))
+    for rungs in every:
         if bulk(rungs.fabrics[rungs.best]) >= bulk(USUAL):
             break
     say(_said(rungs, rungs.best, seen))

@@ -31,8 +31,8 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.latency.devices import measure
 from convfabric.latency.measurement import calmest
-from convfabric.latency.runtimes.onnx_runtime import measure
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
@@ -70,7 +70,7 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     if process_count() == 1:
         fabric = untrained(job, data)[0]
         parts = said_parts(fabric.graph, job, data)
-        takes = estimate(fabric, data, job.recipe, teacher, job.procedure.device)
+        takes = estimate(fabric, data, job.recipe, teacher, job.procedure.accelerator)
         listener.say(f"training the fabric takes {takes}{parts}")
     before = read_record(folder).given_up if resume else ()
     if is_first_process():
@@ -102,7 +102,7 @@ def _learning(
     fitted = job.recipe.fitted(len(data.splits["train"]), data.task)
     while True:
         (fabric, fresh), recipe = untrained(job, data), fitted.begun_anew(len(given_up))
-        shared: Any = {"folder": folder, "device": job.procedure.device, "watch": listener.watch}
+        shared: Any = {"folder": folder, "device": job.procedure.accelerator, "watch": listener.watch}
         try:
             train(fabric, data, recipe, fresh=fresh, teacher=teacher, resume=resume, **shared)
             return fabric

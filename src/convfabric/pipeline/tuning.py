@@ -69,7 +69,7 @@ class Tuner:
         """The losses of validation images after a few epochs at a gentle rate; a copy is tuned."""
         network, usual, data = copy.deepcopy(cut.network), self.recipe(cut), self.data.at(cut.size)
         brief = usual.changed(epochs=epochs, lr=GENTLE * usual.lr)
-        train(network, data, brief, teacher=self._teacher(cut.size), device=self.job.procedure.device)
+        train(network, data, brief, teacher=self._teacher(cut.size), device=self.job.procedure.accelerator)
         losses_N = by_first(lambda: image_losses(network, data, "val"))
         edges = f"{len(network.graph.edges)} edges, {said_macs(_macs(cut))}"
         if cut.size != self.data.preprocessing.size:
@@ -126,7 +126,7 @@ class Tuner:
 
     def _finetune(self, folder: Path, cut: Cut, data: ImageSet, resume: bool) -> None:
         """Further epochs, in place."""
-        network, recipe, device = cut.network, self.recipe(cut), self.job.procedure.device
+        network, recipe, device = cut.network, self.recipe(cut), self.job.procedure.accelerator
         teacher = self._teacher(cut.size)
         edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
         if process_count() == 1:

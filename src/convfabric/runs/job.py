@@ -14,7 +14,7 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Task
 from convfabric.graph.rewrites import find_prior
-from convfabric.latency.target import Target
+from convfabric.latency.target import HERE, Target
 from convfabric.operators import Size
 from convfabric.setting_values import accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
@@ -68,8 +68,11 @@ class Procedure:
     """Threads that latency is measured with."""
     opset: int = 18
     """Version of ONNX's operators in exported files, 18 to 24: the older, the older the runtimes that load them."""
-    device: str = "auto"
-    """Where training runs: auto or cpu."""
+    device: str = HERE
+    """Where milliseconds are measured: local, ssh:user@host[:python] (a board with numpy and onnxruntime), or
+    kit:FOLDER, a folder that is carried to a board and back."""
+    accelerator: Literal["auto", "cpu"] = "auto"
+    """Where training runs."""
 
     def __post_init__(self) -> None:
         find_preset(self.network)
@@ -82,8 +85,6 @@ class Procedure:
             raise SettingError(f"teacher={self.teacher}: torchvision:NAME, timm:NAME, file:FILE.pt2 or run:FOLDER.")
         if not 0 <= self.finetune_distil <= 1:
             raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
-        if self.device not in ("auto", "cpu"):
-            raise SettingError(f"device={self.device}: auto and cpu are known.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class Job:
     @property
     def target(self) -> Target:
         """The target of the budget's milliseconds."""
-        return Target(threads=self.procedure.threads)
+        return Target(device=self.procedure.device, threads=self.procedure.threads)
 
     @property
     def source(self) -> Source:
@@ -137,7 +138,7 @@ class Job:
             numbers={"weights": procedure.teacher_weights},
             recipe=Recipe(**{name: value for name, value in usual.items() if name in known}),
             budget=Budget(),
-            procedure=Procedure(network=procedure.teacher, device=procedure.device),
+            procedure=Procedure(network=procedure.teacher, accelerator=procedure.accelerator),
         )
 
 
@@ -319,6 +320,8 @@ def read_config(file: Path) -> dict[str, Any]:
         several = value if isinstance(value, list) else [value]
         if not isinstance(key, str) or not all(isinstance(item, plain) for item in several):
             raise SettingError(f"{file}: {key!r} is not a name with a text, a number or a list of such.")
+    if found.get("device") in ("auto", "cpu"):  # its name before milliseconds of other devices were asked for
+        found["accelerator"] = found.pop("device")
     return found
 
 

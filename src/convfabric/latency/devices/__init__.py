@@ -1,55 +1,26 @@
-"""Where networks are timed: one row each. A board elsewhere is another row."""
+"""Where networks are timed: one row each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
-from convfabric.environment import machine
 from convfabric.errors import SettingError
-from convfabric.fabric.archive import Passport
-from convfabric.latency.runtimes import RUNTIMES
-from convfabric.latency.runtimes.runtime import TimeOf
-from convfabric.latency.target import Target
-from convfabric.operators import Work
+from convfabric.latency.devices.board import Board, OnBoard
+from convfabric.latency.devices.device import Device, TimeOf
+from convfabric.latency.devices.here import Here
+from convfabric.latency.devices.in_folder import InFolder
+from convfabric.latency.devices.over_ssh import OverSsh
+from convfabric.latency.devices.torch_here import TorchHere
+from convfabric.latency.measurement import LEAST_SECONDS, Latency
+from convfabric.latency.target import HERE, Target
 
+__all__ = ["BOARDS", "RUNTIMES", "Device", "TimeOf", "device_of", "measure"]
 
-class Device(Protocol):
-    """A device that runs networks and says how long they take."""
-
-    def identity(self, target: Target) -> str:
-        """A line that identifies the target, different wherever times could be."""
-
-    def time_operation(self, work: Work, target: Target) -> float:
-        """Milliseconds of one operation."""
-
-    def times_networks(self, papers: Passport, target: Target, seconds: float) -> TimeOf:
-        """A function that times graphs, each for some seconds."""
-
-
-class Local:
-    """The machine that this program runs on."""
-
-    def identity(self, target: Target) -> str:
-        """Processor, runtime with its version, threads and batch.
-
-        >>> Local().identity(Target(threads=2)).rpartition(", ")[0].rpartition(", ")[2]
-        '2 threads'
-        """
-        threads = f"{target.threads} thread{'s' * (target.threads > 1)}"
-        version = RUNTIMES[target.runtime].version
-        return f"{machine()['processor']}, {target.runtime} {version}, {threads}, batch {target.batch}"
-
-    def time_operation(self, work: Work, target: Target) -> float:
-        """By the target's runtime."""
-        return RUNTIMES[target.runtime].time_operation(work, target)
-
-    def times_networks(self, papers: Passport, target: Target, seconds: float) -> TimeOf:
-        """By the target's runtime."""
-        return RUNTIMES[target.runtime].times_networks(papers, target, seconds)
-
-
-DEVICES: Mapping[str, Device] = MappingProxyType({"local": Local()})
-"""By the name that targets have."""
+BOARDS: Mapping[str, Callable[[str], Board]] = MappingProxyType({"ssh": OverSsh, "kit": InFolder})
+"""By what stands before the colon in a target's device."""
+RUNTIMES = ("onnxruntime", "torch")
+"""torch times nowhere but here."""
 
 
 def device_of(target: Target) -> Device:
@@ -60,7 +31,35 @@ def device_of(target: Target) -> Device:
         ...
     convfabric.errors.SettingError: runtime=abacus: onnxruntime and torch are known.
     """
-    for name, found, known in (("runtime", target.runtime, RUNTIMES), ("device", target.device, DEVICES)):
-        if found not in known:
-            raise SettingError(f"{name}={found}: {' and '.join(known)} {'are' if len(known) > 1 else 'is'} known.")
-    return DEVICES[target.device]
+    if target.runtime not in RUNTIMES:
+        raise SettingError(f"runtime={target.runtime}: {' and '.join(RUNTIMES)} are known.")
+    if target.runtime == "torch":
+        if target.device != HERE:
+            raise SettingError(f"runtime=torch, device={target.device}: torch is timed on this machine alone.")
+        return TorchHere()
+    return _on(target.device)
+
+
+@cache
+def _on(name: str) -> OnBoard:
+    """The device of a name, its connection kept."""
+    kind, _, where = name.partition(":")
+    if name == HERE:
+        return OnBoard(Here())
+    if kind not in BOARDS or not where:
+        raise SettingError(f"device={name}: {HERE}, ssh:user@host[:python] and kit:FOLDER are known.")
+    return OnBoard(BOARDS[kind](where))
+
+
+def measure(
+    model: Path | bytes, image: tuple[int, int, int], target: Target | None = None, seconds: float = LEAST_SECONDS
+) -> Latency:
+    """The latency of an ONNX model for float32 images of (channels, height, width), by default here, one at a time.
+
+    >>> import torch
+    >>> from convfabric.latency.drafts import drafted
+    >>> measure(drafted(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)), (1, 2, 2), seconds=0.0).runs
+    25
+    """
+    target = target or Target()
+    return device_of(target).time_file(model, image, target, seconds)

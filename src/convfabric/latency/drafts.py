@@ -6,11 +6,53 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.onnx.symbolic_helper import parse_args
+
+from convfabric.execution.folding import folded
+from convfabric.fabric.archive import Passport
+from convfabric.fabric.deployable import Deployable
+from convfabric.fabric.layers import layer
+from convfabric.fabric.module import Fabric
+from convfabric.graph import Graph
+from convfabric.operators import Size, Work
+
+AFTER = 8
+"""Channels of the convolution behind an operation that is timed."""
+KEPT_DRAFTS = 64
+
+
+@lru_cache(maxsize=KEPT_DRAFTS)
+def operation_draft(work: Work, batch: int) -> bytes:
+    """The model of an operation between two convolutions, for a batch."""
+    return drafted(_Between(work), torch.zeros(batch, work.channels_in, *work.size_in))
+
+
+@lru_cache(maxsize=KEPT_DRAFTS)
+def network_draft(graph: Graph, papers: Passport, batch: int) -> bytes:
+    """The model of a graph with fresh weights, folded, for a batch of images as a passport says."""
+    image = (papers.preprocessing.channels, *papers.preprocessing.size)
+    return drafted(Deployable(folded(Fabric(graph).eval()), papers), torch.zeros(batch, *image))
+
+
+class _Between(nn.Module):
+    """A 1×1 convolution, the operation, a ReLU and another 1×1: what surrounds it lays out its input and output."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(work.channels_in, work.channels_in, 1)
+        self.operation = layer(work.operator, work.channels_in, work.channels_out)
+        self.after = nn.Conv2d(work.channels_out, AFTER, 1)
+        self.size: Size = work.size_out
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        response: Tensor = self.after(F.relu(self.operation(F.relu(self.before(x_BCHW)), self.size)))
+        return response
 
 
 def drafted(module: nn.Module, example: Tensor) -> bytes:

@@ -1,0 +1,133 @@
+"""Boards elsewhere: what they answer is checked, connections break and are made anew, and a fit goes all the way."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boards import answering, pretended_board
+from convfabric.errors import DeviceError, UntimedError
+from convfabric.latency import timing
+from convfabric.latency.devices import device_of, over_ssh
+from convfabric.latency.devices.board import FACTS
+from convfabric.latency.target import Target
+from convfabric.operators import Conv, Work
+from test_pipeline import done, finished, run
+
+WORKS = [Work(Conv(), channels, 4, (8, 8), (8, 8)) for channels in (3, 4)]
+GOOD = json.dumps(dict.fromkeys(FACTS, "known"))
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(over_ssh, "PAUSE", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("hello\n", "answers b'hello.n', which is no JSON"),
+        ("[1, 2]\n", "of itself; processor, cores"),
+        (json.dumps({**json.loads(GOOD), "host": "x" * 500}) + "\n", "of itself; processor, cores"),
+        (GOOD + "\n" + '{"ms": "fast"}\n', "says {'ms': 'fast'} of a model; ms were expected"),
+        (GOOD + "\n" + '{"ms": NaN}\n', "of a model; ms were expected"),
+        (GOOD + "\n" + '{"ms": -1}\n', "of a model; ms were expected"),
+        (GOOD + "\n" + '{"ms": true}\n', "of a model; ms were expected"),
+        (GOOD + "\n" + '{"fault": "no such operator"}\n', r"cannot run Conv.* for 1×3×8×8 .B×C×H×W.: no such operator"),
+    ],
+)
+def test_what_a_board_says_is_checked(lines: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(device=f"ssh:{answering(tmp_path / 'bin', lines, monkeypatch)}")
+    with pytest.raises(DeviceError, match=said):
+        device_of(target).time_operations(WORKS, target)
+
+
+def test_a_connection_that_breaks_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks = f"test -e {tmp_path}/second || {{ touch {tmp_path}/second; printf '%s' '{{\"pro'; exit 255; }}"
+    target = Target(device=f"ssh:{pretended_board(tmp_path / 'bin', monkeypatch, breaks)}")
+    assert len(device_of(target).time_operations(WORKS, target)) == 2
+    device: Any = device_of(target)
+    device.board._process.kill()
+    assert len(device.time_operations(WORKS, target)) == 2
+    device.board.close()
+
+
+def test_a_board_that_is_not_reached_is_named_with_what_ssh_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = pretended_board(tmp_path / "bin", monkeypatch, "echo no route to host >&2; exit 255")
+    said = run(["calibrate", "fabric-tiny", "--size", 8, "--device", f"ssh:{address}"])
+    assert said.exit_code == 1
+    assert "no answer in 3 attempts. no route to host" in said.stderr
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeviceError, match="the system has no ssh"):
+        device_of(Target(device="ssh:nobody@nowhere")).identity(Target())
+
+
+def test_nothing_that_is_typed_reaches_the_shell_of_the_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = pretended_board(tmp_path / "bin", monkeypatch).partition(":")[0]
+    target = Target(device=f"ssh:{address}:python3; touch {tmp_path}/stolen")
+    with pytest.raises(DeviceError, match="no answer in 3 attempts"):
+        device_of(target).identity(target)
+    assert not (tmp_path / "stolen").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    said = run(["calibrate", "fabric-tiny", "--size", 8, "--device", f"kit:{tmp_path}"])
+    assert said.exit_code == 1
+    assert "holds other files" in said.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_times_of_another_machine_and_of_a_fault_are_not_taken(tmp_path: Path) -> None:
+    target = Target(device=f"kit:{tmp_path / 'kit'}")
+    device, times = device_of(target), tmp_path / "kit" / timing.TIMES
+    with pytest.raises(UntimedError):
+        device.time_operations(WORKS, target)
+    times.write_text("{}")
+    with pytest.raises(DeviceError, match=r"not what timing\.py writes"):
+        device.identity(target)
+    [first, _] = json.loads((tmp_path / "kit" / timing.WANTED).read_text())["models"]
+    times.write_text(json.dumps({"facts": json.loads(GOOD), "times": {first["file"]: {"ms": 1.0}}}))
+    subprocess.run([sys.executable, tmp_path / "kit" / "timing.py"], check=True, capture_output=True)
+    assert device.time_operations(WORKS, target)[0] != 1.0
+    found = json.loads(times.read_text())
+    found["times"][first["file"]] = {"fault": "out of memory"}
+    times.write_text(json.dumps(found))
+    with pytest.raises(DeviceError, match="out of memory"):
+        device.time_operations(WORKS, target)
+
+
+@pytest.mark.slow
+def test_a_fit_for_a_board_goes_on_whenever_its_folder_comes_back(tmp_path: Path) -> None:
+    kit, folder = tmp_path / "kit", tmp_path / "run"
+    words = ["fit", "digits", "--network", "fabric-tiny", "--epochs", 1, "--latency-ms", 5, "--device", f"kit:{kit}"]
+    words += ["--set", "trials=4", "--out", folder]
+    carried = [sys.executable, kit / "timing.py"]
+    done(["probe", "digits", "--network", "fabric-tiny", "--latency-ms", 5, "--out", kit])
+    first = run(words)
+    assert first.exit_code == 5
+    assert "models wait to be timed" in first.stderr
+    assert not folder.exists()
+    subprocess.run(carried, check=True, capture_output=True)
+    second = run(words)
+    assert second.exit_code == 5
+    assert f"Go on with: convfabric fit digits --out {folder} --resume" in second.stderr
+    assert finished(folder).network
+    subprocess.run(carried, check=True, capture_output=True)
+    done(["fit", "digits", "--out", folder, "--resume"])
+    record = finished(folder)
+    assert record.budget_met
+    assert f"on kit:{kit}" in record.exported.latency.runtime
+
+
+@pytest.mark.slow
+def test_a_fit_for_a_board_by_ssh_states_the_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = pretended_board(tmp_path / "bin", monkeypatch)
+    words = ["fit", "digits", "--network", "fabric-tiny", "--epochs", 1, "--latency-ms", 5, "--set", "trials=4"]
+    done([*words, "--device", f"ssh:{address}", "--out", tmp_path / "run"])
+    assert f"on ssh:{address.partition(':')[0]}" in finished(tmp_path / "run").exported.latency.runtime
