@@ -73,7 +73,7 @@ def priors(said: argparse.Namespace, data: ImageSet) -> None:
     rows: list[Row] = []
     for seed in range(said.seeds):
         for name, prior in PRIORS.items():
-            recipe = Recipe(epochs=said.epochs, seed=seed, lr=0.05, precision="bfloat16")
+            recipe = Recipe(epochs=said.epochs, seed=seed, lr=0.05, autocast="bfloat16")
             graph = weave("nin", prior=prior)
             fabric, minutes = timed_fabric(graph, data, recipe, said.work / f"{name}-{seed}", said.device)
             found = costs(graph, (32, 32))
@@ -103,7 +103,7 @@ def priors(said: argparse.Namespace, data: ImageSet) -> None:
         "for each row. Only kernels differ; the schedule is the same.",
         "Milliseconds: one thread; torch in turns, median of " + f"{ROUNDS}; ONNX Runtime the middle one of three "
         "blocks, in turns of whole networks.",
-        f"Recipe: {Recipe(epochs=said.epochs, lr=0.05, precision='bfloat16')}.",
+        f"Recipe: {Recipe(epochs=said.epochs, lr=0.05, autocast='bfloat16')}.",
     ]
     print(write_record("cifar10-jpeg-priors", sentences, shown, said.results))
 

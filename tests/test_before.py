@@ -32,7 +32,7 @@ def test_training_takes_the_steps_it_took(name: str) -> None:
     torch.manual_seed(0)
     fabric = Fabric(weave(name, size=(8, 8), image_channels=1, classes=10, **NETWORKS[name]))
     losses: list[float] = []
-    recipe = Recipe(epochs=1, batch=64, precision="float32", execution="readable", balance=0.0)
+    recipe = Recipe(epochs=1, batch=64, autocast="float32", execution="readable", balance=0.0)
     train(fabric, data, recipe, device="cpu", watch=lambda moment: losses.append(moment.loss))
     assert losses == pytest.approx(json.loads((BEFORE / "losses.json").read_text())[name], rel=1e-4)
 

@@ -200,7 +200,7 @@ def test_training_by_kernels_ends_where_readable_training_does() -> None:
     for execution in ("auto", "readable"):
         torch.manual_seed(0)
         fabric = Fabric(weave("paper-mnist-sparse", size=(8, 8), layers=2, scales=2, channels=8))
-        rows = train(fabric, data, Recipe(epochs=1, precision="float32", execution=execution), device="cpu")  # type: ignore[arg-type]
+        rows = train(fabric, data, Recipe(epochs=1, autocast="float32", execution=execution), device="cpu")  # type: ignore[arg-type]
         ends.append((rows[-1]["train_loss"], fabric))
     assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-3)
 

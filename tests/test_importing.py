@@ -248,7 +248,7 @@ def test_a_part_that_is_kept_trains_is_archived_and_is_exported(tmp_path: Path) 
     before = {name: tensor.clone() for name, tensor in fabric.state_dict().items() if edge.name in name}
     few = replace(data, splits={name: drawn(split, 32) for name, split in data.splits.items()})
     for precision in ("bfloat16", "float32"):
-        train(fabric, few, Recipe(epochs=1, lr=0.1, precision=precision), device="cpu")
+        train(fabric, few, Recipe(epochs=1, lr=0.1, autocast=precision), device="cpu")
     same = {name for name, tensor in before.items() if torch.equal(tensor, fabric.state_dict()[name])}
     assert {name.rpartition(".")[2] for name in same} == {"order"}
     papers = passport(fabric, few)

@@ -200,7 +200,7 @@ def test_a_run_with_sub_networks_goes_on_to_the_bit_after_a_stop(name: str, task
     ends = []
     for stopped in (False, True):
         _skeleton.cache_clear()  # as a new process would begin
-        fabric, recipe = fabric_of(small(name, task)), Recipe(epochs=2, batch=8, subnetworks=2, precision="float32")
+        fabric, recipe = fabric_of(small(name, task)), Recipe(epochs=2, batch=8, subnetworks=2, autocast="float32")
         words = {"folder": tmp_path / str(stopped), "device": "cpu"}
         if stopped:
             with pytest.raises(RuntimeError, match="stopped"):

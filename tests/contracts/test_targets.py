@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from boards import pretended_board
 from contracts.test_families import papers_of, small
 from convfabric.errors import SettingError, UntimedError
 from convfabric.latency.devices import RUNTIMES, device_of
-from convfabric.latency.target import Target
+from convfabric.latency.target import FORMATS, Precision, Target
 from convfabric.operators import Chain, Conv, Norm, Relu, Work
 
 KINDS = ("local", "ssh", "kit")
@@ -26,14 +27,16 @@ def device_name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("device_name", "runtime"),
-    [*((kind, "onnxruntime") for kind in KINDS), ("local", "torch")],
+    ("device_name", "runtime", "precision"),
+    [*((kind, "onnxruntime", precision) for kind in KINDS for precision in FORMATS), ("local", "torch", "float32")],
     indirect=["device_name"],
 )
-def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(device_name: str, runtime: str) -> None:
+def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(
+    device_name: str, runtime: str, precision: Precision
+) -> None:
     graph = small("resnet", "classification")
-    target = Target(device=device_name, runtime=runtime)
-    several = Target(device=device_name, runtime=runtime, threads=2, batch=3)
+    target = Target(device=device_name, runtime=runtime, precision=precision)
+    several = replace(target, threads=2, batch=3)
     device, papers = device_of(target), papers_of(graph)
     if device.waits:
         for one in (target, several):
@@ -47,12 +50,14 @@ def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(d
     assert 0 < found.fastest_block_ms <= found.median_ms
     assert found.runs >= 25
     assert device.identity(target) != device.identity(several)
+    assert precision in (found.runtime + " float32")
     assert device.doubts() is not None
 
 
 def test_times_of_one_target_are_never_taken_for_another_s() -> None:
     numbers = product((1, 2), (1, 2), RUNTIMES)
     changed = [Target(threads=threads, batch=batch, runtime=name) for threads, batch, name in numbers]
+    changed.append(Target(precision="int8"))
     assert len({device_of(target).identity(target) for target in changed}) == len(changed)
 
 
@@ -66,6 +71,7 @@ def test_times_of_one_target_are_never_taken_for_another_s() -> None:
         ({"device": "ssh:pi@board; date"}, "is accepted"),
         ({"device": "ssh:a b@board"}, "is accepted"),
         ({"device": "ssh:pi@board", "runtime": "torch"}, "torch is timed on this machine alone"),
+        ({"precision": "int8", "runtime": "torch"}, "torch is timed in float32 alone"),
         ({"threads": 0}, "threads=0, batch=1: give at least 1"),
     ],
 )

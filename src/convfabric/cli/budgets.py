@@ -13,6 +13,7 @@ from convfabric.cli.options import (
     InOrder,
     LatencyMs,
     Network,
+    Precision,
     RunFolder,
     Settings,
     Size,
@@ -34,6 +35,7 @@ def curve(
         Path | None, typer.Option(help="A CSV file (name, latency_ms, score from 0 to 1) of other networks: dots.")
     ] = None,
     device: Device = None,
+    precision: Precision = None,
     threads: Threads = None,
     changes: Settings = None,
     force: Annotated[
@@ -50,7 +52,7 @@ def curve(
     [(kind, first)] = given.items()
     amounts = [amount for said in (first, *(more or ())) for amount in said.replace(",", " ").split()]
     with refusals("Started again with the same amounts, it goes on"), ProgressBar() as shown:
-        settings = settings_from(None, changes, device=device, threads=threads)
+        settings = settings_from(None, changes, device=device, precision=precision, threads=threads)
         for amount in amounts:
             budget_from({kind: amount})
         from convfabric.pipeline.budget_curve import curve as run_curve

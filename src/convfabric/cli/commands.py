@@ -29,6 +29,7 @@ from convfabric.cli.options import (
     Opset,
     Out,
     Params,
+    Precision,
     Resume,
     RunFolder,
     Seed,
@@ -148,6 +149,7 @@ def extract(
     params: Params = None,
     memory_mb: MemoryMb = None,
     device: Device = None,
+    precision: Precision = None,
     threads: Threads = None,
     changes: Settings = None,
     resume: Resume = False,
@@ -170,7 +172,8 @@ def extract(
     going_on = f"Go on with: {command()} extract {quote(str(run))} --resume and the same budget"
     with refusals(going_on), ProgressBar() as shown:
         others = dict.fromkeys(named) if any(named.values()) else {}
-        job = recut(run, others | settings_from(None, changes, device=device, threads=threads, **named))
+        where = dict(device=device, precision=precision, threads=threads)
+        job = recut(run, others | settings_from(None, changes, **where, **named))
         join(job.procedure.accelerator)
         data, fabric = reopened(run, job), load_fabric(run / "fabric")[0]
         listener = Listener(say=say, watch=shown) if is_first_process() else UNHEARD

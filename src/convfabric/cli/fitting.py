@@ -24,6 +24,7 @@ from convfabric.cli.options import (
     Opset,
     Out,
     Params,
+    Precision,
     Resume,
     Seed,
     Seeds,
@@ -53,6 +54,7 @@ def fit(
     params: Params = None,
     memory_mb: MemoryMb = None,
     device: Device = None,
+    precision: Precision = None,
     threads: Threads = None,
     opset: Opset = None,
     network: Network = None,
@@ -80,7 +82,7 @@ def fit(
 
     not_both(force, resume)
     folder = out or default_folder(data)
-    named: dict[str, object] = dict(minutes=minutes, device=device)
+    named: dict[str, object] = dict(minutes=minutes, device=device, precision=precision)
     named |= dict(latency_ms=latency_ms, macs=macs, params=params, memory_mb=memory_mb, threads=threads, opset=opset)
     named |= dict(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
@@ -119,7 +121,12 @@ def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
         ("recalibrated", f"{said_figure(tuning.after_recalibration)}, batch norms' statistics taken anew"),
         (said_tuning(tuning), f"{said_figure(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
         ("beside it", said_beside(network.score)),
-        ("model.onnx", str(exported.latency)),
+        *(
+            [("in int8", f"{said_figure(exported.int8.score)} on {data.scored_split}, {exported.int8}")]
+            if exported.int8
+            else []
+        ),
+        ("model.int8.onnx" if exported.int8 else "model.onnx", str(exported.latency)),
         ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
         ("report", str(folder / "report.html")),
     ]

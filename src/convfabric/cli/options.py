@@ -66,6 +66,13 @@ Device = Annotated[
         show_default=False,
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers that the network works in: float32, int8 or auto (whichever answers best).  [default: float32]",
+        show_default=False,
+    ),
+]
 Opset = Annotated[
     int | None,
     typer.Option(min=18, max=24, help="Version of ONNX's operators in the files, for older runtimes.  [default: 18]"),

@@ -8,6 +8,7 @@ from convfabric.cutting.surgery import extract
 from convfabric.errors import BudgetError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.latency.target import Precision
 from convfabric.operators import Size
 
 MOST_ATTEMPTS = 6
@@ -29,6 +30,8 @@ class Cut:
     predicted_ms: float
     size: Size
     """Of the images that it was chosen for, height and width in pixels."""
+    precision: Precision = "float32"
+    """Numbers that it was chosen for."""
 
 
 class Cutter:
@@ -91,7 +94,12 @@ class Cutter:
 
     def _made(self, graph: Graph) -> Cut:
         prediction, small = self.material.survey.prediction, extract(self.material.fabric, graph)
-        return Cut(network=small, predicted_ms=prediction.milliseconds(graph), size=prediction.image)
+        return Cut(
+            network=small,
+            predicted_ms=prediction.milliseconds(graph),
+            size=prediction.image,
+            precision=prediction.table.target.precision,
+        )
 
     def _is_within(self, graph: Graph, budget: Budget, share: float) -> bool:
         """Whether a graph is under every ceiling, its milliseconds measured."""

@@ -77,9 +77,10 @@ def save_onnx(
     write_atomically(file, made.model_proto.SerializeToString())
 
 
-def run_onnx(file: Path) -> Answer:
-    """A function that answers by an ONNX file, under ONNX Runtime on the processor."""
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+def run_onnx(file: Path | bytes) -> Answer:
+    """A function that answers by an ONNX file, or what is in one, under ONNX Runtime on the processor."""
+    given = file if isinstance(file, bytes) else str(file)
+    session = onnxruntime.InferenceSession(given, providers=["CPUExecutionProvider"])
     return lambda pixels: np.asarray(session.run(None, {"images": pixels})[0])
 
 

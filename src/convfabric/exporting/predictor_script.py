@@ -8,7 +8,8 @@ from convfabric.fabric.archive import write_atomically
 
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE... prints one JSON object a line.
 
-Where files exit-1.onnx and so on lie beside it, they are run instead, one after another, until one is confident.
+Where model.int8.onnx lies beside it, that is run; where files exit-1.onnx and so on do, they are run instead, one after
+another, until one is confident.
 
 Masks are written into the present folder, over no file that is there.
 
@@ -83,7 +84,8 @@ def main():
         sys.exit(__doc__)
     here = Path(__file__).parent
     exits = sorted(here.glob("exit-*.onnx"), key=lambda file: int(file.stem.partition("-")[2]))
-    files = exits or [here / "model.onnx"]
+    small = here / "model.int8.onnx"
+    files = exits or [small if small.is_file() else here / "model.onnx"]
     try:
         sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
         facts = json.loads(sessions[0].get_modelmeta().custom_metadata_map["convfabric"])

@@ -49,8 +49,8 @@ def of_operation(work: Work, target: Target) -> Asked:
     """
     return Asked(
         kind="operation",
-        key=key_of(work),
-        model=partial(operation_draft, work, target.batch),
+        key=f"{target.precision} {key_of(work)}",
+        model=partial(operation_draft, work, target.batch, target.precision),
         shape=(target.batch, work.channels_in, *work.size_in),
         threads=target.threads,
     )
@@ -60,8 +60,8 @@ def of_network(graph: Graph, papers: Passport, target: Target, seconds: float) -
     """A graph with fresh weights, folded as for delivery."""
     return Asked(
         kind="network",
-        key=hashlib.sha256(graph_to_json(graph).encode()).hexdigest(),
-        model=partial(network_draft, graph, papers, target.batch),
+        key=f"{target.precision} {hashlib.sha256(graph_to_json(graph).encode()).hexdigest()}",
+        model=partial(network_draft, graph, papers, target.batch, target.precision),
         shape=(target.batch, papers.preprocessing.channels, *papers.preprocessing.size),
         threads=target.threads,
         seconds=seconds,

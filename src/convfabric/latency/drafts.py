@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from torch.onnx.symbolic_helper import parse_args
 
 from convfabric.execution.folding import folded
+from convfabric.execution.quantisation import prepared, quantised
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.deployable import Deployable
 from convfabric.fabric.layers import layer
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.latency.target import Precision
 from convfabric.operators import Size, Work
 
 AFTER = 8
@@ -28,16 +30,23 @@ KEPT_DRAFTS = 64
 
 
 @lru_cache(maxsize=KEPT_DRAFTS)
-def operation_draft(work: Work, batch: int) -> bytes:
+def operation_draft(work: Work, batch: int, precision: Precision = "float32") -> bytes:
     """The model of an operation between two convolutions, for a batch."""
-    return drafted(_Between(work), torch.zeros(batch, work.channels_in, *work.size_in))
+    example = torch.zeros(batch, work.channels_in, *work.size_in)
+    return _in(precision, drafted(_Between(work), example), torch.randn_like(example))
 
 
 @lru_cache(maxsize=KEPT_DRAFTS)
-def network_draft(graph: Graph, papers: Passport, batch: int) -> bytes:
+def network_draft(graph: Graph, papers: Passport, batch: int, precision: Precision = "float32") -> bytes:
     """The model of a graph with fresh weights, folded, for a batch of images as a passport says."""
-    image = (papers.preprocessing.channels, *papers.preprocessing.size)
-    return drafted(Deployable(folded(Fabric(graph).eval()), papers), torch.zeros(batch, *image))
+    example = torch.zeros(batch, papers.preprocessing.channels, *papers.preprocessing.size)
+    network = Deployable(folded(Fabric(graph).eval()), papers)
+    return _in(precision, drafted(network, example), 255 * torch.rand_like(example))
+
+
+def _in(precision: Precision, model: bytes, example: Tensor) -> bytes:
+    """A model in a number format; that of int8 has the ranges of an example."""
+    return quantised(prepared(model), [example.numpy()]) if precision == "int8" else model
 
 
 class _Between(nn.Module):

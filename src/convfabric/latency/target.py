@@ -7,7 +7,8 @@ from convfabric.errors import SettingError
 
 HERE = "local"
 """The device that is the machine this program runs on."""
-Precision = Literal["float32"]
+Precision = Literal["float32", "int8"]
+FORMATS: tuple[Precision, ...] = ("float32", "int8")
 """Number formats that networks are timed in."""
 
 

@@ -169,14 +169,16 @@ def _begin(member: Member, same: bool) -> None:
 
 def row_of(folder: Path) -> dict[str, str]:
     """The table's row of the network in a folder: what it was to take, takes, and scores at each stage."""
-    data, _, cut, network, tuning, exported = parts_of(read_record(folder))
+    record = read_record(folder)
+    data, _, cut, network, tuning, exported = parts_of(record)
     latency = exported.latency
     return {
         "budget": _said_budget(cut),
-        figure_name(data): said_share(network.score),
+        figure_name(data): said_share(record.delivered or network.score),
         "measured ms": f"{latency.median_ms:.3f}",
         "interquartile range ms": f"{latency.interquartile_range_ms:.3f}",
         "threads": str(latency.threads),
+        "numbers": exported.precision,
         "predicted ms": f"{cut.predicted_ms:.3f}",
         "M MACs": f"{network.macs / 1e6:.2f}",
         "k parameters": f"{network.parameters / 1e3:.1f}",
@@ -200,12 +202,13 @@ def _said_budget(cut: CutRecord) -> str:
 
 def _point(folder: Path) -> Point:
     graph = load_fabric(folder)[0].graph
-    _, _, cut, network, tuning, exported = parts_of(read_record(folder))
+    record = read_record(folder)
+    _, _, cut, network, tuning, exported = parts_of(record)
     pruned, recalibrated = said_share(tuning.after_pruning), said_share(tuning.after_recalibration)
     return Point(
         name=_said_budget(cut),
         milliseconds=exported.latency.median_ms,
-        score=network.score.headline,
+        score=(record.delivered or network.score).headline,
         measured=str(exported.latency),
         about=(
             f"{said_macs(network.macs)}, {network.parameters / 1e3:.0f} k parameters, {network.edges} edges; "

@@ -1,9 +1,10 @@
-"""What networks of a fabric take, and which fits best, for images of each size that they may read."""
+"""What networks of a fabric take, and which fits best, in every form: sizes of images, and numbers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 from convfabric.choice import Budget, ceiling, measures
 from convfabric.cutting.cutter import Cut, Cutter
@@ -18,6 +19,7 @@ from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import parsed, text_of
 from convfabric.latency.survey import Survey, survey
+from convfabric.latency.target import Precision, Target
 from convfabric.operators import Size
 from convfabric.progress import Listener
 from convfabric.runs.job import Job, Procedure
@@ -29,11 +31,19 @@ DEEPEST = 6.0
 
 
 def surveyed(
-    graph: Graph, job: Job, data: ImageSet, listener: Listener, budgets: Sequence[Budget] | None = None
+    graph: Graph,
+    job: Job,
+    data: ImageSet,
+    listener: Listener,
+    budgets: Sequence[Budget] | None = None,
+    target: Target | None = None,
 ) -> Survey:
-    """Latency survey of the graph on the job's target; BudgetError where nothing in it meets the budgets."""
+    """Latency survey of the graph on a target, by default the job's; BudgetError where nothing in it meets the budgets.
+
+    The job's budget counts unless others are given.
+    """
     papers = Passport(graph=graph, classes=data.classes, preprocessing=data.preprocessing, ignore=data.ignore)
-    return survey(papers, job.target, job.recipe.narrowest, listener.say, budgets or [job.budget])
+    return survey(papers, target or job.target, job.recipe.narrowest, listener.say, budgets or [job.budget])
 
 
 def cutter_of(
@@ -73,86 +83,115 @@ def strategy_of(procedure: Procedure) -> Strategy:
     return strategies[procedure.search]
 
 
+class Form(NamedTuple):
+    """A form of network: the height and width of its images, and the numbers it works in."""
+
+    size: Size
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.precision} and images of {self.size[1]}×{self.size[0]} pixels"
+
+
 class Surveys:
-    """Surveys of a graph, one for each size of images, which is made when it is first asked for."""
+    """Surveys of a graph, one for each form, which is made when it is first asked for."""
 
     def __init__(
         self, graph: Graph, job: Job, data: ImageSet, listener: Listener, budgets: Sequence[Budget] | None = None
     ) -> None:
-        """Raises BudgetError where nothing in the graph meets one of the budgets, by default the job's, at any size."""
+        """Raises BudgetError where nothing in the graph meets one of the budgets, by default the job's, in any form."""
         self.graph, self.job, self.data, self.listener = graph, job, data, listener
         self.sizes = sizes_of(graph, job.recipe, data.preprocessing.size)
-        self.known = {self.sizes[-1]: self._made(self.sizes[-1], budgets)}
+        self.precisions = tuple(target.precision for target in job.targets)
+        self.known: dict[Form, Survey] = {}
+        faults = list[BudgetError]()
+        for form in [Form(self.sizes[-1], precision) for precision in self.precisions]:
+            try:
+                self.known[form] = self._made(form, budgets)
+            except BudgetError as fault:
+                faults.append(fault)
+        if not self.known:
+            raise faults[0]
+        self.precisions = tuple(form.precision for form in self.known)
 
-    def at(self, size: Size) -> Survey:
-        """The survey for images of a height and width."""
-        if size not in self.known:
-            self.known[size] = self._made(size, [Budget()])
-        return self.known[size]
+    def at(self, form: Form) -> Survey:
+        """The survey of a form."""
+        if form not in self.known:
+            self.known[form] = self._made(form, [Budget()])
+        return self.known[form]
 
     @property
-    def largest(self) -> Survey:
-        """That for the images as the fabric reads them."""
-        return self.at(self.sizes[0])
+    def first(self) -> Form:
+        """That of the images as the fabric reads them."""
+        return Form(self.sizes[0], self.precisions[0])
 
-    def _made(self, size: Size, budgets: Sequence[Budget] | None) -> Survey:
-        if len(self.sizes) > 1:
-            self.listener.say(f"for images of {size[1]}×{size[0]} pixels:")
-        prepared = replace(self.data, preprocessing=replace(self.data.preprocessing, size=size))
-        return surveyed(self.graph, self.job, prepared, self.listener, budgets)
+    def in_float32(self) -> None:
+        """Leaves no other numbers to choose from."""
+        self.precisions = ("float32",)
+
+    def _made(self, form: Form, budgets: Sequence[Budget] | None) -> Survey:
+        if len(self.sizes) * len(self.precisions) > 1:
+            self.listener.say(f"for {form}:")
+        prepared = replace(self.data, preprocessing=replace(self.data.preprocessing, size=form.size))
+        target = replace(self.job.target, precision=form.precision)
+        return surveyed(self.graph, self.job, prepared, self.listener, budgets, target)
 
     def resolved(self, budget: Budget) -> Budget:
-        """The budget with every share, of what the whole takes for the largest images, turned into a number."""
-        how = measures(self.sizes[0], lambda graph: self.largest.measured(graph).median_ms)
+        """The budget with every share, of what the whole takes in the first form, turned into a number."""
+        how = measures(self.sizes[0], lambda graph: self.at(self.first).measured(graph).median_ms)
         return budget.resolved({name: how[name](self.graph) for name in budget.ceilings})
 
-    def in_question(self, budget: Budget) -> list[Size]:
-        """The sizes, the largest first, for which a network within a resolved budget may be the best.
+    def in_question(self, budget: Budget) -> list[Form]:
+        """The forms in which a network within a resolved budget may be the best, those of the largest images first.
 
         For larger images too little would be left of the whole, for smaller ones the whole is within the budget.
         """
-        times = {size: self._times(size, budget) for size in self.sizes}
-        within = next((size for size in self.sizes if times[size] <= 1), self.sizes[-1])
-        asked = self.sizes[: self.sizes.index(within) + 1]
-        return [size for size in asked if times[size] <= DEEPEST] or [within]
+        return [form for precision in self.precisions for form in self._in_question(budget, precision)]
 
-    def _times(self, size: Size, budget: Budget) -> float:
+    def _in_question(self, budget: Budget, precision: Precision) -> list[Form]:
+        forms = [Form(size, precision) for size in self.sizes]
+        times = {form: self._times(form, budget) for form in forms}
+        within = next((form for form in forms if times[form] <= 1), forms[-1])
+        asked = forms[: forms.index(within) + 1]
+        return [form for form in asked if times[form] <= DEEPEST] or [within]
+
+    def _times(self, form: Form, budget: Budget) -> float:
         """How many times the tightest ceiling the whole takes, its milliseconds by its multiply-accumulates."""
-        macs = {image: costs(self.graph, image).macs for image in (size, self.sizes[0])}
-
-        def milliseconds(graph: Graph) -> float:
-            return self.largest.measured(graph).median_ms * macs[size] / macs[self.sizes[0]]
-
-        how = measures(size, milliseconds)
+        largest = Form(self.sizes[0], form.precision)
+        share = costs(self.graph, form.size).macs / costs(self.graph, largest.size).macs
+        how = measures(form.size, lambda graph: self.at(largest).measured(graph).median_ms * share)
         return max((how[name](self.graph) / ceiling(budget, name) for name in budget.ceilings), default=0.0)
 
 
 class Cutters:
-    """Cutters of a trained fabric, one for each size of images, which is made when it is first asked for."""
+    """Cutters of a trained fabric, one for each form of network, which is made when it is first asked for."""
 
     def __init__(self, run: Path, fabric: Fabric, surveys: Surveys) -> None:
         self.surveys, self.data = surveys, surveys.data
-        self.first = cutter_of(run, fabric, surveys.job, self.data, surveys.listener, surveys.largest)
-        self.known = {surveys.sizes[0]: self.first}
+        form = surveys.first
+        self.first = cutter_of(run, fabric, surveys.job, self.data, surveys.listener, surveys.at(form))
+        self.known = {form: self.first}
 
-    def at(self, size: Size) -> Cutter:
-        """The cutter for images of a size; what edges and channels are worth is known from the largest."""
-        if size not in self.known:
-            data, found = self.data.at(size), self.surveys.at(size)
-            material = replace(self.first.material, data=data, survey=found, took_ms={}, tried={})
-            self.known[size] = Cutter(material, strategy_of(self.surveys.job.procedure))
-        return self.known[size]
+    def at(self, form: Form) -> Cutter:
+        """The cutter of a form; what edges and channels are worth is known from the first."""
+        if form not in self.known:
+            data, found = self.data.at(form.size), self.surveys.at(form)
+            alike = [one for other, one in self.known.items() if other.size == form.size]
+            tried = alike[0].material.tried if alike else {}
+            material = replace(self.first.material, data=data, survey=found, took_ms={}, tried=tried)
+            self.known[form] = Cutter(material, strategy_of(self.surveys.job.procedure))
+        return self.known[form]
 
     def finalists(self, budget: Budget, share: float, count: int) -> list[Cut]:
         """Networks within a budget, or a share of its milliseconds, that are worth a brief fine-tuning.
 
-        About so many, for each size in question one at least. Raises BudgetError where none fits.
+        About so many, of each form in question one at least. Raises BudgetError where none fits.
         """
         resolved, found, faults = self.surveys.resolved(budget), list[Cut](), list[BudgetError]()
-        sizes = self.surveys.in_question(resolved)
-        for size in sizes:
+        forms = self.surveys.in_question(resolved)
+        for form in forms:
             try:
-                found += self.at(size).finalists(resolved, share, ceil(count / len(sizes)))
+                found += self.at(form).finalists(resolved, share, ceil(count / len(forms)))
             except BudgetError as fault:
                 faults.append(fault)
         if not found:

@@ -138,10 +138,11 @@ def network_step(
 
     Raises BudgetError where that is still too slow.
     """
-    share = 1.0
+    share, float32 = 1.0, False
+    shared: Any = {"cutters": cutters, "run": run}
     for smaller in range(MOST_SMALLER + 1):
         first = resume and smaller == 0
-        cut = extract_step(folder, job, data, fabric, listener, resume=first, cutters=cutters, share=share, run=run)
+        cut = extract_step(folder, job, data, fabric, listener, resume=first, share=share, float32=float32, **shared)
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
             alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network))
@@ -149,9 +150,20 @@ def network_step(
         except BudgetError as over:
             if smaller == MOST_SMALLER:
                 raise
+            if by_first(lambda: _refused_int8(read_record(folder))):
+                float32 = True
+                listener.say(f"int8 costs more than {job.procedure.int8_loss:g} points. Taking a network in float32.")
+                continue
             listener.say(f"{over} Taking a smaller network.")
             share *= by_first(lambda: _overshoot(read_record(folder)))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _refused_int8(record: RunRecord) -> bool:
+    """Whether the network was chosen for int8 and could not be delivered so."""
+    assert record.cut is not None
+    assert record.exported is not None
+    return record.cut.precision != record.exported.precision
 
 
 def _overshoot(record: RunRecord) -> float:

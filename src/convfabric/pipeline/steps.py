@@ -16,10 +16,12 @@ from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, process_count, versions
 from convfabric.errors import BudgetError, SettingError, StuckError
 from convfabric.evaluation.early_exit import exits_of
+from convfabric.evaluation.scoring import score
 from convfabric.execution.processes import alone_first, by_first, led
 from convfabric.exporting.exit_files import export_stages
 from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import formats_with
+from convfabric.exporting.int8 import INT8_FILE, Int8, write_int8
 from convfabric.exporting.predictor_script import write_predictor
 from convfabric.fabric.archive import (
     GRAPH_FILE,
@@ -34,7 +36,7 @@ from convfabric.graph import Graph
 from convfabric.latency.devices import measure
 from convfabric.latency.measurement import calmest
 from convfabric.pipeline.announcements import said_gates, said_parts
-from convfabric.pipeline.cutters import Cutters, Surveys
+from convfabric.pipeline.cutters import Cutters, Form, Surveys
 from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.pipeline.tuning import Tuner
@@ -149,10 +151,12 @@ def extract_step(
     cutters: Cutters | None = None,
     share: float = 1.0,
     run: Path | None = None,
+    float32: bool = False,
 ) -> Cut:
     """The network cut from the trained fabric to the job's budget and fine-tuned, kept in a folder.
 
-    That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken.
+    That is the run's, unless the fabric is in another run's; of the budget's milliseconds a share may be taken, and
+    ``float32`` leaves no other numbers to choose from.
     An earlier network of the folder is removed once the new one is cut; ``resume`` goes on with one that was cut to the
     same budget, and raises SettingError for another.
     """
@@ -161,6 +165,8 @@ def extract_step(
         cut = by_first(lambda: _resumed(folder, job))
     else:
         made = alone_first(lambda: cutters or Cutters(tuner.run, fabric, Surveys(fabric.graph, job, data, listener)))
+        if made and float32:
+            made.surveys.in_float32()
         cut = _cut_anew(folder, tuner, made, share)
     began = time.monotonic()
     network, tuning = tuner.tuned(folder, cut, resume)
@@ -181,7 +187,8 @@ def _resumed(folder: Path, job: Job) -> Cut:
         there = f"the network that is there was cut to {cut.requested if cut else 'an unknown budget'}"
         raise SettingError(f"{folder}: {there}, now {job.budget}; without --resume it is replaced.")
     network, papers = load_fabric(folder / "cut")
-    return Cut(network=network, predicted_ms=cut.predicted_ms, size=papers.preprocessing.size)
+    size = papers.preprocessing.size
+    return Cut(network=network, predicted_ms=cut.predicted_ms, size=size, precision=cut.precision)
 
 
 def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float) -> Cut:
@@ -206,7 +213,7 @@ def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float)
 def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -> None:
     """What was cut in place of an earlier network, and how it came to be."""
     assert cutters is not None
-    job, found = tuner.job, cutters.surveys.at(small.size)
+    job, found = tuner.job, cutters.surveys.at(Form(small.size, small.precision))
     budget, data = cutters.surveys.resolved(job.budget), tuner.data.at(small.size)
     remove_network(folder)
     _say_exits(tuner.whole.graph, small.network.graph, tuner.listener.say)
@@ -219,6 +226,7 @@ def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -
         predicted_ms=small.predicted_ms,
         prediction_error=found.prediction.median_error,
         worth=cutters.first.material.worth,
+        precision=small.precision,
     )
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
@@ -244,14 +252,27 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
     image = (papers.preprocessing.channels, *papers.preprocessing.size)
     cut = read_record(folder).cut
     most = cut.ceilings.get("latency_ms") if cut else None
-    latency = calmest(lambda: measure(folder / "model.onnx", image, job.target), most, pause=PAUSE)
+    small = _in_int8(folder, job, network, data) if cut and cut.precision == "int8" else None
+    file, target = "model.onnx", replace(job.target, precision="float32")
+    if small:
+        file, target = INT8_FILE, replace(job.target, precision="int8")
+    latency = calmest(lambda: measure(folder / file, image, target), most, pause=PAUSE)
     size = (folder / "model.onnx").stat().st_size
-    exported = ExportRecord(latency=latency, largest_difference=apart, onnx_bytes=size)
+    exported = ExportRecord(
+        latency=latency, largest_difference=apart, onnx_bytes=size, precision=target.precision, int8=small
+    )
     record = update_record(folder, exported=exported)
     if record.budget_met is False and record.cut:
         allowed = record.cut.ceilings["latency_ms"]
-        raise BudgetError(f"{folder / 'model.onnx'}: {latency.median_ms:.3f} ms measured, {allowed:.3f} ms allowed.")
+        raise BudgetError(f"{folder / file}: {latency.median_ms:.3f} ms measured, {allowed:.3f} ms allowed.")
     return exported
+
+
+def _in_int8(folder: Path, job: Job, network: Fabric, data: ImageSet) -> Int8 | None:
+    """The int8 file of a network, if it costs no more than the job allows; of several exits there is none."""
+    if len(network.graph.heads) > 1:
+        return None
+    return write_int8(folder, data, score(network, data, "val"), job.procedure.int8_loss)
 
 
 def _export_exits(folder: Path, job: Job, network: Fabric, papers: Passport, data: ImageSet) -> float:

@@ -161,10 +161,10 @@ def said_tuning(tuning: TuningRecord) -> str:
 def _headline(record: RunRecord) -> str:
     data, fabric, cut, network, _, exported = parts_of(record)
     lines = [
-        f"{figure_name(data)} {said_share(network.score)} at {said_macs(network.macs)}, "
+        f"{figure_name(data)} {said_share(record.delivered or network.score)} at {said_macs(network.macs)}, "
         f"{network.macs / fabric.macs:.0%} of the fabric's; {exported.latency.median_ms:.3f} ms.",
         f"Budget: {cut.requested}.",
-        *([f"{said_beside(network.score)}."] if network.score.recall else []),
+        *([f"{said_beside(record.delivered or network.score)}."] if network.score.recall else []),
         *(f"Doubtful: {doubt}." for doubt in record.doubts),
     ]
     return f"<h1>{escape(data.name)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
@@ -243,9 +243,18 @@ def _costs(
         f"{exported.largest_difference:.1e}.",
         f"Predicted latency {cut.predicted_ms:.3f} ms (predictions were {cut.prediction_error:.0%} off, median "
         f"over the networks measured), measured {exported.latency}.",
+        *_int8_lines(exported),
         f"Images are {data.channels}×{height}×{width} (C×H×W).",
     ]
     return table(["", "fabric", "network", "share"], rows) + _list(lines)
+
+
+def _int8_lines(exported: ExportRecord) -> list[str]:
+    """What the int8 file, if there is one, is and costs."""
+    if exported.int8 is None:
+        return []
+    small = exported.int8
+    return [f"model.int8.onnx, which is delivered and measured: {small.bytes / 1e3:.0f} kB; {small}."]
 
 
 def _row(name: str, before: float, after: float, scale: float, unit: str) -> list[str]:

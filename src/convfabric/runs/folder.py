@@ -8,6 +8,7 @@
     RUN/             graph.json  model.safetensors            the same, fine-tuned
     RUN/teacher/     config.yaml  fabric/  ...                the run of a teacher, if there is one
     RUN/             model.onnx  model.pt2  predict.py        what leaves the house
+    RUN/             model.int8.onnx                          the same in int8, where that was asked for
     RUN/             exit-1.onnx  exit-2.onnx  ...            the same, parted behind each exit if there are several
     RUN/             curve.csv  curve.html                    networks of several budgets: pipeline.budget_curve
 """
@@ -33,7 +34,7 @@ CONFIG = "config.yaml"
 FINETUNE_STATE = "finetune.state.safetensors"
 CURVE_TABLE, CURVE_PAGE = "curve.csv", "curve.html"
 TEACHER = "teacher"
-EXPORTED = ("model.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
+EXPORTED = ("model.onnx", "model.int8.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
     *(CONFIG, RECORD, "environment.json", "metrics.csv"),

@@ -14,7 +14,7 @@ from convfabric.data.options import DataOptions
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Task
 from convfabric.graph.rewrites import find_prior
-from convfabric.latency.target import HERE, Target
+from convfabric.latency.target import FORMATS, HERE, Target
 from convfabric.operators import Size
 from convfabric.setting_values import accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
@@ -24,7 +24,7 @@ from convfabric.weavers.presets import OF_IMPORTED, OF_KEPT
 RANGES = (
     *(("trials", 1, 1_000_000), ("rounds", 1, 10_000), ("finetune", 0, 1000), ("finetune_lr", 1e-9, 1e9)),
     *(("finetune_most", 1, 1000), ("finalists", 1, 64), ("teacher_epochs", 0, 1_000_000)),
-    *(("minutes", 0, 1_000_000), ("threads", 1, 1024), ("opset", 18, 24)),
+    *(("int8_loss", 0, 100), ("minutes", 0, 1_000_000), ("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
 
@@ -66,6 +66,11 @@ class Procedure:
     """Most that training and fine-tuning may take on this machine, about; 0: as long as the epochs take."""
     threads: int = 1
     """Threads that latency is measured with."""
+    precision: Literal["float32", "int8", "auto"] = "float32"
+    """Numbers that the delivered network works in: int8 where that costs few right answers, see int8_loss; auto: of
+    both, each within the budget, whichever answers best."""
+    int8_loss: float = 0.5
+    """Percentage points of accuracy, or of mIoU, on validation images that int8 may cost; else it is float32."""
     opset: int = 18
     """Version of ONNX's operators in exported files, 18 to 24: the older, the older the runtimes that load them."""
     device: str = HERE
@@ -103,7 +108,14 @@ class Job:
     @property
     def target(self) -> Target:
         """The target of the budget's milliseconds."""
-        return Target(device=self.procedure.device, threads=self.procedure.threads)
+        return self.targets[0]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Those of each number format that is asked for."""
+        procedure = self.procedure
+        formats = FORMATS if procedure.precision == "auto" else (procedure.precision,)
+        return tuple(Target(device=procedure.device, threads=procedure.threads, precision=one) for one in formats)
 
     @property
     def source(self) -> Source:
@@ -320,8 +332,10 @@ def read_config(file: Path) -> dict[str, Any]:
         several = value if isinstance(value, list) else [value]
         if not isinstance(key, str) or not all(isinstance(item, plain) for item in several):
             raise SettingError(f"{file}: {key!r} is not a name with a text, a number or a list of such.")
-    if found.get("device") in ("auto", "cpu"):  # its name before milliseconds of other devices were asked for
+    if found.get("device") in ("auto", "cpu"):  # names from before networks were timed elsewhere and in int8
         found["accelerator"] = found.pop("device")
+        if "precision" in found:
+            found["autocast"] = found.pop("precision")
     return found
 
 

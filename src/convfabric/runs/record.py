@@ -12,11 +12,13 @@ from convfabric.errors import ArchiveError
 from convfabric.evaluation.baseline import doubts
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
+from convfabric.exporting.int8 import Int8
 from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs, peak_bytes
 from convfabric.graph.json_format import parsed, read, text_of, written
 from convfabric.latency.measurement import Latency
+from convfabric.latency.target import Precision
 from convfabric.operators import Size
 from convfabric.runs.old_records import modernised
 
@@ -93,6 +95,8 @@ class CutRecord(_Counted):
     """Median of |predicted / measured - 1| over networks that were measured."""
     worth: Mapping[str, float]
     """Of each edge of the fabric."""
+    precision: Precision = "float32"
+    """Numbers that it was chosen for."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a ceiling that is none, too."""
@@ -121,6 +125,10 @@ class ExportRecord(_Counted):
     largest_difference: float
     """Between logits of a file and of the network, over the images compared."""
     onnx_bytes: int
+    precision: Precision = "float32"
+    """Numbers that the delivered file works in: int8 of model.int8.onnx, else model.onnx."""
+    int8: Int8 | None = None
+    """How model.int8.onnx answers, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +159,17 @@ class RunRecord:
         return most is None or self.exported.latency.median_ms <= most
 
     @property
+    def delivered(self) -> Score | None:
+        """How the delivered file answers on the scored split; None where there is none yet."""
+        if self.exported is not None and self.exported.int8 is not None:
+            return self.exported.int8.score
+        return None if self.network is None else self.network.score
+
+    @property
     def doubts(self) -> list[str]:
         """Why the network's score is not to be trusted, see :func:`convfabric.evaluation.baseline.doubts`."""
-        return [] if self.network is None or self.data is None else doubts(self.network.score, self.data.classes)
+        found = self.delivered
+        return [] if found is None or self.data is None else doubts(found, self.data.classes)
 
     def done(self, *names: str) -> "RunRecord":
         """The record itself; ArchiveError where one of these parts is not there yet."""
@@ -163,13 +179,14 @@ class RunRecord:
 
     def as_json(self, folder: Path) -> dict[str, Any]:
         """Plain values for ``--json``, with whether the budget was met and where the files are."""
-        names = {"onnx": "model.onnx", "report": "report.html", "predictor": "predict.py", "record": RECORD}
+        names = {"onnx": "model.onnx", "int8": "model.int8.onnx", "report": "report.html"}
+        names |= {"predictor": "predict.py", "record": RECORD}
         paths = {name: str(folder / file) for name, file in names.items() if (folder / file).is_file()}
         return {
             "format": FORMAT,
             **written(self),
             "budget_met": self.budget_met,
-            "balanced_accuracy": self.network.score.balanced_accuracy if self.network else None,
+            "balanced_accuracy": self.delivered.balanced_accuracy if self.delivered else None,
             "doubts": self.doubts,
             "paths": {"run": str(folder), **paths},
         }

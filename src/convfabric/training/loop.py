@@ -83,11 +83,11 @@ def plan_of(recipe: Recipe, fabric: Fabric) -> Plan:
     """How a recipe trains a fabric on the device where it is.
 
     >>> from convfabric.weavers import weave
-    >>> print(plan_of(Recipe(execution="readable", precision="float32"), Fabric(weave("nin", channels=4))))
+    >>> print(plan_of(Recipe(execution="readable", autocast="float32"), Fabric(weave("nin", channels=4))))
     float32, channels-last
     """
     kind = next(fabric.parameters()).device.type
-    return plan_for(fabric.graph, kind, training=True, precision=recipe.precision, execution=recipe.execution)
+    return plan_for(fabric.graph, kind, training=True, precision=recipe.autocast, execution=recipe.execution)
 
 
 class Run:
@@ -244,7 +244,7 @@ class Run:
         if not isfinite(value):
             self._save()
             kept = f" The state of step {self.progress.step} is kept in {self.state_file}." if self.state_file else ""
-            wider = ", or precision=float32" if self.plan.bfloat16 else ""
+            wider = ", or autocast=float32" if self.plan.bfloat16 else ""
             raise TrainingError(
                 f"{self.stage}: the {what} of step {self.progress.step + 1} is {value}.{kept} "
                 f"A lower lr than {self.recipe.lr} usually helps{wider}."

@@ -89,7 +89,7 @@ class Recipe:
     """Whether images are mirrored left to right."""
     light: float | None = None
     """Share by which brightness and contrast change."""
-    precision: Precision = "auto"
+    autocast: Precision = "auto"
     """auto: bfloat16 where the machine is fast at it and most of the work is wide enough to gain."""
     execution: Execution = "auto"
     """auto: this package's kernels where they can be built; readable: every edge by itself; compiled: the same as

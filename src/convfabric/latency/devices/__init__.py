@@ -36,6 +36,8 @@ def device_of(target: Target) -> Device:
     if target.runtime == "torch":
         if target.device != HERE:
             raise SettingError(f"runtime=torch, device={target.device}: torch is timed on this machine alone.")
+        if target.precision != "float32":
+            raise SettingError(f"runtime=torch, precision={target.precision}: torch is timed in float32 alone.")
         return TorchHere()
     return _on(target.device)
 

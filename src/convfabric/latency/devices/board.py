@@ -54,7 +54,9 @@ class OnBoard:
         facts = self.board.facts()
         where = f"{self.board.name} ({facts['host']}, {facts['cores']} cores), " if self.board.name else ""
         threads = f"{target.threads} thread{'s' * (target.threads > 1)}"
-        return f"{where}{facts['processor']}, onnxruntime {facts['onnxruntime']}, {threads}, batch {target.batch}"
+        numbers = f", {target.precision}" * (target.precision != "float32")
+        runtime = f"onnxruntime {facts['onnxruntime']}"
+        return f"{where}{facts['processor']}, {runtime}, {threads}, batch {target.batch}{numbers}"
 
     def time_operations(self, works: Sequence[Work], target: Target) -> list[float]:
         """The kernels between two convolutions, changes of layout included."""
@@ -100,7 +102,8 @@ class OnBoard:
         facts = self.board.facts()
         where = f" on {self.board.name} ({facts['processor']})" if self.board.name else ""
         size = (asked.shape[2], asked.shape[3])
-        runtime = f"ONNX Runtime {facts['onnxruntime']}, CPU{where}"
+        numbers = f", {target.precision}" * (target.precision != "float32")
+        runtime = f"ONNX Runtime {facts['onnxruntime']}, CPU{where}{numbers}"
         return latency_from(found, target, size, runtime, said_condition(found.get("condition", {})))
 
 
