@@ -98,7 +98,7 @@ def beside_chain(
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             nn.init.normal_(module.running_mean)
     files["file"] = written(fabric, folder / "file.onnx")
-    with patch.object(programs, "folded", lambda unchanged: unchanged):
+    with patch.object(programs, "as_delivered", lambda unchanged: unchanged):
         files["as trained"] = written(fabric, folder / "trained.onnx")
     files["chain"] = written(plain, folder / "chain.onnx")
     times = taking_turns(files, rounds, threads)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import as_delivered, folded
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
@@ -201,9 +201,10 @@ def test_operations_are_those_that_are_left_once_norms_are_folded(seed: int) -> 
     graph = weave("fabric-small", operators="residual")
     dice = random.Random(seed)
     part = graph.restrict(e.name for e in graph.edges if not e.operator.keeps_channels or dice.random() < 0.5)
-    simple = folded(Fabric(part).eval()).graph
-    norms = sum("Norm" in str(node.then) for node in simple.nodes)
-    found = [work for work in operations(part, simplified(graph), IMAGE) if "Norm" in str(work.operator)]
+    simple = as_delivered(Fabric(part).eval()).graph
+    norms = sum("Depthwise(kernel=1" in str(node.then) for node in simple.nodes)
+    works = operations(part, simplified(graph), IMAGE)
+    found = [work for work in works if "Depthwise(kernel=1" in str(work.operator)]
     assert len(found) == norms
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -239,6 +240,7 @@ def test_onnx_answers_like_the_network_at_every_batch(name: str, task: Task, tmp
     graph = small(name, task)
     fabric, papers = fabric_of(graph).eval(), papers_of(graph)
     write_onnx(program(fabric, papers), papers, tmp_path / "model.onnx")
+    assert all(node.op_type != "BatchNormalization" for node in onnx.load(tmp_path / "model.onnx").graph.node)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     shapes = [(batch, 3, *SIZES[0]) for batch in (1, 3)] + ([(1, 3, 64, 96)] if variable_size(papers) else [])
     for shape in shapes:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import Preprocessing
 from convfabric.errors import GraphError
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import as_delivered, folded
 from convfabric.exporting.formats import write_onnx
 from convfabric.exporting.program import program
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
@@ -297,7 +297,7 @@ def test_what_is_timed_runs_as_what_is_delivered(tmp_path: Path) -> None:
         preprocessing = Preprocessing(size=image, channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)
         papers = Passport(graph=graph, classes=tuple("abcdefghij"), preprocessing=preprocessing)
         fabric = lively(graph)
-        drafted_model = drafted(Deployable(folded(fabric), papers), images)
+        drafted_model = drafted(Deployable(as_delivered(fabric), papers), images)
         write_onnx(program(fabric, papers), papers, tmp_path / "delivered.onnx")
         delivered = (tmp_path / "delivered.onnx").read_bytes()
         timed, wanted = (run_by_onnxruntime(one, tmp_path / "quickest.onnx") for one in (drafted_model, delivered))

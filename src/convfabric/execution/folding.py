@@ -13,7 +13,7 @@ from torch import Tensor
 from convfabric.execution.shortcuts import taken_over, without_shortcuts
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
-from convfabric.operators import Chain, Composite, Identity, Operator
+from convfabric.operators import Chain, Composite, Depthwise, Identity, Norm, Operator
 
 State = dict[str, Tensor]
 """The tensors of one operator's layer, by the names they have in it."""
@@ -67,6 +67,50 @@ def with_norms_folded(fabric: Fabric) -> Fabric:
     parts = {name: _inside(one, states.get(name, {}), ends) for name, (one, ends) in operators.items()}
     for node in graph.nodes:
         parts |= _node_folded(graph, node, parts, operators)
+    return _rebuilt(fabric, parts, own)
+
+
+def as_delivered(fabric: Fabric) -> Fabric:
+    """A new fabric in evaluation mode as files hold it: folded, and norms that are left as convolutions.
+
+    Those are 1×1, each channel by itself, and so can be in int8 and take the activation behind them.
+
+    >>> from convfabric.weavers import weave
+    >>> fabric, images = Fabric(weave("fabric-small", operators="residual")).eval(), torch.rand(1, 3, 32, 32)
+    >>> simple = as_delivered(fabric)
+    >>> ["Norm" in str(one.graph.nodes) for one in (folded(fabric), simple)]
+    [True, False]
+    >>> bool(torch.allclose(simple(images), fabric(images), atol=1e-5))
+    True
+    """
+    return with_convolutions_for_norms(folded(fabric))
+
+
+def with_convolutions_for_norms(fabric: Fabric) -> Fabric:
+    """The last step of the same."""
+    own = {name: tensor.detach().double() for name, tensor in fabric.state_dict().items()}
+    states, operators = _by_owner(own), _operators(fabric.graph)
+    parts = {name: _without_norms(one, states.get(name, {}), ends) for name, (one, ends) in operators.items()}
+    return _rebuilt(fabric, parts, own)
+
+
+def _without_norms(operator: Operator, state: State, ends: Ends) -> Folded:
+    if isinstance(operator, Norm):
+        scale, shift = operator.affine(state)
+        return Depthwise(kernel=1), {"weight": scale.view(-1, 1, 1, 1), "bias": shift}
+    if not isinstance(operator, Composite):
+        return operator, state
+    inside, found = list[Operator](), State()
+    for i, part in enumerate(operator.parts(*ends)):
+        one, own = _without_norms(part[0], _under(state, f"{operator.field}.{i}."), (part[1], part[2]))
+        inside.append(one)
+        found |= {f"{operator.field}.{i}.{name}": tensor for name, tensor in own.items()}
+    return operator.rebuilt(inside), found
+
+
+def _rebuilt(fabric: Fabric, parts: dict[str, Folded], own: State) -> Fabric:
+    """A fabric with other operators, by the names of their layers, and the heads of before."""
+    graph = fabric.graph
     simpler = replace(
         graph,
         entry=replace(graph.entry, operator=parts["entry"][0]),

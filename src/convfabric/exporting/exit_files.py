@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from convfabric.data.imageset import ImageSet, in_order
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import as_delivered
 from convfabric.exporting.exporter import COMPARED_IMAGES
 from convfabric.exporting.formats import OPSET, accept_close, save_onnx
 from convfabric.exporting.program import MOST_BATCH, carried_facts, on_cpu, quiet
@@ -88,7 +88,7 @@ def export_stages(
     Raises ExportError where one does not; nothing is kept then.
     """
     network = on_cpu(fabric)
-    deployable = Deployable(folded(network), papers).eval()
+    deployable = Deployable(as_delivered(network), papers).eval()
     parts = stages(fabric.graph)
     drafts = [folder / f".exit-{number}.{os.getpid()}.draft.onnx" for number in range(1, len(parts) + 1)]
     facts = json.dumps(carried_facts(papers) | {"limits": list(limits)})

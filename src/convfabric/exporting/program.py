@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.export import Dim
 
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import as_delivered
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.deployable import Deployable
 from convfabric.fabric.module import Fabric
@@ -48,9 +48,9 @@ def variable_size(papers: Passport) -> int | None:
 def program(fabric: Fabric, papers: Passport) -> torch.export.ExportedProgram:
     """The network as a torch.export program with a dynamic batch, and a dynamic size where the graph allows.
 
-    Norms are part of the convolutions before them.
+    Norms are part of the convolutions before them, or are convolutions themselves.
     """
-    deployable = Deployable(folded(on_cpu(fabric)), papers).eval()
+    deployable = Deployable(as_delivered(on_cpu(fabric)), papers).eval()
     height, width = papers.preprocessing.size
     dynamic: dict[int, Any] = {0: Dim("batch", min=1, max=MOST_BATCH)}
     if multiple := variable_size(papers):

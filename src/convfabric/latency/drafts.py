@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.onnx.symbolic_helper import parse_args
 
-from convfabric.execution.folding import folded
+from convfabric.execution.folding import as_delivered
 from convfabric.execution.quantisation import prepared, quantised
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.deployable import Deployable
@@ -40,7 +40,7 @@ def operation_draft(work: Work, batch: int, precision: Precision = "float32") ->
 def network_draft(graph: Graph, papers: Passport, batch: int, precision: Precision = "float32") -> bytes:
     """The model of a graph with fresh weights, folded, for a batch of images as a passport says."""
     example = torch.zeros(batch, papers.preprocessing.channels, *papers.preprocessing.size)
-    network = Deployable(folded(Fabric(graph).eval()), papers)
+    network = Deployable(as_delivered(Fabric(graph).eval()), papers)
     return _in(precision, drafted(network, example), 255 * torch.rand_like(example))
 
 

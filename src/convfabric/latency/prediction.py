@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from convfabric.execution.folding import with_norms_folded
+from convfabric.execution.folding import with_convolutions_for_norms, with_norms_folded
 from convfabric.execution.shortcuts import without_shortcuts
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
@@ -37,7 +37,7 @@ def simplified(graph: Graph) -> Simple:
     >>> simplified(weave("resnet-20"))["entry"].operator.bias
     False
     """
-    simple = with_norms_folded(Fabric(graph).eval()).graph
+    simple = with_convolutions_for_norms(with_norms_folded(Fabric(graph).eval())).graph
     entry = simple.entry
     parts = {"entry": Part(entry.operator, entry.image_channels, simple.node(entry.place).channels)}
     parts |= {edge.name: Part(edge.operator, *simple.ends(edge)) for edge in simple.edges}
@@ -65,11 +65,12 @@ def _operations(graph: Graph, simple: Simple, image: Size) -> Iterator[Work]:
         if not simple[edge.name].operator.free:
             yield _as(simple[edge.name], edge_work(graph, edge, image))
     for node in graph.nodes:
-        left = _left_over(simple[str(node.place)].operator)
+        then = simple[str(node.place)]
+        left = _left_over(then.operator)
         arriving = graph.arriving(node.place)
         folds = node.join == "sum" and all(edge.operator.linear and not edge.shared for edge in arriving)
         if left is not None and not folds:
-            yield node_work(graph, node.place, image)._replace(operator=left)
+            yield _as(Part(left, *then[1:]), node_work(graph, node.place, image))
 
 
 def _as(part: Part, work: Work) -> Work:
