@@ -180,6 +180,52 @@ def test_predict_py_needs_none_of_ours_and_answers_like_the_network(digits: Path
     assert json.loads(result.stdout) == answers[0]
 
 
+WITHOUT_PILLOW = """
+import runpy, sys
+
+sys.modules["PIL"], sys.argv = None, sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_predict_py_takes_arrays_and_folders_and_refuses_the_wrong_range(digits: Path, tmp_path: Path) -> None:
+    [[image]], _ = next(open_data("digits").splits["test"].batches([[0]]))
+    pixels = image.numpy()
+    (tmp_path / "several").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "several" / "a.png")
+    np.save(tmp_path / "several" / "b.npy", pixels)
+    np.save(tmp_path / "several" / "c.npy", pixels[..., None].astype(np.float64))
+    (tmp_path / "several" / "d.raw").write_bytes(pixels.tobytes())
+    (tmp_path / "several" / "notes.txt").write_text("not an image")
+    words = [sys.executable, digits / "predict.py", tmp_path / "several", "--top", 3, "--time", "--threads", 1]
+    said = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True).stdout
+    found = [json.loads(line) for line in said.splitlines()]
+    assert len(found) == 4
+    assert len({one["probability"] for one in found}) == 1
+    assert all(one["ms"] > 0 and len(one["top"]) == 3 for one in found)
+    assert found[0]["top"][0] == [found[0]["class"], found[0]["probability"]]
+    wrong = {
+        "shares.npy": (pixels / 255, "pixels from 0 to 255 are wanted, normalisation is inside"),
+        "below.npy": (pixels - 300.0, "beyond 0 to 255"),
+        "colours.npy": (np.zeros((8, 8, 3), np.uint8), r"(height, width, 1) is wanted"),
+        "words.npy": (np.array(["a"]), "is wanted"),
+    }
+    for name, (array, _) in wrong.items():
+        np.save(tmp_path / name, array)
+    (tmp_path / "short.raw").write_bytes(b"12")
+    bare = [sys.executable, "-c", WITHOUT_PILLOW, digits / "predict.py", tmp_path / "several" / "b.npy"]
+    bare += [*(tmp_path / name for name in wrong), tmp_path / "short.raw", tmp_path / "several" / "a.png"]
+    result = subprocess.run(list(map(str, bare)), capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["class"] == found[0]["class"]
+    lines = result.stderr.splitlines()
+    texts = [*(text for _, text in wrong.values()), "2 bytes; 8×8×1", "image files need Pillow"]
+    assert len(lines) == len(texts)
+    assert all(
+        text.encode("ascii", "backslashreplace").decode() in line for text, line in zip(texts, lines, strict=True)
+    )
+
+
 def test_predict_py_writes_masks_into_the_present_folder_and_overwrites_none(
     masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def carried_facts(papers: Passport) -> dict[str, Any]:
         "fitting": preprocessing.fitting,
         "bounds": list(preprocessing.bounds),
         "pixels": "float32 from 0 to 255; normalisation is inside",
+        "range": [0, 255],
         "any_multiple_of": variable_size(papers),
     }
 
