@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from boards import answering, pretended_board
+from boards import answering, pretended_board, real_board
 from convfabric.errors import DeviceError, UntimedError
 from convfabric.latency import timing
 from convfabric.latency.devices import device_of, over_ssh
@@ -102,6 +103,17 @@ def test_times_of_another_machine_and_of_a_fault_are_not_taken(tmp_path: Path) -
         device.time_operations(WORKS, target)
 
 
+def test_all_forms_of_a_network_are_carried_to_a_board_at_once(tmp_path: Path) -> None:
+    words = ["probe", "digits", "--network", "fabric-tiny", "--latency-ms", 5, "--out", tmp_path]
+    few = ["layers=2", "scales=1", "precision=auto", "sizes=[0.75]", "subnetworks=1"]
+    said = done([*words, *(part for change in few for part in ("--set", change))])
+    assert "models wait to be timed" in said
+    wanted = json.loads((tmp_path / timing.WANTED).read_text())["models"]
+    networks = {(one["key"].split()[0], *one["shape"][2:]) for one in wanted if one["kind"] == "network"}
+    assert networks == {(numbers, side, side) for numbers in ("float32", "int8") for side in (6, 8)}
+    assert all((tmp_path / "models" / one["file"]).is_file() for one in wanted)
+
+
 @pytest.mark.slow
 def test_a_fit_for_a_board_goes_on_whenever_its_folder_comes_back(tmp_path: Path) -> None:
     kit, folder = tmp_path / "kit", tmp_path / "run"
@@ -126,8 +138,14 @@ def test_a_fit_for_a_board_goes_on_whenever_its_folder_comes_back(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_fit_for_a_board_by_ssh_states_the_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = pretended_board(tmp_path / "bin", monkeypatch)
+@pytest.mark.parametrize("real", [False, True])
+def test_a_fit_for_a_board_by_ssh_states_the_board(real: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["fit", "digits", "--network", "fabric-tiny", "--epochs", 1, "--latency-ms", 5, "--set", "trials=4"]
-    done([*words, "--device", f"ssh:{address}", "--out", tmp_path / "run"])
-    assert f"on ssh:{address.partition(':')[0]}" in finished(tmp_path / "run").exported.latency.runtime
+    pretended = nullcontext(pretended_board(tmp_path / "bin", monkeypatch))
+    with real_board(tmp_path / "server", monkeypatch) if real else pretended as address:
+        done([*words, "--device", f"ssh:{address}", "--out", tmp_path / "run"])
+        device: Any = device_of(Target(device=f"ssh:{address}"))
+        device.board.close()
+    record = finished(tmp_path / "run")
+    assert record.budget_met
+    assert f"on ssh:{address.partition(':')[0]}" in record.exported.latency.runtime

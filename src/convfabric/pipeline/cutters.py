@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,13 @@ from convfabric.cutting.strategies import Material, Strategy, by_trying, by_wort
 from convfabric.cutting.surgery import ranked
 from convfabric.cutting.worth import WORTHS, channel_worth
 from convfabric.data.imageset import ImageSet
-from convfabric.errors import BudgetError
+from convfabric.errors import BudgetError, UntimedError
 from convfabric.fabric.archive import Passport
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import parsed, text_of
+from convfabric.latency.devices import device_of
 from convfabric.latency.survey import Survey, survey
 from convfabric.latency.target import Precision, Target
 from convfabric.operators import Size
@@ -104,15 +106,29 @@ class Surveys:
         self.sizes = sizes_of(graph, job.recipe, data.preprocessing.size)
         self.precisions = tuple(target.precision for target in job.targets)
         self.known: dict[Form, Survey] = {}
-        faults = list[BudgetError]()
-        for form in [Form(self.sizes[-1], precision) for precision in self.precisions]:
+        self._begin(budgets)
+
+    def _begin(self, budgets: Sequence[Budget] | None) -> None:
+        """The survey of the smallest images, in every kind of numbers; of a device whose times come later all at once.
+
+        Numbers in which no budget is met are left out.
+        """
+        faults, waiting = list[BudgetError](), list[UntimedError]()
+        sizes = self.sizes if device_of(self.job.target).waits else self.sizes[-1:]
+        for size, precision in product(sizes, self.precisions):
             try:
-                self.known[form] = self._made(form, budgets)
+                form = Form(size, precision)
+                self.known[form] = self._made(form, budgets if size == self.sizes[-1] else [Budget()])
             except BudgetError as fault:
                 faults.append(fault)
+            except UntimedError as fault:
+                waiting.append(fault)
+        if waiting:
+            raise waiting[-1]
         if not self.known:
             raise faults[0]
-        self.precisions = tuple(form.precision for form in self.known)
+        within = {form.precision for form in self.known if form.size == self.sizes[-1]}
+        self.precisions = tuple(one for one in self.precisions if one in within)
 
     def at(self, form: Form) -> Survey:
         """The survey of a form."""
