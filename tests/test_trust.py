@@ -209,7 +209,7 @@ def test_what_killed_processes_left_is_swept_and_is_no_run(tmp_path: Path) -> No
 def test_other_images_are_refused_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(tmp_path / "run", job_from({"data": "digits"}))
     update_record(tmp_path / "run", data=replace(data_record(open_data("digits")), digest="another"))
-    monkeypatch.setattr("convfabric.pipeline.fit.surveyed", None)
+    monkeypatch.setattr("convfabric.pipeline.cutters.surveyed", None)
     with pytest.raises(DataError, match=r"digits: not what the fabric in .* was trained on: other images"):
         fit("digits", tmp_path / "run", resume=True)
 
