@@ -72,7 +72,7 @@ def rows_of(run: Path, job: Job, other: Job) -> tuple[list[Row], str]:
     ends = [found.measured(graph).median_ms for graph in (found.sampler.smallest, fabric.graph)]
     rows = []
     for budget in np.geomspace(1.15 * ends[0], 0.95 * ends[1], BUDGETS):
-        row: Row = {"device": job.target.device, "budget ms": round(float(budget), 4)}
+        row: Row = {"device": HERE if job.target.device == HERE else "board", "budget ms": round(float(budget), 4)}
         try:
             cut = cutters.first.cut(Budget(latency_ms=float(budget)))
         except BudgetError as fault:
