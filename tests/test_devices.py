@@ -94,20 +94,34 @@ def test_times_of_another_machine_and_of_a_fault_are_not_taken(tmp_path: Path) -
         device.identity(target)
     [first, _] = json.loads((tmp_path / "kit" / timing.WANTED).read_text())["models"]
     times.write_text(json.dumps({"facts": json.loads(GOOD), "times": {first["file"]: {"ms": 1.0}}}))
-    subprocess.run([sys.executable, tmp_path / "kit" / "timing.py"], check=True, capture_output=True)
+    carried = [sys.executable, tmp_path / "kit" / "timing.py"]
+    said = subprocess.run(carried, check=True, capture_output=True, text=True).stdout
+    assert "of another machine and begun anew" in said
     assert device.time_operations(WORKS, target)[0] != 1.0
     found = json.loads(times.read_text())
     found["times"][first["file"]] = {"fault": "out of memory"}
     times.write_text(json.dumps(found))
     with pytest.raises(DeviceError, match="out of memory"):
         device.time_operations(WORKS, target)
+    model = tmp_path / "kit" / "models" / first["file"]
+    model.rename(tmp_path / "elsewhere")
+    torn = subprocess.run(carried, check=False, capture_output=True, text=True)
+    assert torn.returncode == 1
+    assert "1 of 2 could not be run, the first: " in torn.stderr
+    (tmp_path / "elsewhere").rename(model)
+    assert "all 2 are timed" in subprocess.run(carried, check=True, capture_output=True, text=True).stdout
+    assert len(device.time_operations(WORKS, target)) == 2
+    (tmp_path / "kit" / timing.WANTED).write_text("{")
+    broken = subprocess.run(carried, check=False, capture_output=True, text=True)
+    assert "carry the folder here once more" in broken.stderr
+    assert "Traceback" not in broken.stderr
 
 
 def test_all_forms_of_a_network_are_carried_to_a_board_at_once(tmp_path: Path) -> None:
     words = ["probe", "digits", "--network", "fabric-tiny", "--latency-ms", 5, "--out", tmp_path]
     few = ["layers=2", "scales=1", "precision=auto", "sizes=[0.75]", "subnetworks=1"]
     said = done([*words, *(part for change in few for part in ("--set", change))])
-    assert "models wait to be timed" in said
+    assert "models to be timed" in said
     wanted = json.loads((tmp_path / timing.WANTED).read_text())["models"]
     networks = {(one["key"].split()[0], *one["shape"][2:]) for one in wanted if one["kind"] == "network"}
     assert networks == {(numbers, side, side) for numbers in ("float32", "int8") for side in (6, 8)}
@@ -124,7 +138,7 @@ def test_a_fit_for_a_board_goes_on_whenever_its_folder_comes_back(tmp_path: Path
     done(["probe", "digits", "--network", "fabric-tiny", "--latency-ms", 5, *small, "--out", kit])
     first = run(words)
     assert first.exit_code == 5
-    assert "models wait to be timed" in first.stderr
+    assert "models to be timed" in first.stderr
     assert not folder.exists()
     subprocess.run(carried, check=True, capture_output=True)
     second = run(words)

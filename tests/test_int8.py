@@ -85,7 +85,7 @@ def test_the_most_sensitive_layers_stay_in_float32_where_all_cost_too_much(
     assert counts == sorted(counts)
     assert counts[:2] == [0, 2]
     assert found.float32_layers == counts[-1] >= 0.25 * found.layers
-    assert "layers in float32" in str(found)
+    assert f"{found.layers - counts[-1]} of {found.layers} layers with weights in int8" in str(found)
     monkeypatch.setattr(int8, "quantised", lambda model, batches, kept: half(model, batches, []))
     (folder / int8.INT8_FILE).unlink()
     assert int8.write_int8(folder, DIGITS, score_of_float32(folder), most=0.5) is None

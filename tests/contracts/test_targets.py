@@ -40,7 +40,7 @@ def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(
     device, papers = device_of(target), papers_of(graph)
     if device.waits:
         for one in (target, several):
-            with pytest.raises(UntimedError, match="2 models wait to be timed"):
+            with pytest.raises(UntimedError, match="2 models to be timed"):
                 device.expect([WORK], [graph], papers, one, 0.0)
         subprocess.run([sys.executable, device_name.removeprefix("kit:") + "/timing.py"], check=True)
     [took] = device.time_operations([WORK], target)

@@ -108,6 +108,7 @@ def probe(
     weights: Weights = None,
     weights_in_order: InOrder = False,
     size: Size = None,
+    precision: Precision = None,
     threads: Threads = None,
     changes: Settings = None,
 ) -> None:
@@ -115,6 +116,7 @@ def probe(
     with refusals():
         from convfabric.pipeline.probe import probe as written
 
-        named = dict(latency_ms=latency_ms, network=network, weights=weights, weights_in_order=weights_in_order)
+        named: dict[str, object] = dict(network=network, weights=weights, weights_in_order=weights_in_order)
+        named |= dict(latency_ms=latency_ms, size=size, precision=precision, threads=threads)
         keep_imports()
-        typer.echo(written(source, out, say, **settings_from(None, changes, size=size, threads=threads, **named)))
+        typer.echo(written(source, out, say, **settings_from(None, changes, **named)))

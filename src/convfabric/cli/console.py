@@ -38,8 +38,9 @@ def refusals(resume: str = "", folder: Path | None = None) -> Iterator[None]:
         typer.secho(f"over budget: {fault}", fg="red", err=True)
         raise typer.Exit(OVER_BUDGET) from None
     except UntimedError as fault:
-        again = _advice(resume, folder) if resume else "type the same command again"
-        typer.secho(f"waiting: {fault} Then {again}.", fg="yellow", err=True)
+        begun = resume and (folder is None or folder.exists())
+        then = resume if begun else "Then type the same command again"
+        typer.secho(f"waiting: {fault} {then}.", fg="yellow", err=True)
         raise typer.Exit(UNTIMED) from None
     except ConvfabricError as fault:
         typer.secho(f"error: {fault}", fg="red", err=True)

@@ -115,19 +115,17 @@ def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
     from convfabric.report.pages import parts_of, said_figure, said_macs, said_tuning
 
     data, fabric, cut, network, tuning, exported = parts_of(record)
+    small = exported.int8
     rows = [
         ("fabric", f"{said_figure(fabric.score)} on {data.scored_split}, {said_macs(fabric.macs)}"),
         ("after pruning", said_figure(tuning.after_pruning)),
         ("recalibrated", f"{said_figure(tuning.after_recalibration)}, batch norms' statistics taken anew"),
         (said_tuning(tuning), f"{said_figure(network.score)} on {data.scored_split}, {said_macs(network.macs)}"),
         ("beside it", said_beside(network.score)),
-        *(
-            [("in int8", f"{said_figure(exported.int8.score)} on {data.scored_split}, {exported.int8}")]
-            if exported.int8
-            else []
-        ),
-        ("model.int8.onnx" if exported.int8 else "model.onnx", str(exported.latency)),
-        ("", f"predicted {cut.predicted_ms:.3f} ms; logits within {exported.largest_difference:.1e} of the network's"),
+        *([("in int8", f"{said_figure(small.score)} on {data.scored_split}, {small}")] if small else []),
+        ("model.int8.onnx" if small else "model.onnx", str(exported.latency)),
+        ("", f"predicted {cut.predicted_ms:.3f} ms"),
+        ("in float32", f"logits of model.onnx within {exported.largest_difference:.1e} of the network's"),
         ("report", str(folder / "report.html")),
     ]
     return [

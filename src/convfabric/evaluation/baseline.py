@@ -48,7 +48,9 @@ def doubts(score: Score, classes: Sequence[str]) -> list[str]:
     'class b is never answered'
     """
     found = []
-    spread = sqrt(score.largest * (1 - score.largest) / max(score.images, 1))
+    spread = 0.0  # of pixels there are many
+    if score.miou is None:
+        spread = sqrt(score.largest * (1 - score.largest) / max(score.images, 1))
     if score.recall and score.accuracy <= score.largest + spread:
         found.append(
             f"{score.accuracy:.2%} right is not surely above {score.largest:.2%}, which the most frequent class alone "

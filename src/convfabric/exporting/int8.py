@@ -41,8 +41,9 @@ class Int8:
 
     def __str__(self) -> str:
         lost = 100 * (self.val_score_float32.headline - self.val_score.headline)
-        kept = f", {self.float32_layers} of {self.layers} layers in float32" if self.float32_layers else ""
-        return f"{lost:+.2f} points lost on validation images{kept}"
+        word = "lost" if lost >= 0 else "gained"
+        small = f"{self.layers - self.float32_layers} of {self.layers} layers with weights in int8"
+        return f"{abs(lost):.2f} points {word} on validation images, {small}"
 
 
 def write_int8(folder: Path, data: ImageSet, float32: Score, most: float) -> Int8 | None:

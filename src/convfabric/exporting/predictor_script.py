@@ -85,6 +85,8 @@ def stored_array(path, facts):
 
 def prepared(path, facts):
     """The pixels of a file at the network's size, and the size of the file's image."""
+    if path.is_dir():
+        raise ValueError("a folder, not an image.")
     if path.suffix.lower() in ARRAYS:
         array = stored_array(path, facts)
     elif Image is None:
@@ -139,7 +141,8 @@ def files_in(names):
     """Every file that is named, and every image and array in a folder that is."""
     for name in map(Path, names):
         inside = sorted(name.iterdir()) if name.is_dir() else []
-        yield from [file for file in inside if file.suffix.lower() in (*ENDINGS, *ARRAYS)] or [name]
+        found = [file for file in inside if file.suffix.lower() in (*ENDINGS, *ARRAYS)]
+        yield from found or [name]
 
 
 def main():
@@ -150,6 +153,8 @@ def main():
     words.add_argument("--threads", type=int, default=0)
     words.add_argument("--time", action="store_true")
     said = words.parse_args()
+    if said.top < 0 or said.threads < 0:
+        words.error("--top and --threads: at least 0")
     here = Path(__file__).parent
     exits = sorted(here.glob("exit-*.onnx"), key=lambda file: int(file.stem.partition("-")[2]))
     small = here / "model.int8.onnx"
@@ -163,6 +168,8 @@ def main():
         sys.exit(f"{files[0]}: not the network that was written here ({str(fault).splitlines()[0]}).")
     if exits and [file.name for file in exits] != [f"exit-{n + 1}.onnx" for n in range(len(facts.get("limits", [])))]:
         sys.exit(f"exit-1.onnx to exit-{len(facts.get('limits', []))}.onnx belong together, and some are not here.")
+    if said.top and facts["task"] != "classification":
+        words.error("--top: this network answers with masks, not with classes")
     if facts["channels"] not in (1, 3) and any(Path(name).suffix.lower() not in ARRAYS for name in said.images):
         sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
     warnings.simplefilter("ignore")

@@ -103,9 +103,9 @@ def _kind(work: Work) -> Kind:
 
 
 def _apart(one: Work, other: Work) -> float:
-    """How much the channels of two operations differ, by ratio."""
+    """How much the channels of two operations differ, by ratio; none are left where a concatenation lost its edges."""
     pairs = ((one.channels_in, other.channels_in), (one.channels_out, other.channels_out))
-    return sum(abs(log(a / b)) for a, b in pairs)
+    return sum(abs(log(max(a, 1) / max(b, 1))) for a, b in pairs)
 
 
 def _size(work: Work) -> float:

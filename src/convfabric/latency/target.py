@@ -30,5 +30,8 @@ class Target:
     """Images at once."""
 
     def __post_init__(self) -> None:
+        kind, _, where = self.device.partition(":")
+        if self.device != HERE and (kind not in ("ssh", "kit") or not where):
+            raise SettingError(f"device={self.device}: {HERE}, ssh:user@host[:python] and kit:FOLDER are known.")
         if self.threads < 1 or self.batch < 1:
             raise SettingError(f"threads={self.threads}, batch={self.batch}: give at least 1.")

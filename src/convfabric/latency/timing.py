@@ -28,7 +28,7 @@ LONG = 2.0
 """Seconds of a block after which the fewest runs are enough, and of warming up."""
 OPERATION_RUNS = 40
 """Of one operation by itself, after those that warm up."""
-TURNS, TOGETHER = 3, 50
+TURNS, TOGETHER = 3, 10
 """Of the models in a folder."""
 QUICKER = {"operation": "ms", "network": "fastest_block_ms"}
 """By what one measurement of the same model is quicker than another."""
@@ -200,10 +200,11 @@ def _tell(told: BinaryIO, said: Answer) -> None:
 
 
 def folder(place: str) -> None:
-    """Times every model that a folder wants, fifty at a time in turns of which the quickest counts, and writes that."""
-    with open(os.path.join(place, WANTED)) as file:
-        wanted = json.load(file)["models"]
-    known = _known(os.path.join(place, TIMES))
+    """Times every model that a folder wants, ten at a time in turns of which the quickest counts, and writes that.
+
+    What could not be run is tried again the next time.
+    """
+    wanted, known = _wanted(os.path.join(place, WANTED)), _known(os.path.join(place, TIMES))
     missing = [one for one in wanted if one["file"] not in known]
     for first in range(0, len(missing), TOGETHER):
         some = missing[first : first + TOGETHER]
@@ -212,7 +213,19 @@ def folder(place: str) -> None:
             known[one["file"]] = min(found, key=lambda answer: answer.get(QUICKER[one["kind"]], 0.0))
         _write(os.path.join(place, TIMES), {"facts": facts(), "times": known})
         print(f"{first + len(some)} of {len(missing)} models", flush=True)
-    print(f"{len(wanted)} models are timed: carry {os.path.join(place, TIMES)} back to where they came from")
+    faults = [found["fault"] for found in known.values() if "fault" in found]
+    if faults:
+        said = f"{len(faults)} of {len(wanted)} could not be run, the first: {faults[0]}"
+        sys.exit(f"{said}\nrun it again once that is mended")
+    print(f"all {len(wanted)} are timed: carry {os.path.join(place, TIMES)} back to where they came from")
+
+
+def _wanted(file: str) -> list[Answer]:
+    try:
+        with open(file) as text:
+            return list(json.load(text)["models"])
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        sys.exit(f"{file}: not what convfabric writes ({fault}); carry the folder here once more")
 
 
 def _in_folder(wanted: Answer, place: str) -> Answer:
@@ -223,13 +236,16 @@ def _in_folder(wanted: Answer, place: str) -> Answer:
 
 
 def _known(file: str) -> dict[str, Answer]:
-    """The times that are there, of this very machine."""
+    """The times that are there, of this very machine, without what could not be run."""
     try:
         with open(file) as text:
             found = json.load(text)
     except (OSError, ValueError):
         return {}
-    return dict(found["times"]) if found["facts"] == facts() else {}
+    if found.get("facts") != facts():
+        print(f"the times that are there are of another machine and begun anew: {found.get('facts')}", flush=True)
+        return {}
+    return {name: times for name, times in found["times"].items() if "fault" not in times}
 
 
 def _write(file: str, said: Answer) -> None:
@@ -244,4 +260,7 @@ if __name__ == "__main__":
         os.dup2(2, 1)
         serve(sys.stdin.buffer, told)
     else:
-        folder(os.path.dirname(os.path.abspath(__file__)))
+        try:
+            folder(os.path.dirname(os.path.abspath(__file__)))
+        except KeyboardInterrupt:
+            sys.exit("stopped: run it again to go on")

@@ -14,6 +14,7 @@ from convfabric.errors import BudgetError
 from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import Fabric
+from convfabric.latency.devices import device_of
 from convfabric.pipeline.announcements import said_stages, say_data
 from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.inputs import check_same_data, opened, woven
@@ -146,6 +147,7 @@ def network_step(
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
             alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network))
+            by_first(lambda: _say_other_device(folder, job, listener))
             return cut
         except BudgetError as over:
             if smaller == MOST_SMALLER:
@@ -157,6 +159,16 @@ def network_step(
             listener.say(f"{over} Taking a smaller network.")
             share *= by_first(lambda: _overshoot(read_record(folder)))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _say_other_device(folder: Path, job: Job, listener: Listener) -> None:
+    """Says where the file was timed by something else than what it was chosen by."""
+    record = read_record(folder)
+    assert record.cut is not None
+    assert record.exported is not None
+    now = device_of(job.target).identity(replace(job.target, precision=record.exported.precision))
+    if record.cut.target and record.exported.precision == record.cut.precision and now != record.cut.target:
+        listener.say(f"timed by {now}, and chosen by the milliseconds of {record.cut.target}")
 
 
 def _refused_int8(record: RunRecord) -> bool:

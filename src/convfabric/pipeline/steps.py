@@ -33,7 +33,7 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.devices import measure
+from convfabric.latency.devices import device_of, measure
 from convfabric.latency.measurement import calmest
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.cutters import Cutters, Form, Surveys
@@ -215,7 +215,6 @@ def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -
     assert cutters is not None
     job, found = tuner.job, cutters.surveys.at(Form(small.size, small.precision))
     budget, data = cutters.surveys.resolved(job.budget), tuner.data.at(small.size)
-    remove_network(folder)
     _say_exits(tuner.whole.graph, small.network.graph, tuner.listener.say)
     if data is not tuner.data:
         tuner.listener.say(f"its images are brought to {small.size[1]}×{small.size[0]} pixels")
@@ -227,7 +226,11 @@ def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -
         prediction_error=found.prediction.median_error,
         worth=cutters.first.material.worth,
         precision=small.precision,
+        target=device_of(found.prediction.table.target).identity(found.prediction.table.target),
     )
+    if read_record(folder).exported is not None:
+        tuner.listener.say(f"{folder}: the files of the network that was there before are removed")
+    remove_network(folder)
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
 

@@ -72,6 +72,8 @@ class Tuner:
         train(network, data, brief, teacher=self._teacher(cut.size), device=self.job.procedure.accelerator)
         losses_N = by_first(lambda: image_losses(network, data, "val"))
         edges = f"{len(network.graph.edges)} edges, {said_macs(_macs(cut))}"
+        if cut.precision != "float32":
+            edges += f", for {cut.precision}"
         if cut.size != self.data.preprocessing.size:
             edges += f" at {cut.size[1]}×{cut.size[0]} pixels"
         after = f"{epochs} epoch{'s' * (epochs > 1)} at a rate of {brief.lr:.2g}"

@@ -53,7 +53,7 @@ def page(
     data, fabric, cut, network, tuning, exported = parts_of(record)
     sections = (
         _headline(record),
-        _section("Scores", _scores(data, fabric, network, tuning)),
+        _section("Scores", _scores(data, fabric, network, tuning, exported)),
         _exits(record.exits, exits),
         _section("Costs", _costs(data, fabric, cut, network, exported)),
         _section("The fabric, and what is left of it", drawing + _DRAWING_NOTE),
@@ -170,13 +170,16 @@ def _headline(record: RunRecord) -> str:
     return f"<h1>{escape(data.name)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def _scores(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord, tuning: TuningRecord) -> str:
-    stages = (
+def _scores(
+    data: DataRecord, fabric: NetworkRecord, network: NetworkRecord, tuning: TuningRecord, exported: ExportRecord
+) -> str:
+    stages: tuple[tuple[str, Score], ...] = (
         ("fabric", fabric.score),
         ("after pruning", tuning.after_pruning),
         ("after batch-norm recalibration", tuning.after_recalibration),
         (said_tuning(tuning), network.score),
     )
+    stages += (("in int8", exported.int8.score),) if exported.int8 else ()
     rows = [[name, said_share(score), f"{score.loss:.4f}", str(score.images)] for name, score in stages]
     return table(["network", figure_name(data), "loss (nats)", "images"], rows)
 

@@ -81,6 +81,7 @@ class Procedure:
 
     def __post_init__(self) -> None:
         find_preset(self.network)
+        Target(device=self.device)
         for name, least, most in RANGES:
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: give at least {least}.")

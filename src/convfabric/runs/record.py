@@ -97,6 +97,8 @@ class CutRecord(_Counted):
     """Of each edge of the fabric."""
     precision: Precision = "float32"
     """Numbers that it was chosen for."""
+    target: str = ""
+    """The device, runtime and conditions whose milliseconds it was chosen by."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a ceiling that is none, too."""

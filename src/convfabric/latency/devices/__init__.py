@@ -48,8 +48,6 @@ def _on(name: str) -> OnBoard:
     kind, _, where = name.partition(":")
     if name == HERE:
         return OnBoard(Here())
-    if kind not in BOARDS or not where:
-        raise SettingError(f"device={name}: {HERE}, ssh:user@host[:python] and kit:FOLDER are known.")
     return OnBoard(BOARDS[kind](where))
 
 

@@ -83,8 +83,8 @@ class InFolder:
         return found
 
     def _refuse(self, count: int) -> None:
-        models = f"{count} models" if count else "models"
+        models = f"{count} model{'s' * (count > 1)}" if count else "models"
         raise UntimedError(
-            f"{self.folder}: {models} wait to be timed. Carry the folder to the board, run `python3 {PROGRAM}` in it, "
+            f"{self.folder}: {models} to be timed. Carry the folder to the board, run `python3 {PROGRAM}` in it, "
             f"and carry {timing.TIMES} back into it."
         )

@@ -99,10 +99,11 @@ class OverSsh:
             program = shutil.which("ssh")
             if program is None:
                 raise DeviceError(f"{self.name}: the system has no ssh; kit:FOLDER times by a folder that is carried.")
-            command = shlex.join([self.python, "-u", "-c", BEGINNING, "serve"])
+            home = "~/" * self.python.startswith("~/")  # which the shell there has to see unquoted
+            command = f"{home}{shlex.join([self.python[len(home) :], '-u', '-c', BEGINNING, 'serve'])}"
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
             self._process = subprocess.Popen(
-                [program, *OPTIONS, "--", self.host, command],
+                [program, *OPTIONS, "--", re.sub(r"[\[\]]", "", self.host), command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
