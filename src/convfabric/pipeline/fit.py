@@ -147,7 +147,7 @@ def network_step(
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
             alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network))
-            by_first(lambda: _say_other_device(folder, job, listener))
+            by_first(lambda: _say_otherwise(folder, job, listener))
             return cut
         except BudgetError as over:
             if smaller == MOST_SMALLER:
@@ -161,13 +161,17 @@ def network_step(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _say_other_device(folder: Path, job: Job, listener: Listener) -> None:
-    """Says where the file was timed by something else than what it was chosen by."""
+def _say_otherwise(folder: Path, job: Job, listener: Listener) -> None:
+    """Says where the file is in other numbers, or was timed by something else, than what it was chosen for."""
     record = read_record(folder)
     assert record.cut is not None
     assert record.exported is not None
     now = device_of(job.target).identity(replace(job.target, precision=record.exported.precision))
-    if record.cut.target and record.exported.precision == record.cut.precision and now != record.cut.target:
+    if record.exported.precision != record.cut.precision:
+        listener.say(
+            f"delivered in float32: int8 costs more than {job.procedure.int8_loss:g} points, or exits are several"
+        )
+    elif record.cut.target and now != record.cut.target:
         listener.say(f"timed by {now}, and chosen by the milliseconds of {record.cut.target}")
 
 
