@@ -11,11 +11,11 @@ import pytest
 from boards import pretended_board
 from contracts.test_families import papers_of, small
 from convfabric.errors import SettingError, UntimedError
-from convfabric.latency.devices import RUNTIMES, device_of
-from convfabric.latency.target import FORMATS, Precision, Target
+from convfabric.latency.devices import BOARDS, RUNTIMES, device_of
+from convfabric.latency.target import ELSEWHERE, FORMATS, HERE, Precision, Target
 from convfabric.operators import Chain, Conv, Norm, Relu, Work
 
-KINDS = ("local", "ssh", "kit")
+KINDS = (HERE, *ELSEWHERE)
 WORK = Work(Chain((Conv(), Norm(), Relu())), 4, 6, (8, 8), (8, 8))
 
 
@@ -52,6 +52,10 @@ def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(
     assert device.identity(target) != device.identity(several)
     assert precision in (found.runtime + " float32")
     assert device.doubts() is not None
+
+
+def test_every_board_that_may_be_named_has_a_row() -> None:
+    assert tuple(BOARDS) == ELSEWHERE
 
 
 def test_times_of_one_target_are_never_taken_for_another_s() -> None:

@@ -99,9 +99,8 @@ def _most_sensitive(model: bytes, batches: Sequence[Pixels], layers: Sequence[st
 
 
 def _batches(data: ImageSet) -> Iterator[Pixels]:
-    """Training images as files take them, evenly over the split."""
-    split = data.splits["train"]
-    few = drawn(split, CALIBRATED)
+    """A few training images, as files take them."""
+    few = drawn(data.splits["train"], CALIBRATED)
     for images, _ in few.batches(in_order(len(few), AT_ONCE)):
         yield images.float().numpy()
 

@@ -7,6 +7,8 @@ from convfabric.errors import SettingError
 
 HERE = "local"
 """The device that is the machine this program runs on."""
+ELSEWHERE = ("ssh", "kit")
+"""Rows of :data:`convfabric.latency.devices.BOARDS`, which stand before the colon of a device."""
 Precision = Literal["float32", "int8"]
 FORMATS: tuple[Precision, ...] = ("float32", "int8")
 """Number formats that networks are timed in."""
@@ -31,7 +33,7 @@ class Target:
 
     def __post_init__(self) -> None:
         kind, _, where = self.device.partition(":")
-        if self.device != HERE and (kind not in ("ssh", "kit") or not where):
+        if self.device != HERE and (kind not in ELSEWHERE or not where):
             raise SettingError(f"device={self.device}: {HERE}, ssh:user@host[:python] and kit:FOLDER are known.")
         if self.threads < 1 or self.batch < 1:
             raise SettingError(f"threads={self.threads}, batch={self.batch}: give at least 1.")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from convfabric.data.imageset import ImageSet
@@ -13,6 +14,7 @@ from convfabric.graph.subnetworks import Sampler
 from convfabric.progress import Say
 from convfabric.runs.job import Job
 from convfabric.training.loop import GATES
+from convfabric.training.objectives import sizes_of
 
 
 def said_stages(job: Job) -> str:
@@ -45,7 +47,9 @@ def said_parts(graph: Graph, job: Job, data: ImageSet) -> str:
     if not recipe.subnetworks:
         return ""
     share = Sampler.of(graph, recipe.narrowest, image).mean_share(lambda part: costs(part, image).macs)
-    return f"; with sub-networks it is {1 + recipe.subnetworks * share:.2f} times the MACs of the whole alone"
+    sizes = sizes_of(graph, recipe, image)
+    smaller = fmean(costs(graph, size).macs for size in sizes) / costs(graph, image).macs
+    return f"; with sub-networks it is {1 + recipe.subnetworks * share * smaller:.2f} times the MACs of the whole alone"
 
 
 def said_gates(run: Path, graph: Graph, job: Job, data: ImageSet) -> str:
