@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convfabric.choice import Budget
 from convfabric.data.opening import open_data
 from convfabric.evaluation.scoring import Score, score
 from convfabric.exporting import int8
@@ -19,6 +20,10 @@ from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import FORMATS
 from convfabric.fabric.archive import passport
 from convfabric.fabric.module import Fabric
+from convfabric.pipeline.cutters import Surveys
+from convfabric.pipeline.inputs import woven
+from convfabric.progress import Listener
+from convfabric.runs.job import job_from
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
@@ -126,3 +131,11 @@ def test_where_int8_costs_too_much_a_network_in_float32_is_delivered(
     assert record.exported.precision == "float32"
     assert record.exported.int8 is None
     assert record.budget_met
+
+
+def test_a_network_that_is_refused_in_int8_leaves_the_others_their_choice(tmp_path: Path) -> None:
+    job = job_from({"data": "digits", "network": "fabric-tiny", "layers": 2, "scales": 1, "precision": "auto"})
+    surveys = Surveys(woven(job, DIGITS), job, DIGITS, Listener(say=lambda text: None), [Budget()])
+    budget = Budget(macs=1.0)
+    assert [form.precision for form in surveys.in_question(budget, float32=True)] == ["float32"]
+    assert [form.precision for form in surveys.in_question(budget)] == ["float32", "int8"]

@@ -141,10 +141,6 @@ class Surveys:
         """That of the images as the fabric reads them."""
         return Form(self.sizes[0], self.precisions[0])
 
-    def in_float32(self) -> None:
-        """Leaves no other numbers to choose from."""
-        self.precisions = ("float32",)
-
     def _made(self, form: Form, budgets: Sequence[Budget] | None) -> Survey:
         if len(self.sizes) * len(self.precisions) > 1:
             self.listener.say(f"for {form}:")
@@ -157,12 +153,14 @@ class Surveys:
         how = measures(self.sizes[0], lambda graph: self.at(self.first).measured(graph).median_ms)
         return budget.resolved({name: how[name](self.graph) for name in budget.ceilings})
 
-    def in_question(self, budget: Budget) -> list[Form]:
+    def in_question(self, budget: Budget, float32: bool = False) -> list[Form]:
         """The forms in which a network within a resolved budget may be the best, those of the largest images first.
 
         For larger images too little would be left of the whole, for smaller ones the whole is within the budget.
+        ``float32`` leaves out all other numbers.
         """
-        return [form for precision in self.precisions for form in self._in_question(budget, precision)]
+        precisions: tuple[Precision, ...] = ("float32",) if float32 else self.precisions
+        return [form for precision in precisions for form in self._in_question(budget, precision)]
 
     def _in_question(self, budget: Budget, precision: Precision) -> list[Form]:
         forms = [Form(size, precision) for size in self.sizes]
@@ -198,13 +196,14 @@ class Cutters:
             self.known[form] = Cutter(material, strategy_of(self.surveys.job.procedure))
         return self.known[form]
 
-    def finalists(self, budget: Budget, share: float, count: int) -> list[Cut]:
+    def finalists(self, budget: Budget, share: float, count: int, float32: bool = False) -> list[Cut]:
         """Networks within a budget, or a share of its milliseconds, that are worth a brief fine-tuning.
 
-        About so many, of each form in question one at least. Raises BudgetError where none fits.
+        About so many, of each form in question one at least, see :meth:`Surveys.in_question`. Raises BudgetError where
+        none fits.
         """
         resolved, found, faults = self.surveys.resolved(budget), list[Cut](), list[BudgetError]()
-        forms = self.surveys.in_question(resolved)
+        forms = self.surveys.in_question(resolved, float32)
         for form in forms:
             try:
                 found += self.at(form).finalists(resolved, share, ceil(count / len(forms)))

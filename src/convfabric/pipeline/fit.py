@@ -167,7 +167,7 @@ def _say_otherwise(folder: Path, job: Job, listener: Listener) -> None:
     assert record.cut is not None
     assert record.exported is not None
     now = device_of(job.target).identity(replace(job.target, precision=record.exported.precision))
-    if record.exported.precision != record.cut.precision:
+    if _refused_int8(record):
         listener.say(
             f"delivered in float32: int8 costs more than {job.procedure.int8_loss:g} points, or exits are several"
         )

@@ -165,9 +165,7 @@ def extract_step(
         cut = by_first(lambda: _resumed(folder, job))
     else:
         made = alone_first(lambda: cutters or Cutters(tuner.run, fabric, Surveys(fabric.graph, job, data, listener)))
-        if made and float32:
-            made.surveys.in_float32()
-        cut = _cut_anew(folder, tuner, made, share)
+        cut = _cut_anew(folder, tuner, made, share, float32)
     began = time.monotonic()
     network, tuning = tuner.tuned(folder, cut, resume)
     small, data = replace(cut, network=without_dead_channels(network.cpu())), data.at(cut.size)
@@ -191,7 +189,7 @@ def _resumed(folder: Path, job: Job) -> Cut:
     return Cut(network=network, predicted_ms=cut.predicted_ms, size=size, precision=cut.precision)
 
 
-def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float) -> Cut:
+def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float, float32: bool) -> Cut:
     """The network after pruning, kept so that a run that is resumed goes on with the same one.
 
     The cutter is the first process's; the others help it to try sub-networks.
@@ -200,7 +198,7 @@ def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float)
 
     def finalists() -> list[Cut]:
         assert cutters is not None
-        return cutters.finalists(job.budget, share, job.procedure.finalists)
+        return cutters.finalists(job.budget, share, job.procedure.finalists, float32)
 
     source = by_first(lambda: cutters.first.material.fabric if cutters else None)
     assert source is not None
