@@ -26,6 +26,8 @@ from convfabric.operators import (
     TotalDropout,
     UpConv,
     ZeroInsertion,
+    halved,
+    pointwise,
 )
 from convfabric.weavers import weave
 from nearness import apart
@@ -267,3 +269,20 @@ def test_layer_norm_and_local_response_norm_are_torch_s() -> None:
     torch.testing.assert_close(norm(x, (4, 4)), wanted)
     theirs = torch.nn.LocalResponseNorm(3, alpha=0.1, beta=0.5, k=2.0)
     torch.testing.assert_close(layer(LocalResponseNorm(size=3, alpha=0.1, beta=0.5, k=2.0), 6, 6)(x, (4, 4)), theirs(x))
+
+
+@pytest.mark.parametrize("channels", [3, 4, 8, 16])
+@pytest.mark.parametrize("side", [8, 9, 16])
+def test_gradients_of_pointwise_kernels_with_a_stride_are_those_of_the_formula(channels: int, side: int) -> None:
+    """Of few channels oneDNN's own overwrite memory that is not theirs (oneDNN#6035)."""
+    torch.manual_seed(0)
+    strided = layer(pointwise(stride=2), channels, 8).to(memory_format=torch.channels_last)
+    images = torch.randn(4, channels, side, side, requires_grad=True)
+    answers = strided(images.contiguous(memory_format=torch.channels_last), halved((side, side)))
+    wanted = torch.randn_like(answers)
+    answers.backward(wanted)
+    read = images.detach()[..., ::2, ::2]
+    gradient = torch.einsum("bohw,bihw->oi", wanted.double(), read.double())[..., None, None]
+    torch.testing.assert_close(strided.get_parameter("weight").grad.double(), gradient, rtol=1e-4, atol=1e-4)
+    assert images.grad is not None
+    assert not images.grad[..., 1::2, :].any()

@@ -9,6 +9,10 @@ from convfabric.operators import Conv, Depthwise, FullyConnected, LocallyConnect
 from convfabric.operators.convolutions import read_whole
 
 
+SAFE_CHANNELS = 16
+"""Input channels from which on torch's 1×1 convolutions with a stride write their gradients where they should."""
+
+
 class _ConvLayer(nn.Module):
     """A convolution; weight (C_out, C_in / groups, height, width)."""
 
@@ -23,8 +27,14 @@ class _ConvLayer(nn.Module):
         fan_out = max(1, operator.taps * channels_out // operator.groups)
         self.weight = kernels(channels_out, channels_in // operator.groups, *sides(operator.kernel), fan_out=fan_out)
         self.bias = constants(channels_out, operator.bias)
+        pixelwise = operator.taps == 1 and not any(padding_of(operator.kernel, operator.dilation, operator.padding))
+        self.skips = pixelwise and operator.stride > 1 and channels_in // operator.groups < SAFE_CHANNELS
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        if self.skips and self.training and x_BCHW.device.type == "cpu":
+            # Of channels-last maps oneDNN's gradients run past their workspace where the channels do not fill a block
+            # (oneDNN#6035; 8 with AVX2, 16 with AVX-512): memory is overwritten, or weights learn nonsense.
+            return F.conv2d(x_BCHW[..., :: self.stride, :: self.stride], self.weight, self.bias, groups=self.groups)
         if self.more:
             x_BCHW = F.pad(x_BCHW, self.more)
         narrow = self.dilation > 1 or self.groups == len(self.weight)
