@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convfabric.graph import Graph
+from convfabric.weavers.alexnet import Alexnet, weave_alexnet
 from convfabric.weavers.bsn import BudgetedTrellis, ResnetFabric, weave_budgeted_trellis, weave_resnet_fabric
 from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet, weave_densenet
@@ -69,6 +70,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "enet": Family(
             "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 2, "repeats": 1}
+        ),
+        "alexnet": Family(
+            "large kernels first, filter groups, two hidden layers",
+            Alexnet,
+            weave_alexnet,
+            {"channels": 6, "hidden": 0, "stem": "small", "pools": "padded"},
         ),
         "vgg": Family("3×3 convolutions, half the size, double the width", Vgg, weave_vgg, {"channels": 3}),
         "nin": Family("5×5 and 3×3 convolutions, each followed by 1×1", Nin, weave_nin, {"channels": 6}),

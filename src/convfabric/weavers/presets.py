@@ -12,6 +12,7 @@ from convfabric.graph import POINT, Graph, Task
 from convfabric.graph.rewrites import with_prior
 from convfabric.operators import Size
 from convfabric.setting_values import accepted
+from convfabric.weavers.alexnet import Alexnet
 from convfabric.weavers.builder import Purpose
 from convfabric.weavers.densenet import Densenet
 from convfabric.weavers.families import FAMILIES, weave_numbers
@@ -110,6 +111,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "densenet-121": _photographs(
             "Huang et al. 2017, for photographs", Densenet(blocks=(6, 12, 24, 16), growth=32, stem="large")
         ),
+        "alexnet-2012": _photographs("Krizhevsky et al. 2012, two groups of filters", Alexnet()),
         "vgg-16": _photographs("Simonyan & Zisserman 2015", Vgg(depth=16, norm=False, top="full")),
         "msdnet-small": Preset(about="five exits, for 32×32 images", numbers=Msdnet()),
         "msdnet-large": _photographs("Huang et al. 2018, five exits, for photographs", _MSDNET_LARGE),
