@@ -1,9 +1,10 @@
 """Training of networks that are no fabrics, by the same recipe, batches, augmentation and losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet
 from convfabric.fabric.module import Fabric
@@ -38,7 +39,8 @@ def train_plain(
                 group["lr"] = recipe.rate(step, run.steps)
             with torch.inference_mode():
                 taught = teacher.eval()(images) if teacher else None
-            found = loss(network(images), targets, recipe, data.void, taught)
+            with strides_taken_first(network):
+                found = loss(network(images), targets, recipe, data.void, taught)
             optimiser.zero_grad()
             torch.autograd.backward(found)
             after()
@@ -46,6 +48,32 @@ def train_plain(
             optimiser.step()
             step += 1
     return network.eval()
+
+
+@contextmanager
+def strides_taken_first(network: nn.Module) -> Iterator[None]:
+    """Lets 1×1 convolutions with a stride read every second pixel instead, as our own do in training.
+
+    Of few channels torch's gradients overwrite memory or are wrong (oneDNN#6035), which pruned networks would suffer
+    from.
+    """
+    strided = [
+        m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1)
+    ]
+    before = [conv.stride for conv in strided]
+
+    def thinned(stride: tuple[int, ...]) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+        return lambda _, read: (read[0][..., :: stride[0], :: stride[1]],)
+
+    hooks = [conv.register_forward_pre_hook(thinned(stride)) for conv, stride in zip(strided, before, strict=True)]
+    for conv in strided:
+        conv.stride = (1, 1)
+    try:
+        yield
+    finally:
+        for conv, stride, hook in zip(strided, before, hooks, strict=True):
+            conv.stride = stride
+            hook.remove()
 
 
 def some_batches(data: ImageSet, recipe: Recipe) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -159,8 +159,8 @@ def _pruned(contest: Contest, name: str, network: nn.Module) -> Iterator[Row]:
 def by_fastnas(contest: Contest) -> Iterator[Row]:
     """Searched under a ceiling of MACs that comes down until the milliseconds are met; needs torchprofile below 0.1.
 
-    It judges sub-networks some hundreds of times before it searches, so by a quarter of the validation images. Of its
-    networks milliseconds come down slower than MACs, so the first ceiling is the square of the share.
+    It judges sub-networks some hundreds of times before its first search, so by a quarter of the validation images. Of
+    its networks milliseconds come down slower than MACs, so the first ceiling is the square of the share.
     """
     few = replace(contest.data, splits={"val": drawn(contest.data.splits["val"], len(contest.data.splits["val"]) // 4)})
     batches = some_batches(contest.data, contest.recipe(1, contest.said.rate))[:20]
@@ -169,7 +169,7 @@ def by_fastnas(contest: Contest) -> Iterator[Row]:
         allowed = share**2
         while True:
             judge = lambda network: score(network.eval(), few, "val").accuracy  # noqa: E731
-            small = searched(contest.whole, allowed * whole, batches, judge)
+            small = searched(contest.whole, allowed * whole, batches, judge, contest.work / "fastnas.pth")
             if (took := milliseconds(small)) <= share * contest.ms:
                 break
             print(f"FastNAS: {took:.3g} ms at {allowed:.1%} of the MACs, {share * contest.ms:.3g} allowed", flush=True)

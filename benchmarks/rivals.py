@@ -128,8 +128,11 @@ def searched(
     most_macs: float,
     batches: Sequence[tuple[Tensor, Tensor]],
     judge: Callable[[nn.Module], float],
+    kept: Path | None = None,
 ) -> nn.Module:
     """A copy of a network, cut by FastNAS until it is under a cost; ``batches`` are for statistics of norms.
+
+    In the file ``kept`` lies what it found out about each layer, which the next search of the same network goes by.
 
     ``judge`` scores sub-networks. Widths are even numbers: ModelOpt's usual multiples of 32 leave such small networks
     nothing to choose.
@@ -144,6 +147,11 @@ def searched(
         mode=[("fastnas", {kind: {"*": rules[kind]["*"] | changed} for kind, changed in even.items()})],
         constraints={"flops": 2 * most_macs},
         dummy_input=torch.zeros(1, 3, *SIZE),
-        config={"data_loader": batches, "score_func": judge, "verbose": False},
+        config={
+            "data_loader": batches,
+            "score_func": judge,
+            "verbose": False,
+            "checkpoint": str(kept) if kept else None,
+        },
     )
     return found

@@ -13,6 +13,7 @@
     │   └── StuckError               a run whose answers stay no better than chance
     ├── ExportError (RuntimeError)   an exported file that does not answer like the network
     ├── ImportingError (ValueError)  a network of others that cannot be made a graph
+    ├── EmbeddingError (ValueError)  a network that no fabric of 3×3 edges is known to be
     └── DeviceError (RuntimeError)   a board that is not reached, or answers nonsense
         └── UntimedError             models that wait to be timed on a board that no connection reaches
 
@@ -63,6 +64,10 @@ class ExportError(ConvfabricError, RuntimeError):
 
 class ImportingError(ConvfabricError, ValueError):
     """A network of others that cannot be made a graph, or not one that answers alike."""
+
+
+class EmbeddingError(ConvfabricError, ValueError):
+    """A network that no construction is known for by which a fabric of 3×3 edges answers alike."""
 
 
 class DeviceError(ConvfabricError, RuntimeError):
