@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import timm
 import torch
