@@ -17,7 +17,7 @@ WORKING = ("training", "understanding", "latency", "exporting")
 """Rooms that know none of each other, but for plain records that import no torch."""
 ROOMS = (
     *WITHOUT_TORCH,
-    *("environment", "data", "fabric", "importing", "execution", "evaluation"),
+    *("environment", "data", "fabric", "importing", "execution", "universality", "evaluation"),
     *WORKING,
     *("runs", "cutting", "report", "pipeline", "cli", "__main__"),
 )

@@ -44,6 +44,7 @@ from convfabric.cli.options import (
     not_both,
     settings_from,
 )
+from convfabric.cli.universality import universality
 from convfabric.environment import command, is_first_process, process_count
 from convfabric.execution.allocation import keep_imports, keep_memory
 
@@ -311,6 +312,9 @@ def gallery(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page_of(sections), "utf-8")
     typer.echo(f"{out}\nnext: open it in a browser")
+
+
+app.command()(universality)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from convfabric.fabric.layers.dispatch import constants, cropped, kernels, layer
 from convfabric.operators import Conv, Depthwise, FullyConnected, LocallyConnected, Size, UpConv, padding_of, sides
 from convfabric.operators.convolutions import read_whole
 
-
 SAFE_CHANNELS = 16
 """Input channels from which on torch's 1×1 convolutions with a stride write their gradients where they should."""
 
