@@ -21,8 +21,8 @@ from convfabric.exporting.formats import write_onnx
 from convfabric.exporting.program import program, variable_size
 from convfabric.fabric.archive import Passport, load_fabric, save_fabric
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph, Task
-from convfabric.graph.costs import costs
+from convfabric.graph import Graph, Place, Task
+from convfabric.graph.costs import costs, works
 from convfabric.graph.json_format import graph_from_json, graph_to_json
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.paths import count_routes
@@ -114,6 +114,22 @@ def test_costs_equal_torch_s_counter(name: str, task: Task) -> None:
             fabric(torch.zeros(1, 3, *size))
         assert 2 * costs(graph, size).macs == counted.get_total_flops()
     assert costs(graph, SIZES[0]).parameters == sum(p.numel() for p in fabric.parameters())
+
+
+@every_family
+def test_each_layer_costs_what_torch_counts_for_its_modules(name: str, task: Task) -> None:
+    graph = small(name, task)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        fabric_of(graph).eval()(torch.zeros(1, 3, *SIZES[0]))
+    by_module = {key: sum(flops.values()) for key, flops in counted.get_flop_counts().items()}
+    macs: dict[Place, int] = {}
+    for place, work in works(graph, SIZES[0]):
+        macs[place] = macs.get(place, 0) + work.operator.macs(*work[1:])
+    for place, counted_here in macs.items():
+        modules = [f"Fabric.nodes.{place}", *(f"Fabric.edges.{edge.weights}" for edge in graph.arriving(place))]
+        modules += ["Fabric.entry"] * (place == graph.entry.place)
+        shared = any(edge.shared for edge in graph.arriving(place))
+        assert shared or 2 * counted_here == sum(by_module.get(module, 0) for module in modules), place
 
 
 @every_family
