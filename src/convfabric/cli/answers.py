@@ -50,6 +50,8 @@ def evaluate(
     if data and found.same_images and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
+    if found.superpixels:
+        line += f"; {100 * found.superpixels.accuracy:.2f} % of {found.superpixels.superpixels:,} superpixels"
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
     cut = f"convfabric fit {quote(data or '')} --network {quote(name)} --set classifier=kept"
     then = cut if is_imported(name) else f"convfabric predict {quote(name)} IMAGE..."

@@ -39,6 +39,8 @@ OF_MASKS = r"[ _.-]*(mask|masks|label|labels|gt|seg|segmentation|annotation|anno
 OF_IMAGES = r"[ _.-]+(image|img|rgb|sat|leftImg8bit)"
 """Ends of the names of masks, and of images, that do not tell which belong together."""
 
+Colour = tuple[int, int, int]
+"""Red, green and blue."""
 ACCEPTED = (
     "Accepted are: train/, val/ and test/ that hold one folder per class; one folder per class; "
     "images/ and masks/ (or labels/, annotations/), with train/, val/, test/ inside or around them or without; "
@@ -66,6 +68,8 @@ class Listing:
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Item, ...]]
     notes: tuple[str, ...] = ()
+    colours: Mapping[Colour, int] | None = None
+    """The class of each colour of masks, where the data set says it."""
 
     def counts(self, split: str) -> tuple[int, ...]:
         """Images of each class in a split, of which there may be none; nothing for masks."""

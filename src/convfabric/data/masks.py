@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convfabric.data.faults import refuse
 from convfabric.data.folders import plainly
+from convfabric.data.layouts import Colour
 from convfabric.data.reading import Pixels, loaded, named_faults, opened
 from convfabric.errors import DataError
 
@@ -29,7 +30,6 @@ TABLES = (
     "labelmap.txt",
 )
 VOID = frozenset(("void", "ignore", "ignored", "unlabelled", "unlabeled"))
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convfabric.data import arrays, checking, coco, layouts, named
+from convfabric.data import arrays, checking, coco, layouts, named, part_labels
 from convfabric.data.checking import Reading
 from convfabric.data.imageset import ImageSet, Split, StreamedSplit
 from convfabric.data.layouts import Item, Listing
@@ -131,6 +131,8 @@ def find_listing(root: Path) -> Listing:
             "neither a folder nor a table (.csv, .tsv, COCO .json)" if root.exists() else "no such folder or CSV file"
         )
         raise DataError(f"{root}: {found}.")
+    if part_labels.is_part_labels(root):
+        return part_labels.from_part_labels(root)
     splits = layouts.split_folders(root)
     if files := coco.coco_files(splits):
         if without := sorted(set(splits) - set(files)):
@@ -214,7 +216,9 @@ def _reading(
     bounds = bounds or (usual_bounds(spans) if spans else SIXTEEN_BITS)
     masks = [item.mask for items in files.splits.values() for item in items if isinstance(item.mask, Path)]
     coding, names, told = Coding(), tuple[str, ...](), list[str]()
-    if masks:
+    if files.colours:
+        coding = Coding(files.colours)
+    elif masks:
         coding, names, told = coding_of(masks, found_table(root, options.colours), options.ignore, options.binary_masks)
     known = files.classes or names
     reading = Reading(

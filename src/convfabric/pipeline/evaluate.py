@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from PIL import Image
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.layouts import SPLIT_NAMES
 from convfabric.data.opening import open_data
+from convfabric.data.part_labels import has_superpixels, superpixels_of
 from convfabric.data.reading import fitted_array, read_picture
 from convfabric.errors import DataError
 from convfabric.evaluation.baseline import doubts
 from convfabric.evaluation.early_exit import answer_early, exits_of
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
+from convfabric.evaluation.superpixels import SuperpixelScore, superpixel_score
 from convfabric.fabric.archive import Passport, load_fabric
 from convfabric.graph.json_format import written
 from convfabric.pipeline.inputs import opened, untrained
@@ -40,6 +43,8 @@ class Evaluation:
     """Why the score is not to be trusted, see :func:`convfabric.evaluation.baseline.doubts`."""
     same_images: bool
     """Whether the data are those of the run, wherever they lie."""
+    superpixels: SuperpixelScore | None = None
+    """Of Part Labels, the score over superpixels."""
 
     @property
     def trained_on(self) -> bool | None:
@@ -53,6 +58,7 @@ class Evaluation:
             "doubts": list(self.doubts),
             "same_images": self.same_images,
             "trained_on": self.trained_on,
+            "superpixel_accuracy": self.superpixels.accuracy if self.superpixels else None,
         }
 
 
@@ -71,11 +77,13 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     if source is None and not same:
         raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
     name = _split_named(split, data)
-    found = score(network, matched(data, papers, name), name)
+    data = matched(data, papers, name)
+    found = score(network, data, name)
     several = len(network.graph.heads) > 1 and source is None
     exits = exits_of(network, data, name) if several else None
-    said = tuple(doubts(found, papers.classes))
-    return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same)
+    said, root = tuple(doubts(found, papers.classes)), Path(source or job_of(run).data)
+    over = superpixel_score(network, data, name, partial(superpixels_of, root)) if has_superpixels(root) else None
+    return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same, superpixels=over)
 
 
 def evaluate_network(network: str, source: str, split: str | None = None, **settings: Any) -> Evaluation:
