@@ -1,6 +1,8 @@
 """Runs evaluated on images that lie elsewhere than those they were trained on."""
 
 import shutil
+from itertools import product
+from math import exp
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data
 from convfabric.errors import DataError
+from convfabric.evaluation.crf import FieldNumbers, refined
 from convfabric.fabric.archive import passport, save_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.pipeline.evaluate import evaluate
@@ -78,3 +81,40 @@ def test_data_of_training_images_alone_are_scored(tmp_path: Path) -> None:
     assert evaluate(folder, str(one)).split == "test"
     with pytest.raises(DataError, match="no split test; there are train, val"):
         evaluate(folder, split="test")
+
+
+def test_a_field_moves_lone_pixels_to_their_neighbours_and_stops_at_edges_of_colour() -> None:
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 4:] = 2.0  # an edge of colour down the middle
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 0, :, :4], logits[:, 1, :, 4:] = 1.0, 1.0
+    logits[0, :, 3, 1] = torch.tensor([0.0, 0.8])
+    classes = refined(logits, images, FieldNumbers()).argmax(1)[0]
+    assert not classes[:, :4].any()
+    assert classes[:, 4:].all()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_field_is_the_mean_field_of_its_pairs_written_pixel_by_pixel(step: int) -> None:
+    torch.manual_seed(0)
+    numbers = FieldNumbers(strength=2.0, colour=0.7, reach=1, step=step, iterations=2)
+    images, logits = torch.randn(1, 2, 4, 5), torch.randn(1, 3, 4, 5)
+    found = logits.clone()
+    for _ in range(2):
+        odds, after = found.softmax(1), logits.clone()
+        for y, x in product(range(4), range(5)):
+            total, message = 0.0, torch.zeros(3)
+            for dy, dx in product((-step, 0, step), repeat=2):
+                if (dy or dx) and 0 <= y + dy < 4 and 0 <= x + dx < 5:
+                    apart = float((images[0, :, y + dy, x + dx] - images[0, :, y, x]).square().sum())
+                    weight = exp(-apart / (2 * 0.7**2) - (dy**2 + dx**2) / (step / 2) ** 2 / 2)
+                    total, message = total + weight, message + weight * odds[0, :, y + dy, x + dx]
+            after[0, :, y, x] += 2.0 * message / total
+        found = after
+    torch.testing.assert_close(refined(logits, images, numbers), found)
+
+
+@pytest.mark.parametrize("wrong", [{"colour": 0.0}, {"reach": 0}, {"strength": -1.0}, {"step": 1.5}])
+def test_numbers_of_a_field_that_make_none_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FieldNumbers(**wrong)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Commands that put a finished network to use: scored on data, or answering for single files."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -24,17 +25,22 @@ def evaluate(
     weights: Weights = None,
     weights_in_order: InOrder = False,
     size: Size = None,
+    crf: Annotated[
+        bool, typer.Option("--crf", help="Masks refined by a conditional random field as well, and what that costs.")
+    ] = False,
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
     """Score the network of a run on data; or one of others as it is, on data of the classes that it was trained for."""
     from convfabric.evaluation.baseline import said_beside
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
-    from convfabric.pipeline.evaluate import evaluate_network
+    from convfabric.pipeline.evaluate import evaluate_network, with_field
     from convfabric.report.pages import exit_rows, said_figure
     from convfabric.weavers import is_imported
 
     name = str(run)
+    if crf and (data or is_imported(name)):
+        raise typer.BadParameter("--crf is for a run's own images, by whose validation split its numbers are chosen.")
     with refusals():
         given = settings_from(None, None, weights=weights, weights_in_order=weights_in_order, size=size)
         if not is_imported(name):
@@ -45,6 +51,7 @@ def evaluate(
             raise typer.BadParameter(f"{name}: name the images to score it on.")
         else:
             found = evaluate_network(name, data, split, **given)
+        found = replace(found, field=with_field(run, split)) if crf else found
     score = found.score
     line = f"{said_figure(score)} on {score.images} images of {found.split}, loss {score.loss:.4f} nats"
     if data and found.same_images and found.split != "all":
@@ -52,6 +59,9 @@ def evaluate(
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
     if found.superpixels:
         line += f"; {100 * found.superpixels.accuracy:.2f} % of {found.superpixels.superpixels:,} superpixels"
+    if found.field:
+        ms = f"{found.field.alone_ms:.3g} ms, with it {found.field.refined_ms:.3g} ms (torch, one thread)"
+        line += f"\nwith a conditional random field {said_figure(found.field.score)}; the network alone takes {ms}"
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
     cut = f"convfabric fit {quote(data or '')} --network {quote(name)} --set classifier=kept"
     then = cut if is_imported(name) else f"convfabric predict {quote(name)} IMAGE..."

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.layouts import SPLIT_NAMES
@@ -16,12 +17,16 @@ from convfabric.data.part_labels import has_superpixels, superpixels_of
 from convfabric.data.reading import fitted_array, read_picture
 from convfabric.errors import DataError
 from convfabric.evaluation.baseline import doubts
+from convfabric.evaluation.crf import FieldNumbers, Refined, chosen_field
 from convfabric.evaluation.early_exit import answer_early, exits_of
 from convfabric.evaluation.exit_thresholds import Exits
 from convfabric.evaluation.scoring import Score, score
 from convfabric.evaluation.superpixels import SuperpixelScore, superpixel_score
+from convfabric.execution.runners import for_inference
 from convfabric.fabric.archive import Passport, load_fabric
 from convfabric.graph.json_format import written
+from convfabric.latency.measurement import timed
+from convfabric.latency.target import Target
 from convfabric.pipeline.inputs import opened, untrained
 from convfabric.runs.folder import check_data_there, job_of
 from convfabric.runs.job import job_from
@@ -45,6 +50,8 @@ class Evaluation:
     """Whether the data are those of the run, wherever they lie."""
     superpixels: SuperpixelScore | None = None
     """Of Part Labels, the score over superpixels."""
+    field: "WithField | None" = None
+    """Of masks refined by a conditional random field, where that was asked for."""
 
     @property
     def trained_on(self) -> bool | None:
@@ -59,7 +66,50 @@ class Evaluation:
             "same_images": self.same_images,
             "trained_on": self.trained_on,
             "superpixel_accuracy": self.superpixels.accuracy if self.superpixels else None,
+            "field": written(self.field),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithField:
+    """Masks refined by a conditional random field."""
+
+    numbers: FieldNumbers
+    """Chosen on validation images of the run."""
+    score: Score
+    alone_ms: float
+    """Of the network, torch on the processor, one thread, one image."""
+    refined_ms: float
+    """Of the network and the field, likewise."""
+
+
+def with_field(run: Path, split: str | None = None) -> WithField:
+    """How a run's network answers on a split of the run's own images with a field behind it, and what that costs.
+
+    Raises DataError for classification, and where the data are gone or have changed.
+    """
+    network, papers = load_fabric(run)
+    if papers.graph.head.task != "segmentation":
+        raise DataError(f"{run}: fields refine masks; the network does {papers.graph.head.task}.")
+    check_data_there(run, job_of(run), "a field is chosen on the run's own validation images")
+    data, _ = _opened(run, job_of(run).data, papers, whole=False)
+    numbers = chosen_field(network, replace(data, preprocessing=papers.preprocessing))[0]
+    both = Refined(for_inference(network), numbers).eval()
+    found = score(both, data, _split_named(split, data))
+    image = torch.zeros(1, papers.preprocessing.channels, *papers.preprocessing.size)
+    alone, refined = (_milliseconds(module, image) for module in (both.network, both))
+    return WithField(numbers=numbers, score=found, alone_ms=alone, refined_ms=refined)
+
+
+def _milliseconds(module: nn.Module, image: Tensor) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            size = image.shape[-2], image.shape[-1]
+            return timed(lambda: module(image), Target(runtime="torch"), size, "torch", seconds=0.5).median_ms
+    finally:
+        torch.set_num_threads(threads)
 
 
 def evaluate(run: Path, source: str | None = None, split: str | None = None) -> Evaluation:
