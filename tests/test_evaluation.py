@@ -6,6 +6,7 @@ from math import exp
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from convfabric.data.imageset import ImageSet
