@@ -94,7 +94,9 @@ def test_a_run_is_scored_by_superpixels(faces: Path, tmp_path: Path) -> None:
     answered = CliRunner().invoke(app, ["evaluate", str(run), "--json"]).stdout
     assert 0 <= json.loads(answered)["superpixel_accuracy"] <= 1
     assert "of 108 superpixels" in CliRunner().invoke(app, ["evaluate", str(run)]).stdout
-    field = json.loads(CliRunner().invoke(app, ["evaluate", str(run), "--crf", "--json"]).stdout)["field"]
+    result = CliRunner().invoke(app, ["evaluate", str(run), "--crf", "--json"])
+    assert result.exit_code == 0, result.output
+    field = json.loads(result.stdout)["field"]
     assert field["score"]["images"] == 3
     assert field["refined_ms"] > field["alone_ms"] > 0
     refused = CliRunner().invoke(app, ["evaluate", str(run), str(faces), "--crf"])

@@ -99,8 +99,10 @@ class Refined(nn.Module):
         self.network, self.numbers = network, numbers
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits of normalised images."""
-        return refined(self.network(images_BCHW), images_BCHW, self.numbers)
+        """Logits of normalised images; of several exits those of the last."""
+        found = self.network(images_BCHW)
+        logits = found[-1] if isinstance(found, tuple) else found
+        return refined(logits, images_BCHW, self.numbers)
 
 
 def chosen_field(network: nn.Module, data: ImageSet) -> tuple[FieldNumbers, Score, Score]:
