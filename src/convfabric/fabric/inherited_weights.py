@@ -26,6 +26,8 @@ class Slice:
     name: str
     taken: tuple[tuple[int, Channels], ...]
     """Dimensions, and the positions that stay; of the others everything does."""
+    summed: tuple[int, ...] = ()
+    """Those of the dimensions that run over input channels."""
 
     def of(self, weight: Tensor) -> Tensor:
         """The part of a weight; a view where leading channels stay."""
@@ -34,6 +36,19 @@ class Slice:
                 weight = weight.narrow(axis, 0, len(channels.positions))
             else:
                 weight = weight.index_select(axis, torch.tensor(channels.positions, device=weight.device))
+        return weight
+
+    def grown(self, weight: Tensor) -> Tensor:
+        """The weight where positions stand several times: each input channel counts by its share of its copies.
+
+        >>> Slice("a", ((1, Channels((0, 1, 1), 2)),), summed=(1,)).grown(torch.tensor([[4.0, 6.0]]))
+        tensor([[4., 3., 3.]])
+        """
+        weight = self.of(weight)
+        for axis, channels in self.taken if weight.is_floating_point() else ():
+            if axis in self.summed:
+                copies = torch.bincount(torch.tensor(channels.positions))[list(channels.positions)]
+                weight = weight / copies.to(weight).view([-1 if i == axis else 1 for i in range(weight.ndim)])
         return weight
 
 
@@ -131,7 +146,7 @@ def slices(whole: Graph, smaller: Graph, stays: Staying) -> Iterator[Slice]:
         if head.linear:
             yield Slice(f"heads.{head.name}.bias", ())
             for place in head.reads:
-                yield Slice(f"heads.{head.name}.reads.{place}.weight", _cut(1, stays[place]))
+                yield Slice(f"heads.{head.name}.reads.{place}.weight", _cut(1, stays[place]), summed=(1,))
 
 
 def check_is_part(whole: Graph, smaller: Graph) -> None:
@@ -174,7 +189,8 @@ def _slices(name: str, operator: Operator, before: Channels, after: Channels) ->
     _check_units(operator, before, after)
     for weight, axes in operator.axes.items():
         cut = [_cut(i, {"out": after, "in": before}[axis]) for i, axis in enumerate(axes) if axis in ("out", "in")]
-        yield Slice(f"{name}.{weight}", tuple(one for taken in cut for one in taken))
+        summed = tuple(i for i, axis in enumerate(axes) if axis == "in")
+        yield Slice(f"{name}.{weight}", tuple(one for taken in cut for one in taken), summed)
 
 
 def _check_units(operator: Operator, before: Channels, after: Channels) -> None:

@@ -235,7 +235,7 @@ class Graph:
                 said = ", ".join(f"{place} {count}" for place, count in sorted(counts.items()))
                 raise GraphError(f"places tied by identities need equal channels; asked for {said}.")
         counts = {place: channels.get(place, node.channels) for place, node in self._node_at.items()}
-        narrower = _recounted(self, self, counts)
+        narrower = recounted(self, self, counts)
         # What follows from places, edges and kinds of operators, whatever the channels.
         narrower.__dict__["known_sizes"] = self.known_sizes
         narrower.__dict__.update({"order": self.order} if "order" in self.__dict__ else {})
@@ -264,7 +264,7 @@ def _alive(graph: Graph, kept: frozenset[str], heads: tuple[Head, ...]) -> Graph
         edges=tuple(e for e in graph.edges if e.source in alive and e.target in alive and e.name in kept),
         heads=tuple(head for head in read if head.reads),
     )
-    part = _recounted(part, graph, {node.place: node.channels for node in part.nodes})
+    part = recounted(part, graph, {node.place: node.channels for node in part.nodes})
     part.__dict__["known_sizes"] = _sizes_left(graph, alive)
     return part
 
@@ -284,7 +284,7 @@ def _sizes_left(graph: Graph, alive: set[Place]) -> dict[Size, Mapping[Place, Si
     return left
 
 
-def _recounted(graph: Graph, whole: Graph, counts: dict[Place, int]) -> Graph:
+def recounted(graph: Graph, whole: Graph, counts: dict[Place, int]) -> Graph:
     """The graph with so many channels; those of concatenations, and what follows from them, are counted anew.
 
     Raises GraphError where those that meet are not equal, where a count that was changed is not what follows, or
