@@ -320,6 +320,52 @@ def test_a_purpose_that_is_none_is_refused_by_name(said: dict[str, Any]) -> None
         import_network(made(nn.ReLU()), **said)
 
 
+class Recurrent(nn.Module):
+    """A layer that is used three times over, each time with a norm of its own."""
+
+    def __init__(self, norms: int = 3) -> None:
+        super().__init__()
+        self.stem, self.again = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.norms, self.top = nn.ModuleList([nn.BatchNorm2d(6) for _ in range(norms)]), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        for i in range(3):
+            x = self.norms[i % len(self.norms)](self.again(x)).relu()
+        return self.top(x.mean((2, 3)))
+
+
+def test_a_layer_that_is_used_several_times_has_its_weights_once(tmp_path: Path) -> None:
+    module = lively(Recurrent())
+    fabric = import_network(module, (16, 16))
+    assert {edge.shared for edge in fabric.graph.edges} == {"L0S0_L1S0"}
+    assert sum(p.numel() for p in fabric.parameters()) == sum(p.numel() for p in module.parameters())
+    smaller = fabric.graph.narrow({node.place: 3 for node in fabric.graph.nodes})
+    assert {node.channels for node in smaller.nodes} == {3}
+    fabric.train()(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert fabric.edges["L0S0_L1S0"].get_parameter("weight").grad is not None
+    with pytest.raises(ImportingError, match=r"norms.0\.\w+ is used 3 times"):
+        import_network(lively(Recurrent(norms=1)), (16, 16))
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Softmax(-1), nn.LogSoftmax(1)], ids=str)
+def test_a_last_softmax_is_left_out_and_said_and_answers_are_logits(last: nn.Module) -> None:
+    body = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)]
+    module, images = lively(nn.Sequential(*body, last)), torch.rand(3, 3, 16, 16)
+    found = imported(module, (16, 16))
+    assert found.softmax
+    torch.testing.assert_close(last(found.fabric(images)), module(images))
+    torch.testing.assert_close(found.fabric(images), module[:-1](images))
+    assert imported(module, (16, 16), classes=3).fabric(images).shape == (3, 3)
+    assert not imported(module[:-1], (16, 16)).softmax
+
+
+def test_a_softmax_over_the_classes_of_each_pixel_is_left_out_as_well() -> None:
+    module, images = lively(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Softmax(1))), torch.rand(2, 3, 16, 16)
+    found = import_network(module, (16, 16))
+    torch.testing.assert_close(found(images).softmax(1), module(images))
+
+
 def test_weights_that_are_used_twice_are_named() -> None:
     conv = nn.Conv2d(3, 3, 3, padding=1)
     with pytest.raises(ImportingError, match=r"\d\.(weight|bias) is used 2 times"):

@@ -1,7 +1,7 @@
 """Somebody else's network as a fabric: traced, placed, and proved to answer alike."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from convfabric.graph import Task
 from convfabric.importing.opaque import Part, parts_around
 from convfabric.importing.placing import Placed, placed
 from convfabric.importing.responses import Response, Seen
-from convfabric.importing.trace import UnreadError, decomposed, exported, read
+from convfabric.importing.trace import SOFTMAX, UnreadError, decomposed, exported, last_softmax, read
 from convfabric.operators import Conv, Size
 from convfabric.weavers import Purpose
 from convfabric.weavers.imported import DECODER
@@ -42,6 +42,8 @@ class Imported:
     """What names of weights begin with that are new: heads, and what is before them."""
     kept: tuple[str, ...] = ()
     """Modules that no operator describes, kept as they are."""
+    softmax: bool = False
+    """Whether the network ends with a softmax, which is left out: the fabric answers with logits."""
     difference: float
     """The largest difference of answers in double precision, as a share of the largest answer."""
 
@@ -59,9 +61,10 @@ def import_network(
     """A convolutional network as a fabric with the same weights, which answers alike for images of a size.
 
     The module stays as it is; of several answers the first is taken. ``size`` is height and width in pixels. Without
-    ``classes`` the fabric answers as the network does. With them its classifier is replaced by heads with fresh weights
-    after the last and each earlier stage, so that depth is a choice; for segmentation a decoder of so many channels
-    reads every stage, or with 0 one linear head. ``image_channels=1`` sums the stem over colours.
+    ``classes`` the fabric answers as the network does, but for a softmax at its end, which is left out: answers are
+    logits. With them its classifier is replaced by heads with fresh weights after the last and each earlier stage, so
+    that depth is a choice; for segmentation a decoder of so many channels reads every stage, or with 0 one linear head.
+    A layer that is used several times has its weights once. ``image_channels=1`` sums the stem over colours.
     Raises ImportingError, naming the operator and the module it stands in, for what no operator of a graph does, and
     where answers differ by more than 1e-5 of them.
 
@@ -116,6 +119,7 @@ def imported(
         origins=origins,
         fresh=found.fresh,
         kept=proof.kept,
+        softmax=last_softmax(program) is not None,
         unread=tuple(sorted(names - made_of)),
         worked_out=tuple(sorted(names & made_of - {constant.origin for constant in proof.found.weights.values()})),
         difference=proof.difference,
@@ -175,9 +179,10 @@ def proved(
     """
     entering, answered = read(program, parts)
     found = placed(entering, answered, name)
-    fabric = weighted(found)
+    fabric, shares = weighted(found), last_softmax(program)
+    answer = SOFTMAX[str(shares.target)] if shares is not None else _as_it_is
     for images in (pixels, pixels[:1]) if _takes(module, pixels[:1]) else (pixels,):
-        difference = largest_difference(fabric, module, images)
+        difference = largest_difference(fabric, module, images, answer)
         if not difference <= TOLERANCE:
             apart = f"{difference:.1e} of the largest apart, {TOLERANCE:.0e} is let pass"
             raise ImportingError(f"{name}: answers for images {len(images)} at a time are {apart}.")
@@ -209,8 +214,16 @@ def weighted(found: Placed) -> Fabric:
     return fabric
 
 
-def largest_difference(fabric: Fabric, module: nn.Module, images: Tensor) -> float:
+def _as_it_is(logits: Tensor, dim: int) -> Tensor:
+    return logits
+
+
+def largest_difference(
+    fabric: Fabric, module: nn.Module, images: Tensor, answer: Callable[[Tensor, int], Tensor] = _as_it_is
+) -> float:
     """The largest difference of answers in double precision, as a share of the largest answer.
+
+    ``answer`` is what the module makes of its logits (B, K, ...) along a dimension.
 
     >>> from convfabric.weavers import weave
     >>> fabric = Fabric(weave("fabric-tiny"))
@@ -219,7 +232,7 @@ def largest_difference(fabric: Fabric, module: nn.Module, images: Tensor) -> flo
     """
     with torch.no_grad():
         wanted = copy.deepcopy(module).double().eval()(images.double())
-        found = copy.deepcopy(fabric).double().eval()(images.double())
+        found = answer(copy.deepcopy(fabric).double().eval()(images.double()), 1)
     while not isinstance(wanted, Tensor):
         wanted = next(iter(wanted.values() if isinstance(wanted, Mapping) else wanted))
     if wanted.ndim == 4 and found.ndim == 4 and wanted.shape[-2:] != found.shape[-2:]:

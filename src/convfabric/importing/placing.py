@@ -60,11 +60,25 @@ def placed(
         heads, fresh = [_own_head(places[responses[-1]], found_task, last.channels, linear, weights)], list[str]()
     else:
         heads, fresh = _new_heads([places[one] for one in decoded[1::2] or ends], classes, task), ["heads."]
+    edges, weights = _sharing(edges, weights)
     _check_not_shared(weights)
     graph = Graph(name=name, nodes=tuple(nodes), edges=tuple(edges), entry=entry, heads=tuple(heads))
     new = {places[one] for one in decoded}
     fresh += [f"nodes.{place}." for place in new] + [f"edges.{edge.name}." for edge in edges if edge.target in new]
     return Placed(graph=check(graph, image), weights=weights, fresh=tuple(fresh))
+
+
+def _sharing(edges: list[Edge], weights: Mapping[str, Constant]) -> tuple[list[Edge], dict[str, Constant]]:
+    """Edges that do the same with the same tensors share their weights, which then stand under the first one's name."""
+    alike: dict[object, list[str]] = {}
+    for edge in edges:
+        origins = [weights[name].origin for name in weights if name.startswith(f"edges.{edge.name}.")]
+        if origins and all(origins):
+            alike.setdefault((edge.operator, *sorted(origins)), []).append(edge.name)
+    shared = {name: names[0] for names in alike.values() if len(names) > 1 for name in names}
+    others = tuple(f"edges.{name}." for name, first in shared.items() if name != first)
+    kept = {name: constant for name, constant in weights.items() if not name.startswith(others)}
+    return [replace(edge, shared=shared.get(edge.name, "")) for edge in edges], kept
 
 
 def _check_not_shared(weights: Mapping[str, Constant]) -> None:

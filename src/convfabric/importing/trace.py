@@ -44,6 +44,28 @@ def _of_torch(work: Callable[[], ExportedProgram]) -> ExportedProgram:
         raise ImportingError(f"torch.export cannot trace it ({type(fault).__name__}: {first}).") from None
 
 
+SOFTMAX = {
+    "aten.softmax.int": torch.softmax,
+    "aten._softmax.default": torch.softmax,
+    "aten.log_softmax.int": torch.log_softmax,
+    "aten._log_softmax.default": torch.log_softmax,
+}
+"""Operators that make shares of logits, or the logarithms of shares."""
+
+
+def last_softmax(program: ExportedProgram) -> Any:
+    """The call by which a program makes shares of classes at its very end; None where it ends otherwise.
+
+    Left out, the answers are logits, of which losses, files and scores make shares themselves.
+    """
+    answer = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    last = answer[len(program.graph_signature.buffers_to_mutate)]
+    if str(getattr(last, "target", "")) not in SOFTMAX or len(last.users) > 1:
+        return None
+    rank = last.meta["val"].ndim
+    return last if rank in (2, 4) and last.args[1] % rank == 1 else None
+
+
 class UnreadError(ImportingError):
     """An operator of the trace that nothing reads."""
 
@@ -60,7 +82,11 @@ def read(program: ExportedProgram, parts: Sequence[Part] = ()) -> tuple[Response
     """
     values, images = _inputs(program)
     inside = {node: part for part in parts for node in part.inside}
+    shares = last_softmax(program)
     for node in program.graph.nodes:
+        if node is shares:
+            values[node] = values[node.args[0]]
+            continue
         if node in inside:
             if node is (part := inside[node]).answer:
                 made = part.operator

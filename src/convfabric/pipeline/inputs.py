@@ -21,7 +21,7 @@ from convfabric.runs.job import Job
 from convfabric.runs.record import data_record, read_record
 from convfabric.weavers import Purpose, find_preset, is_imported
 
-KEPT = "kept as they are"
+KEPT, LEFT_OUT = "kept as they are", "left out"
 """What is said of modules that no operator describes."""
 SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """Fields of a data record that have to be equal where a fabric that was trained on them is cut."""
@@ -67,8 +67,10 @@ def origin_of(job: Job, data: ImageSet) -> Mapping[str, str]:
     """
     if not is_imported(job.source.network):
         return {}
-    kept = network_of(job.source, _purpose(data)).kept
-    return {**original_of(job).about, **({KEPT: ", ".join(kept)} if kept else {})}
+    network = network_of(job.source, _purpose(data))
+    found = dict(original_of(job).about)
+    found |= {KEPT: ", ".join(network.kept)} if network.kept else {}
+    return found | ({LEFT_OUT: "its last softmax: answers are logits"} if network.softmax else {})
 
 
 def prepared_for(network: Original, data: ImageSet) -> ImageSet:

@@ -37,7 +37,7 @@ from convfabric.latency.devices import device_of, measure
 from convfabric.latency.measurement import calmest
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.cutters import Cutters, Form, Surveys
-from convfabric.pipeline.inputs import KEPT, origin_of, original_of, prepared_for, untrained, woven
+from convfabric.pipeline.inputs import KEPT, LEFT_OUT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.pipeline.tuning import Tuner
 from convfabric.progress import Listener, Say
@@ -78,6 +78,8 @@ def train_step(folder: Path, job: Job, data: ImageSet, listener: Listener, *, re
     if is_first_process():
         origin = origin_of(job, data)
         update_record(folder, data=data_record(data), begun_with=origin, given_up=before)
+        if LEFT_OUT in origin:
+            listener.say(f"{LEFT_OUT} of the network: {origin[LEFT_OUT]}")
         if KEPT in origin:
             listener.say(f"{KEPT}, with all their channels, as no operator describes them: {origin[KEPT]}")
     began = time.monotonic()
