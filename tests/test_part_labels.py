@@ -107,12 +107,13 @@ def test_a_run_is_scored_by_superpixels(faces: Path, tmp_path: Path) -> None:
     ("file", "text", "said"),
     [
         ("parts_train.txt", "Some_Body_a0\n", "parts_train.txt, line 1: 'Some_Body_a0'; a name and a number"),
-        ("parts_train.txt", "Some_Body_a0 1\nNo_Body 3\n", "No_Body_0003.jpg is not there"),
+        ("parts_train.txt", "Some_Body_a0 1\n\nNo_Body 3\n", "line 3: .*No_Body_0003.jpg is not there"),
+        ("parts_train.txt", "\ufeffSome_Body_a0 1\nSome_Body_a1 ²\n", "line 2: 'Some_Body_a1 ²'; a name and a number"),
         ("parts_test.txt", "Some_Body_a0 1\n", "Some_Body_a0 1 stands in .*parts_train.txt, line 1 already"),
     ],
 )
 def test_lines_of_the_lists_that_name_nothing_are_named(faces: Path, file: str, text: str, said: str) -> None:
-    (faces / file).write_text(text)
+    (faces / file).write_text(text, "utf-8")
     with pytest.raises(DataError, match=said):
         open_data(faces)
 
@@ -127,7 +128,10 @@ def test_a_mask_of_another_colour_is_named(faces: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "text", "said"),
     [
-        (SUPERPIXELS, "0 1\nx 1\n", "rows of whole numbers"),
+        (SUPERPIXELS, "0 1\n\nx 1\n", "line 3: 'x'; whole numbers from 0"),
+        (SUPERPIXELS, "0 1\n1\n", "line 2: 1 numbers; the first row has 2"),
+        (SUPERPIXELS, " \n", "empty; rows of whole numbers"),
+        (OF_SUPERPIXELS, "", "empty; rows of whole numbers"),
         (SUPERPIXELS, "0 1\n1 2\n", "2 rows of 2 superpixels; Some_Body_c0_0001.jpg has 24 rows of 24 pixels"),
         (SUPERPIXELS, ("99 " * SIDE + "\n") * SIDE, "superpixels 99 to 99; there are the classes of 0 to 35"),
         (OF_SUPERPIXELS, "4\n0\n1\n", "promises 4 superpixels and has the classes of 2"),

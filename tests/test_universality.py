@@ -57,10 +57,10 @@ def alike(graph: Graph, image: tuple[int, int]) -> Graph:
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.normal_(module.bias, std=0.3)
     found = embedded(fabric, image)
-    images = 2 * torch.randn(3, graph.entry.image_channels, *image)
+    images = 8 * torch.randn(3, graph.entry.image_channels, *image)
     with torch.inference_mode():
         wanted, answers = fabric(images), found.fabric(images)
-    assert float((wanted - answers).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+    assert float((wanted - answers).abs().max()) <= 1e-5 * float(wanted.abs().max())
     return found.graph
 
 
@@ -103,7 +103,16 @@ def test_a_random_operator_is_a_fabric_of_3_by_3_edges_to_rounding(seed: int) ->
 
 @pytest.mark.parametrize(
     "operator",
-    [PRelu(), Clamp(least=0.0, most=2.0), Shuffle(groups=2), GlobalPool(), GlobalPool(kind="max"), Pool(kernel=1)],
+    [
+        PRelu(),
+        Clamp(least=0.0, most=2.0),
+        Clamp(least=-6.0, most=9.0),
+        Clamp(least=0.5, most=1.0),
+        Shuffle(groups=2),
+        GlobalPool(),
+        GlobalPool(kind="max"),
+        Pool(kernel=1),
+    ],
     ids=str,
 )
 def test_what_bends_deals_out_or_reads_a_whole_map_is_embedded_as_well(operator: Operator) -> None:
@@ -162,6 +171,20 @@ def test_a_dense_layer_is_a_sparse_fabric(seed: int) -> None:
     assert float((answers - wanted).abs().max()) <= 1e-5 * max(1.0, most * inputs)
 
 
+@pytest.mark.parametrize(
+    ("shape", "constants", "most", "said"),
+    [
+        ((2, 3, 1, 1), 2, 1.0, r"kernels \(2, 3, 1, 1\)"),
+        ((2, 3, 5, 5), 2, 1.0, "kernels .outputs, inputs, 3, 3."),
+        ((2, 3, 3, 3), 3, 1.0, "a constant for each output"),
+        ((2, 3, 3, 3), 2, -1.0, "most=-1.0"),
+    ],
+)
+def test_what_is_no_dense_layer_is_refused(shape: tuple[int, ...], constants: int, most: float, said: str) -> None:
+    with pytest.raises(EmbeddingError, match=said):
+        dense_in_sparse(torch.randn(shape), torch.randn(constants), (8, 8), most)
+
+
 def test_the_command_says_what_each_costs_and_draws_the_networks(tmp_path: Path) -> None:
     def answered(*words: object) -> str:
         result = CliRunner().invoke(app, ["universality", *map(str, words)])
@@ -176,3 +199,4 @@ def test_the_command_says_what_each_costs_and_draws_the_networks(tmp_path: Path)
     assert "is there already" in answered(*words)
     assert "Sigmoid" in answered("se-resnet")
     assert "for a NETWORK" in answered("--size", "32x32")
+    assert "no such folder" in answered("runs/nowhere")

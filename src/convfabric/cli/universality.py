@@ -34,6 +34,8 @@ def universality(
     with refusals():
         if page and page.exists() and not force:
             raise typer.BadParameter(f"{page} is there already; --force replaces it.")
+        if page:
+            page.parent.mkdir(parents=True, exist_ok=True)
         operators = [] if network else list(constructed())
         if network:
             found = [compared(network, *network_named(network, size, changes or []))]

@@ -54,9 +54,11 @@ def from_part_labels(root: Path) -> Listing:
     for split, name in LISTS.items():
         items = []
         for number, line in enumerate(_lines(root / name), 1):
+            if not line.strip():
+                continue
             where = f"{root / name}, line {number}"
             words = line.split()
-            if len(words) != 2 or not words[1].isdigit():
+            if len(words) != 2 or not (words[1].isascii() and words[1].isdigit()):
                 faults.append(f"{where}: {line!r}; a name and a number are read, such as Aaron_Eckhart 1.")
                 continue
             item = _item(root, words[0], int(words[1]))
@@ -74,7 +76,7 @@ def from_part_labels(root: Path) -> Listing:
 def _lines(file: Path) -> list[str]:
     if not file.is_file():
         return []
-    return [line for line in file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return file.read_text("utf-8-sig", errors="replace").splitlines()
 
 
 def _is_file(path: object) -> bool:
@@ -111,10 +113,15 @@ def superpixels_of(root: Path, image: Path) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _numbers(file: Path, image: Path) -> NDArray[np.int64]:
-    """The rows of whole numbers in a file."""
+    """The rows of whole numbers in a file; DataError for one that is not there, is empty, or holds something else."""
     if not file.is_file():
         raise DataError(f"{file} is not there: superpixels of {image.name} are scored by it.")
-    try:
-        return np.loadtxt(file, dtype=np.int64, ndmin=2)
-    except ValueError as fault:
-        raise DataError(f"{file}: {str(fault)[:200]}; rows of whole numbers are read.") from None
+    rows = [(number, line.split()) for number, line in enumerate(_lines(file), 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{file}: empty; rows of whole numbers are read.")
+    for number, words in rows:
+        if odd := [word for word in words if not (word.isascii() and word.isdigit())]:
+            raise DataError(f"{file}, line {number}: {odd[0][:40]!r}; whole numbers from 0 are read.")
+        if len(words) != len(rows[0][1]):
+            raise DataError(f"{file}, line {number}: {len(words)} numbers; the first row has {len(rows[0][1])}.")
+    return np.array([words for _, words in rows], np.int64)

@@ -12,6 +12,7 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.named import read_named
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.errors import SettingError
 from convfabric.evaluation.scoring import score
 from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
@@ -119,8 +120,12 @@ def network_named(name: str, size: str | None, changes: Sequence[str]) -> tuple[
         fabric = as_it_is(Source(network=name, numbers=numbers), parsed_size(size) if size else None)
         return fabric.eval(), parsed_size(size) if size else network_from(name, None, changes)[1]
     if Path(name).is_dir():
+        if size or changes:
+            raise SettingError(f"{name}: a run is embedded as it is; --size and --set are for networks by name.")
         fabric, papers = load_fabric(Path(name))
         return fabric.eval(), papers.preprocessing.size
+    if Path(name).name != name:
+        raise SettingError(f"{name}: no such folder.")
     graph, image = network_from(name, size, changes)
     torch.manual_seed(0)
     return Fabric(graph).eval(), image

@@ -48,7 +48,7 @@ class Built:
     channels: int
     """Of the widest node."""
     largest_difference: float
-    """Between the values of both, as a share of the largest value above 1."""
+    """Between the values of both, as a share of the largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def constructed(seed: int = 0) -> Iterator[Built]:
 
 def built(name: str, embedding: Embedding, found: Tensor, wanted: Tensor) -> Built:
     """An embedding beside what was wanted of it."""
-    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1))
+    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
     sizes = {"layers": embedding.layers, "scales": embedding.scales, "channels": embedding.channels}
     return Built(name=name, **sizes, largest_difference=apart)
 

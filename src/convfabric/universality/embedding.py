@@ -15,7 +15,18 @@ from convfabric.execution.folding import as_delivered
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Join, Place
 from convfabric.graph.sizes import map_sizes
-from convfabric.operators import Composite, Concat, FullyConnected, GlobalPool, Operator, Pool, Size, Sum, halved
+from convfabric.operators import (
+    Composite,
+    Concat,
+    FullyConnected,
+    GlobalPool,
+    Opaque,
+    Operator,
+    Pool,
+    Size,
+    Sum,
+    halved,
+)
 from convfabric.universality.assembly import assembled
 from convfabric.universality.kernels import Kernel, centred, kernel_of
 from convfabric.universality.pools import flattened, largest_of_all, pool_of_largest, sum_of_all
@@ -135,6 +146,10 @@ class _Walk:
 
     def _through(self, operator: Operator, layer: nn.Module, x: Response, name: str) -> Response:
         """What an operator makes of a response."""
+        if operator.negative_slope == 1:
+            return x
+        if (found := bent(self.wiring, operator, layer, x)) is not None:
+            return found
         size = self.sizes[x.scale]
         if not isinstance(operator, Composite) and math.isfinite(operator.stride):
             self._check_size(operator, x.scale, name)
@@ -147,8 +162,7 @@ class _Walk:
             return self.wiring.convolved(self.wiring.settled(x), kernel)
         if isinstance(operator, Composite):
             return self._through_parts(operator, layer, x, name)
-        found = bent(self.wiring, operator, layer, x)
-        return self._pooled(operator, layer, self.wiring.settled(x), name) if found is None else found
+        return self._pooled(operator, layer, self.wiring.settled(x), name)
 
     def _through_parts(self, operator: Composite, layer: nn.Module, x: Response, name: str) -> Response:
         inside = list(zip(operator.inside, layer.get_submodule(operator.field).children(), strict=True))
@@ -165,10 +179,13 @@ class _Walk:
         size = self.sizes[value.scale]
         if isinstance(operator, Pool) and size == (1, 1):
             return value
-        if isinstance(operator, Pool) and operator.kind == "max":
-            return pool_of_largest(self.wiring, operator, value, size)
-        if isinstance(operator, GlobalPool) and operator.kind == "max":
-            return largest_of_all(self.wiring, value, size)
+        try:
+            if isinstance(operator, Pool) and operator.kind == "max":
+                return pool_of_largest(self.wiring, operator, value, size)
+            if isinstance(operator, GlobalPool) and operator.kind == "max":
+                return largest_of_all(self.wiring, value, size)
+        except EmbeddingError as fault:
+            raise EmbeddingError(f"{name}: {fault}") from None
         if isinstance(operator, GlobalPool) and operator.kind != "length":
             pixels = size[0] * size[1] if operator.kind == "average" else 1
             summed = sum_of_all(self.wiring, value, size)
@@ -176,13 +193,15 @@ class _Walk:
         if isinstance(operator, FullyConnected):
             weight, bias = layer.get_parameter("weight").detach(), layer.get_parameter("bias").detach()
             return flattened(self.wiring, value, size, weight, bias)
-        raise EmbeddingError(f"{name}: {operator} is no sum of rectified kernels that are alike at every pixel.")
+        raise EmbeddingError(
+            f"{name}: {_named(operator)} is no sum of rectified kernels that are alike at every pixel."
+        )
 
     def _check_size(self, operator: Operator, before: int, name: str) -> None:
         """Raises EmbeddingError where a map would have another size than the fabric's at its scale."""
         scale = min(before + operator.scales_moved, len(self.sizes) - 1)
         if scale < 0:
-            raise EmbeddingError(f"{name}: {operator} makes a map that is finer than the images.")
+            raise EmbeddingError(f"{name}: {_named(operator)} makes a map that is finer than the images.")
         made = operator.size_after(self.sizes[before], self.sizes[scale])
         if made != self.sizes[scale]:
             self._refuse_size(name, made, scale)
@@ -191,8 +210,12 @@ class _Walk:
         height, width = self.sizes[scale]
         raise EmbeddingError(
             f"{name}: a map of {made[0]}×{made[1]} pixels is made, where a trellis has {height}×{width}: each scale "
-            "halves the one before. Kernels without padding cannot be embedded."
+            "has half the rows and columns of the one before, rounded up. With other images, or padding, it may fit."
         )
+
+
+def _named(operator: Operator) -> str:
+    return "a module that no operator describes" if isinstance(operator, Opaque) else str(operator)
 
 
 def _at_each_pixel(kernel: Kernel, x: Response) -> Response:

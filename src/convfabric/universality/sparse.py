@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from convfabric.errors import EmbeddingError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
 from convfabric.operators import Norm, Size
@@ -34,7 +35,9 @@ def dense_in_sparse(weight_OIHW: Tensor, constant_O: Tensor, size: Size, most: f
 
     Each input is copied for every output, one copy a layer; copies change places with their neighbours until those for
     one output stand together; each is convolved, with a constant that keeps it from falling below zero; those for one
-    output are added up from both ends, and the constants taken away again; the outputs move to the front.
+    output are added up from both ends, and the constants taken away again; the outputs move to the front. For values
+    beyond ``most``, or below zero, answers are wrong. Beside a single output stands one that is zero. Raises
+    EmbeddingError for kernels that are not 3×3, or constants that do not go with them.
 
     >>> weight, images = torch.randn(2, 3, 3, 3), torch.rand(1, 3, 8, 8)
     >>> fabric = dense_in_sparse(weight, torch.zeros(2), (8, 8))
@@ -42,12 +45,22 @@ def dense_in_sparse(weight_OIHW: Tensor, constant_O: Tensor, size: Size, most: f
     >>> bool(torch.allclose(fabric(images), wanted, atol=1e-5)), len(fabric.graph.nodes)
     (True, 12)
     """
-    outputs, inputs = weight_OIHW.shape[:2]
+    outputs, inputs = _checked(weight_OIHW, constant_O, most)
     weight, constant = weight_OIHW.detach().double(), constant_O.detach().double()
     copied, order = _copied(inputs, outputs)
     layers = [*copied, *_sorted(order, inputs), _convolved(weight, most)]
     layers += _summed(inputs, outputs, constant + weight.clamp_max(0).sum((1, 2, 3)) * most)
     return _fabric(layers, inputs, outputs, size)
+
+
+def _checked(weight_OIHW: Tensor, constant_O: Tensor, most: float) -> tuple[int, int]:
+    """Outputs and inputs; EmbeddingError for what is no layer of 3×3 kernels."""
+    if weight_OIHW.ndim != 4 or weight_OIHW.shape[2:] != (3, 3) or constant_O.shape != weight_OIHW.shape[:1]:
+        shapes = f"kernels {tuple(weight_OIHW.shape)} and constants {tuple(constant_O.shape)}"
+        raise EmbeddingError(f"{shapes}: kernels (outputs, inputs, 3, 3) and a constant for each output are embedded.")
+    if not most > 0:
+        raise EmbeddingError(f"most={most}: the largest value of the images is above 0.")
+    return weight_OIHW.shape[0], weight_OIHW.shape[1]
 
 
 def _copied(inputs: int, outputs: int) -> tuple[list[Layer], list[int]]:
