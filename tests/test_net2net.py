@@ -15,7 +15,7 @@ from convfabric.graph.laws import broken_laws
 from convfabric.operators import Chain
 from convfabric.weavers import FAMILIES, weave
 
-FOLLOWING = {"msdnet", "densenet", "enet", "alexnet"}
+FOLLOWING = {"msdnet", "densenet", "enet", "alexnet", "lenet"}
 """Families whose layers have groups, or channels inside a chain that follow from those at its ends: none can grow, or
 few."""
 
@@ -95,7 +95,7 @@ def test_a_deepened_fabric_answers_as_before(name: str) -> None:
             torch.testing.assert_close(deep(images), fabric(images), rtol=0, atol=1e-6)
         if tried == 8:
             break
-    assert tried or name in ("gridnet", "enet")  # whose nodes end otherwise than with a ReLU
+    assert tried or name in ("gridnet", "enet", "lenet")  # whose nodes end otherwise than with a ReLU
 
 
 def test_what_cannot_grow_says_why() -> None:

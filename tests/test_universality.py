@@ -39,6 +39,7 @@ from convfabric.weavers import FAMILIES, Purpose, Trellis, weave, weave_trellis
 
 REFUSED = {
     "msdnet": "3 exits",
+    "lenet": "28×28",
     "alexnet": "LocalResponseNorm",
     "nin": "Pool.*alike at every pixel",
     "googlenet": "exits",

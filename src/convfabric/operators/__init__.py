@@ -74,6 +74,7 @@ from convfabric.operators.operator import (
 from convfabric.operators.pools import AdaptivePool, GlobalPool, Pool
 from convfabric.operators.primitives import Work, mapped, primitives
 from convfabric.operators.resampling import Bilinear, Nearest, Pad, Resize, ZeroInsertion
+from convfabric.operators.tabled import TabledConv
 
 __all__ = [
     "WHOLE_MAP",
@@ -129,6 +130,7 @@ __all__ = [
     "Slice",
     "Softplus",
     "Sum",
+    "TabledConv",
     "Tanh",
     "Times",
     "TotalDropout",

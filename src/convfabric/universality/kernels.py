@@ -99,6 +99,8 @@ def kernel_of(operator: Operator, module: nn.Module, channels_in: int, size: Siz
     reach, period = math.ceil(max(operator.halo)), 2 ** max(0, int(move))
     first = (reach // period + 1) * period
     side = 2 * first + 2 * period
+    if operator.size_after((side, side)) != ((2 * side if move < 0 else side // period),) * 2:
+        return None
     try:
         with torch.no_grad():
             found = _read_off(operator, module, channels_in, int(move), (reach, first, side))

@@ -14,6 +14,7 @@ from convfabric.weavers.enet import Enet, weave_enet
 from convfabric.weavers.fcn import Fcn, weave_fcn
 from convfabric.weavers.googlenet import Googlenet, weave_googlenet
 from convfabric.weavers.gridnet import Gridnet, weave_gridnet
+from convfabric.weavers.lenet import Lenet, weave_lenet
 from convfabric.weavers.linknet import Linknet, weave_linknet
 from convfabric.weavers.msdnet import Msdnet, weave_msdnet
 from convfabric.weavers.nin import Nin, weave_nin
@@ -71,6 +72,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "enet": Family(
             "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 2, "repeats": 1}
         ),
+        "lenet": Family("LeNet-5: trained pools, a layer that reads by a table", Lenet, weave_lenet, {"hidden": 8}),
         "alexnet": Family(
             "large kernels first, filter groups, two hidden layers",
             Alexnet,

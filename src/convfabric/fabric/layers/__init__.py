@@ -1,6 +1,16 @@
 """The torch module for each operator; importing this room registers them all."""
 
-from convfabric.fabric.layers import activations, banded, composites, convolutions, norms, opaque, pools, resampling
+from convfabric.fabric.layers import (
+    activations,
+    banded,
+    composites,
+    convolutions,
+    norms,
+    opaque,
+    pools,
+    resampling,
+    tabled,
+)
 from convfabric.fabric.layers.dispatch import added, layer, multiplied
 
 __all__ = [
@@ -15,4 +25,5 @@ __all__ = [
     "opaque",
     "pools",
     "resampling",
+    "tabled",
 ]
