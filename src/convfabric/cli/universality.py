@@ -44,7 +44,7 @@ def universality(
         else:
             found = list(trained_networks(say))
         if page:
-            page.write_text(gallery(one.section for one in found), "utf-8")
+            page.write_text(gallery((one.section for one in found), "Networks as parts of a trellis"), "utf-8")
     head = ["", "layers", "scales", "channels", "largest difference", "right"]
     rows = [[*_figures(asdict(one)), ""] for one in operators]
     rows += [[*_figures(asdict(one.built)), _right(one.right)] for one in found]

@@ -9,7 +9,7 @@ Section = tuple[str, str, str]
 """A title, a line below it, and HTML."""
 
 
-def gallery(sections: Iterable[Section]) -> str:
+def gallery(sections: Iterable[Section], heading: str = "Every family is a graph on the grid") -> str:
     """One HTML file that opens offline, with a heading for each section.
 
     >>> "<h2>a</h2>" in gallery([("a", "about", "<svg/>")])
@@ -21,7 +21,7 @@ def gallery(sections: Iterable[Section]) -> str:
     )
     style = STYLE + ".wide{overflow-x:auto}.wide svg{max-width:none}"
     return (
-        opening("convfabric: gallery", style) + "<h1>Every family is a graph on the grid</h1>"
+        opening("convfabric: gallery", style) + f"<h1>{escape(heading)}</h1>"
         '<p class="note">Layers from left to right, the finest scale on top; numbers are channels, orange nodes '
         f"concatenate, the others add.</p>{parts}</html>\n"
     )

@@ -62,7 +62,8 @@ class Embedding:
         """The whole trellis that it is a part of, to be drawn."""
         head = self.graph.head
         purpose = Purpose(task=head.task, classes=head.classes, size=(2**self.scales, 2**self.scales))
-        return weave_trellis(Trellis(layers=self.layers, scales=self.scales, channels=1, head="all"), purpose)
+        numbers = Trellis(layers=self.layers, scales=self.scales, channels=self.channels, head="all")
+        return weave_trellis(numbers, purpose)
 
     @property
     def layers(self) -> int:
