@@ -37,12 +37,14 @@ def test_groups_follow_the_stages(prior, groups: dict[int, set[int]]) -> None:  
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("prior", ["root-2", "low-rank", "sequential", "separable"])
 def test_a_prior_changes_kernels_and_nothing_else(name: str, prior: str) -> None:
-    graph = weave(name, size=(64, 64), task="segmentation")
+    graph = weave(name, size=(64, 64), task="classification" if name == "lenet" else "segmentation")
     rewritten = with_prior(graph, prior)
     assert rewritten.nodes == graph.nodes
     assert rewritten.edge_names == graph.edge_names
     assert rewritten.heads == graph.heads
-    if prior != "sequential":  # a row kernel first makes all channels, which can cost more
+    if (name, prior) == ("alexnet", "root-2"):  # published in two groups
+        assert rewritten == graph
+    elif prior != "sequential":  # a row kernel first makes all channels, which can cost more
         assert costs(rewritten, (64, 64)).macs < costs(graph, (64, 64)).macs
 
 

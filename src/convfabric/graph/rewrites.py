@@ -148,9 +148,14 @@ def _grouped(graph: Graph, first: int, groups_at: Callable[[int], int]) -> Graph
 
     def regrouped(edge: Edge) -> Edge:
         groups = groups_at(stages.index(edge.target.scale)) if _spatial(edge.operator) else 1
-        return replace(edge, operator=_applied(edge.operator, lambda conv: replace(conv, groups=groups)))
+        return replace(edge, operator=_applied(edge.operator, lambda conv: _in_groups(conv, groups)))
 
     return check(replace(graph, edges=tuple(map(regrouped, graph.edges))))
+
+
+def _in_groups(conv: Conv, groups: int) -> Conv:
+    """A convolution in filter groups; one that has some keeps them."""
+    return replace(conv, groups=groups) if conv.groups == 1 else conv
 
 
 def _is_spatial(operator: Operator) -> bool:

@@ -93,7 +93,7 @@ def with_field(run: Path, split: str | None = None) -> WithField:
         raise DataError(f"{run}: fields refine masks; the network does {papers.graph.head.task}.")
     check_data_there(run, job_of(run), "a field is chosen on the run's own validation images")
     data, _ = _opened(run, job_of(run).data, papers, whole=False)
-    numbers = chosen_field(network, replace(data, preprocessing=papers.preprocessing))[0]
+    numbers = chosen_field(network, replace(data, preprocessing=papers.preprocessing))
     both = Refined(for_inference(network), numbers).eval()
     found = score(both, data, _split_named(split, data))
     image = torch.zeros(1, papers.preprocessing.channels, *papers.preprocessing.size)

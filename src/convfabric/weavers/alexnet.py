@@ -21,9 +21,9 @@ class Alexnet:
     """Filter groups of the second, fourth and fifth layer; 2 as published."""
     hidden: int = 4096
     """Channels of each of the two hidden layers; 0 leaves them out, and classes are read from the mean of each map."""
-    stem: Literal["large", "small"] = "large"
-    """large: 11×11 kernels, stride 4, for photographs. small: 5×5, stride 1, for images of 16 to 64 pixels."""
-    pools: Literal["published", "padded"] = "published"
+    stem: Literal["large", "small"] = "small"
+    """large: 11×11 kernels, stride 4, the published one, for photographs. small: 5×5, stride 1, for small images."""
+    pools: Literal["published", "padded"] = "padded"
     """published: no padding, maps of 55, 27, 13 and 6 pixels for images of 224. padded: each pool halves its map."""
     response_norm: bool = True
     """Whether local response normalisation follows the first two layers."""
@@ -38,7 +38,8 @@ def weave_alexnet(numbers: Alexnet, purpose: Purpose, name: str = "alexnet") -> 
     """The AlexNet with these numbers. Segmentation reads the last map before the hidden layers.
 
     >>> from convfabric.graph.costs import costs
-    >>> graph = weave_alexnet(Alexnet(), Purpose(size=(224, 224), classes=1000))
+    >>> published = Alexnet(stem="large", pools="published")
+    >>> graph = weave_alexnet(published, Purpose(size=(224, 224), classes=1000))
     >>> costs(graph, (224, 224)).parameters
     60965224
     """

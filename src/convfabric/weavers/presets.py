@@ -111,7 +111,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "densenet-121": _photographs(
             "Huang et al. 2017, for photographs", Densenet(blocks=(6, 12, 24, 16), growth=32, stem="large")
         ),
-        "alexnet-2012": _photographs("Krizhevsky et al. 2012, two groups of filters", Alexnet()),
+        "alexnet-2012": _photographs(
+            "Krizhevsky et al. 2012, two groups of filters", Alexnet(stem="large", pools="published")
+        ),
         "vgg-16": _photographs("Simonyan & Zisserman 2015", Vgg(depth=16, norm=False, top="full")),
         "msdnet-small": Preset(about="five exits, for 32×32 images", numbers=Msdnet()),
         "msdnet-large": _photographs("Huang et al. 2018, five exits, for photographs", _MSDNET_LARGE),
