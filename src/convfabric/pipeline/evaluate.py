@@ -127,12 +127,12 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     if source is None and not same:
         raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
     name = _split_named(split, data)
-    data = matched(data, papers, name)
-    found = score(network, data, name)
+    labelled = matched(data, papers, name)
+    found = score(network, labelled, name)
     several = len(network.graph.heads) > 1 and source is None
     exits = exits_of(network, data, name) if several else None
     said, root = tuple(doubts(found, papers.classes)), Path(source or job_of(run).data)
-    over = superpixel_score(network, data, name, partial(superpixels_of, root)) if has_superpixels(root) else None
+    over = superpixel_score(network, labelled, name, partial(superpixels_of, root)) if has_superpixels(root) else None
     return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same, superpixels=over)
 
 
