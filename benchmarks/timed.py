@@ -21,7 +21,13 @@ Minutes = tuple[float, float]
 
 
 def timed_fabric(graph: Graph, data: ImageSet, recipe: Recipe, work: Path, device: str) -> tuple[Fabric, Minutes]:
-    """The fabric of a graph, trained or found trained in a folder, and the minutes that training took.
+    """The fabric of a graph from random weights, trained or found trained in a folder, and the minutes it took."""
+    torch.manual_seed(recipe.seed)
+    return timed_training(Fabric(graph), data, recipe, work, device)
+
+
+def timed_training(fabric: Fabric, data: ImageSet, recipe: Recipe, work: Path, device: str) -> tuple[Fabric, Minutes]:
+    """A fabric as trained, or found trained in a folder, and the minutes that training took.
 
     A run that was stopped adds to the minutes it had taken.
     """
@@ -29,8 +35,6 @@ def timed_fabric(graph: Graph, data: ImageSet, recipe: Recipe, work: Path, devic
     cpu_before, wall_before = json.loads(times.read_text()) if times.is_file() else (0.0, 0.0)
     if (work / "graph.json").is_file():
         return load_fabric(work)[0], (cpu_before, wall_before)
-    torch.manual_seed(recipe.seed)
-    fabric = Fabric(graph)
     cpu, wall = time.process_time(), time.time()
 
     def minutes() -> Minutes:

@@ -44,6 +44,15 @@ def test_an_ample_budget_keeps_everything() -> None:
     assert choose(graph, random_worth(graph, 0), Budget(macs=1e12), IMAGE) == graph
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_budget_of_edges_is_used_whole(seed: int) -> None:
+    graph = weave("paper-mnist-narrow", size=IMAGE, channels=2)
+    dice = random.Random(seed)
+    scales = [dice.random() for _ in range(6)]
+    worth = {edge.name: scales[edge.source.scale] + 0.2 * dice.random() for edge in graph.edges}
+    assert len(choose(graph, worth, Budget(edges=40), IMAGE).edges) == 40
+
+
 def test_edges_of_most_worth_stay() -> None:
     graph = weave_trellis(Trellis(layers=4, scales=3, channels=4))
     route = {"L0S0_L1S1", "L1S1_L2S2", "L2S2_L3S2"}

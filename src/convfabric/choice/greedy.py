@@ -57,17 +57,26 @@ def _cut(
     protected: frozenset[str],
     exits: int = 1,
 ) -> Graph:
-    """The graph less what scores least, as long as at least so many exits can answer."""
+    """The graph less what scores least, as long as at least so many exits can answer.
+
+    An edge waits that would take others along and the graph below the budget at once: it goes where nothing else does.
+    """
+    waiting: list[Graph] = []
     for name in sorted(scores, key=lambda name: (scores[name], name)):
         if fits(graph, budget, asked):
-            break
+            return graph
         if name in graph.edge_names and name not in protected:
             try:
                 smaller = graph.restrict(graph.edge_names - {name})
             except GraphError:
                 continue
-            graph = smaller if len(smaller.heads) >= exits else graph
-    return graph
+            if len(smaller.heads) < exits:
+                continue
+            if len(smaller.edges) < len(graph.edges) - 1 and fits(smaller, budget, asked):
+                waiting.append(smaller)
+            else:
+                graph = smaller
+    return graph if fits(graph, budget, asked) or not waiting else max(waiting, key=lambda graph: len(graph.edges))
 
 
 def _refilled(

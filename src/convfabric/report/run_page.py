@@ -29,7 +29,7 @@ def write_report(
     folder: Path, record: RunRecord, whole: Graph, network: Fabric, papers: Passport, data: ImageSet
 ) -> Path:
     """``report.html`` in a run folder, from its record and what the network answers."""
-    taken = _errors(network, data) if data.task == "classification" else _masks(network, data)
+    taken = wrong_pictures(network, data) if data.task == "classification" else _masks(network, data)
     with (folder / "metrics.csv").open(newline="") as table:
         rows = [_numbers(row) for row in csv.DictReader(table)]
     conditions = {"training ran in": record.plan, **machine(), **versions()}
@@ -46,8 +46,16 @@ def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
     return {k: v if k == "stage" or v == "" else float(v) for k, v in row.items()}
 
 
-def _errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    """Every image of the judging split that is answered wrong, as *prediction (truth)*; 2,000 at most."""
+def wrong_pictures(network: Fabric, data: ImageSet) -> Iterator[Picture]:
+    """Every image of the judging split that is answered wrong, as *prediction (truth)*; 2,000 at most.
+
+    >>> from convfabric.data.opening import open_data
+    >>> from convfabric.weavers import weave
+    >>> digits = open_data("digits")
+    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, classes=10))
+    >>> len(list(wrong_pictures(fabric, digits))) <= len(digits.splits["test"])
+    True
+    """
     return islice(_all_errors(network, data), MOST_ERRORS)
 
 
