@@ -1,7 +1,7 @@
 """How long work tells what it does and how long it will take."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ FEW = 5
 Say = Callable[[str], None]
 Row = dict[str, Any]
 """One line of metrics.csv."""
+FIGURES = {"val_ap50": "AP50", "val_miou": "mIoU", "val_accuracy": "accuracy"}
+"""Columns of metrics.csv that a network is judged by: the first that is not empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,15 @@ class Listener:
 
 UNHEARD = Listener(say=lambda text: None)
 """Nobody is told."""
+
+
+def figure_in(row: Mapping[str, Any]) -> str:
+    """The column of a line of metrics.csv that a network is judged by; lines of earlier versions may lack some.
+
+    >>> figure_in({"val_accuracy": 0.5, "val_miou": ""})
+    'val_accuracy'
+    """
+    return next(name for name in FIGURES if row.get(name, "") != "")
 
 
 def said_time(seconds: float) -> str:

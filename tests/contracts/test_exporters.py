@@ -12,22 +12,24 @@ from contracts.test_families import fabric_of, noise, papers_of, small
 from convfabric.errors import ExportError
 from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import FORMATS, Format, accept_close, formats_with
+from convfabric.fabric.deployable import delivered
 from convfabric.graph import Task
 
 every_format = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
 
 
 @every_format
-@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "detection"])
 def test_the_file_answers_like_the_network_which_stays_as_it_was(kind: Format, task: Task, tmp_path: Path) -> None:
-    fabric, data = fabric_of(small("resnet", task)).train(), noise(task)
+    fabric, data = fabric_of(small("unet" if task == "detection" else "resnet", task)).train(), noise(task)
     papers = papers_of(fabric.graph)
     assert export(fabric, papers, data, tmp_path, formats=[kind]) < 1e-3
     assert [file.name for file in tmp_path.iterdir()] == [kind.file]
     assert fabric.training
     pixels, _ = next(data.splits["val"].batches([[0, 1, 2]]))
     with torch.inference_mode():
-        wanted = fabric.eval()(data.preprocessing.normalised(pixels)).numpy()
+        logits = fabric.eval()(data.preprocessing.normalised(pixels))
+        wanted = delivered(logits, task, data.preprocessing.size).numpy()
     kind.accept(kind.file, wanted, kind.run(tmp_path / kind.file)(pixels.float().numpy()))
 
 

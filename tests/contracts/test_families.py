@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from convfabric.boxes.multibox import box_loss
 from convfabric.choice import Summed, measures
 from convfabric.cutting.surgery import extract, ranked
 from convfabric.data.imageset import HeldSplit, ImageSet, Preprocessing
@@ -26,6 +27,7 @@ from convfabric.graph.costs import costs, works
 from convfabric.graph.json_format import graph_from_json, graph_to_json
 from convfabric.graph.laws import broken_laws
 from convfabric.graph.paths import count_routes
+from convfabric.graph.rewrites import with_features
 from convfabric.graph.sizes import map_sizes
 from convfabric.graph.subnetworks import Sampler, narrowed, widths
 from convfabric.report.drawing import draw
@@ -71,6 +73,23 @@ every_body = pytest.mark.parametrize(
 
 
 CANNOT_BE_NARROWED = {"trellis banded", "trellis wide"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_looks_for_boxes_at_each_scale_or_says_that_it_cannot(name: str) -> None:
+    if max(place.scale for place in with_features(small(name, "classification")).head.reads) < 2:
+        with pytest.raises(GraphError, match="halves images fewer than 2 times"):
+            small(name, "detection")
+        return
+    graph = small(name, "detection")
+    assert min(place.scale for place in graph.head.reads) >= 2
+    fabric = fabric_of(graph)
+    answer = fabric(torch.randn(2, 3, *SIZES[0]))
+    box_loss(answer, torch.tensor([[[1.0, 2, 3, 20, 30]], [[-1, 0, 0, 0, 0]]])).backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is not None for weight in fabric.parameters())
+    assert sum(weight.numel() for weight in fabric.parameters()) == costs(graph, SIZES[0]).parameters
+    part, images = Sampler.of(graph, 0.5, SIZES[0]).draw(random.Random(0)), torch.randn(1, 3, *SIZES[0])
+    assert apart(extract(fabric.eval(), part)(images), fabric(images, part)) < EXACT
 
 
 def small(name: str, task: Task) -> Graph:
@@ -295,7 +314,8 @@ def noise(task: Task) -> ImageSet:
     images = torch.randint(0, 256, (16, 3, *SIZES[0]), dtype=torch.uint8, generator=dice)
     labels = torch.arange(16) % 3
     masks = labels.to(torch.uint8)[:, None, None].expand(16, *SIZES[0])
-    split = HeldSplit(images, labels if task == "classification" else masks)
+    boxes = torch.cat([labels[:, None].float(), torch.tensor([[4.0, 6, 25, 28]]).expand(16, 4)], 1)[:, None]
+    split = HeldSplit(images, {"classification": labels, "segmentation": masks, "detection": boxes}[task])
     papers = papers_of(weave("nin", channels=4))
     splits = {"train": split, "val": split}
     return ImageSet(name="noise", task=task, classes=("a", "b", "c"), preprocessing=papers.preprocessing, splits=splits)

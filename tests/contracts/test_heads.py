@@ -1,4 +1,6 @@
-"""What every kind of head keeps to: both tasks, maps of its own or channels that are classes, one read or several."""
+"""What every kind of head keeps to: every task, maps of its own or channels that are classes, one read or several."""
+
+from math import prod
 
 import pytest
 import torch
@@ -7,6 +9,8 @@ from convfabric.cutting.surgery import extract, ranked
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Place, Task
 from convfabric.graph.costs import costs
+from convfabric.graph.parts import SHAPES
+from convfabric.graph.sizes import map_sizes
 from convfabric.operators import Conv
 from convfabric.weavers import Draft, Purpose
 from nearness import EXACT, apart
@@ -14,7 +18,11 @@ from test_extraction import lively_fabric
 
 CLASSES = 5
 KINDS = [
-    (task, linear, reads) for task in ("classification", "segmentation") for linear in (True, False) for reads in (1, 3)
+    (task, linear, reads)
+    for task in ("classification", "segmentation", "detection")
+    for linear in (True, False)
+    for reads in (1, 3)
+    if linear or task != "detection"
 ]
 every_head = pytest.mark.parametrize(("task", "linear", "reads"), KINDS)
 
@@ -35,7 +43,10 @@ def headed(task: Task, linear: bool, reads: int) -> Graph:
 def test_answers_have_their_shape_and_every_weight_a_gradient(task: Task, linear: bool, reads: int) -> None:
     fabric = Fabric(headed(task, linear, reads))
     logits = fabric(torch.randn(2, 3, 12, 10))
-    assert logits.shape == ((2, CLASSES) if task == "classification" else (2, CLASSES, 12, 10))
+    sizes = map_sizes(fabric.graph, (12, 10))
+    anchors = SHAPES * sum(prod(sizes[place]) for place in fabric.graph.head.reads)
+    behind = {"classification": (CLASSES,), "segmentation": (CLASSES, 12, 10), "detection": (CLASSES + 9, anchors)}
+    assert logits.shape == (2, *behind[task])
     (logits * torch.randn_like(logits)).sum().backward()
     assert all(p.grad is not None for p in fabric.heads.parameters())
     assert sum(p.numel() for p in fabric.parameters()) == costs(fabric.graph, (12, 10)).parameters

@@ -35,6 +35,7 @@ from convfabric.cli.options import (
     Seed,
     Settings,
     Size,
+    Task,
     Teacher,
     TeacherWeights,
     Threads,
@@ -97,6 +98,7 @@ def train(
     teacher_weights: TeacherWeights = None,
     epochs: Epochs = None,
     size: Size = None,
+    task: Task = None,
     seed: Seed = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -114,7 +116,7 @@ def train(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
     named |= dict(teacher=teacher, teacher_weights=teacher_weights)
-    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named |= dict(size=size, task=task, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: {command()} train {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)

@@ -149,9 +149,10 @@ class ProgressBar:
 
 
 def _figures(row: Mapping[str, Any]) -> str:
-    if row["val_miou"] == "":
-        return f"val accuracy {100 * row['val_accuracy']:.2f} %"
-    return f"val mIoU {100 * row['val_miou']:.2f} %"
+    from convfabric.progress import FIGURES, figure_in
+
+    name = figure_in(row)
+    return f"val {FIGURES[name]} {100 * row[name]:.2f} %"
 
 
 def _rate(moment: "Moment") -> str:

@@ -31,6 +31,7 @@ from convfabric.cli.options import (
     Settings,
     Size,
     Strict,
+    Task,
     Teacher,
     TeacherWeights,
     Threads,
@@ -66,6 +67,7 @@ def fit(
     epochs: Epochs = None,
     minutes: Minutes = None,
     size: Size = None,
+    task: Task = None,
     seed: Seed = None,
     seeds: Seeds = None,
     data_dir: DataDir = None,
@@ -88,7 +90,7 @@ def fit(
         network=begun_from(network, earlier), weights=weights, weights_in_order=weights_in_order, epochs=epochs
     )
     named |= dict(teacher=teacher, teacher_weights=teacher_weights)
-    named |= dict(size=size, seed=seed, data_dir=data_dir, download=download, data=data)
+    named |= dict(size=size, task=task, seed=seed, data_dir=data_dir, download=download, data=data)
     going_on = f"Go on with: {command()} fit {quote(data)} --out {quote(str(folder))} --resume"
     with refusals(going_on, folder), ProgressBar() as shown:
         job = job_of_words(folder, resume, config, changes, **named)

@@ -49,6 +49,13 @@ Minutes = Annotated[
     typer.Option(help="Most that training and fine-tuning may take, about.  [default: as long as the epochs take]"),
 ]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="What a COCO file is read for: segmentation (outlines) or detection (boxes).  [default: outlines, if any]",
+        show_default=False,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Random seed for initial weights, batch order and augmentation.  [default: 0]")
 ]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from convfabric.data.imageset import ImageSet, in_order
+from convfabric.data.imageset import ImageSet, as_targets, in_order
+from convfabric.evaluation.image_losses import losses_of
 from convfabric.fabric.module import NO_GATES, Fabric, evaluating
 from convfabric.graph import Place
 
@@ -99,7 +99,7 @@ def _weighed_on(data: ImageSet) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
     count = min(len(split), WEIGHING_IMAGES if data.task == "classification" else WEIGHING_IMAGES // 8)
     stride = len(split) // count
     chosen = [[position * stride for position in positions] for positions in in_order(count, batch)]
-    return ((data.preprocessing.normalised(images), t.long()) for images, t in split.batches(chosen)), count
+    return ((data.preprocessing.normalised(images), as_targets(t)) for images, t in split.batches(chosen)), count
 
 
 def _gradients(
@@ -109,8 +109,7 @@ def _gradients(
     total = images.new_zeros(())
     with evaluating(fabric):
         for logits in fabric.forward_exits(images, gates=gates if named else NO_GATES):
-            each = F.cross_entropy(logits, targets, ignore_index=void, reduction="none")
-            total = total + (each if each.ndim == 1 else each.mean((1, 2))).sum()
+            total = total + losses_of(logits, targets, void).sum()
     gradients = torch.autograd.grad(total, list(gates.values()))
     return dict(zip(gates, gradients, strict=True))
 

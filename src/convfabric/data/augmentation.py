@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convfabric.boxes.moving import moved
 from convfabric.data.imageset import ImageSet
 
 
@@ -40,7 +41,7 @@ def fit_for(data: ImageSet, **said: Any) -> Augmentation:
 
 
 def _usual(data: ImageSet) -> Augmentation:
-    if data.task == "segmentation":
+    if data.task != "classification":
         return Augmentation(shift=0.1, zoom=0.25, flip=data.photographs, light=0.2)
     if data.written:
         return Augmentation(shift=0.1, zoom=0.1, rotate=10)
@@ -52,11 +53,12 @@ def _usual(data: ImageSet) -> Augmentation:
 def augmented(
     images_BCHW: Tensor, targets: Tensor, how: Augmentation, dice: torch.Generator, ignore: int
 ) -> tuple[Tensor, Tensor]:
-    """The batch changed: uint8 (B, C, H, W) to float32 pixels 0..255, and its labels (B,) or masks (B, H, W).
+    """The batch changed: uint8 (B, C, H, W) to float32 pixels 0..255, and its labels, masks or boxes with it.
 
-    What moves in from outside is black in images and ``ignore`` in masks.
+    These are (B,), (B, H, W), and float32 (B, M, 5), see :mod:`convfabric.boxes`. What moves in from outside is black
+    in images and ``ignore`` in masks.
 
-    >>> images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2)
+    >>> images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
     >>> changed, _ = augmented(images, labels, Augmentation(shift=0.5), torch.Generator().manual_seed(0), 255)
     >>> changed.dtype, tuple(changed.shape)
     (torch.float32, (2, 1, 4, 4))
@@ -64,12 +66,15 @@ def augmented(
     images = images_BCHW.float()
     if how.shift or how.zoom or how.rotate or how.flip:
         size = [len(images), 1, *images.shape[2:]]
-        grid = F.affine_grid(_movements(len(images), how, dice, images.shape[2:]), size, align_corners=False)
+        ways = _movements(len(images), how, dice, images.shape[2:])
+        grid = F.affine_grid(ways, size, align_corners=False)
         grid = grid.to(images.device)
         images = F.grid_sample(images, grid, align_corners=False)
-        if targets.ndim == 3:
-            moved = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
-            targets = (moved[:, 0] + ignore).round().to(targets.dtype)
+        if targets.is_floating_point():
+            targets = moved(targets, ways, (images.shape[2], images.shape[3]))
+        elif targets.ndim == 3:
+            masks = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
+            targets = (masks[:, 0] + ignore).round().to(targets.dtype)
     if how.light:
         images = _lit(images, how.light, dice)
     return images, targets

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convfabric.data.boxes import Boxes
 from convfabric.data.faults import MOST_FAULTS_SAID, refuse
 from convfabric.data.layouts import Item
 from convfabric.data.masks import MOST_COLOURS, Coding
@@ -51,14 +52,19 @@ class Reading:
     """Of classes, where the coding says them."""
     bounds: Bounds
     """The values, of pixels of more than 8 bits or floats, that become black and white."""
+    boxes: int = 0
+    """Most boxes in an image."""
 
-    def read(self, item: Item) -> tuple[Pixels, Pixels | int, list[str]]:
+    def read(self, item: Item) -> tuple[Pixels, Pixels | NDArray[np.float32] | int, list[str]]:
         """An image (height, width, channels), its answer, and the rules applied; DataError names the file."""
         picture, rules = read_picture(item.image, self.channels, self.bounds)
         fitted = fitted_array(picture, self.size, self.fitting)
-        if item.mask is None:
+        if item.mask is None and item.boxes is None:
             return fitted, item.label, rules
         self._check_turn(item, picture.shape, any(rule.startswith("EXIF orientation") for rule in rules))
+        if item.boxes:
+            return fitted, item.boxes.fitted(picture.shape[:2], self.size, self.fitting, self.boxes), rules
+        assert item.mask is not None
         mask = self._mask(item.mask, picture.shape)
         if mask.shape != picture.shape[:2]:
             found, wanted = mask.shape, picture.shape
@@ -69,22 +75,23 @@ class Reading:
 
     @staticmethod
     def _check_turn(item: Item, shape: tuple[int, ...], turned: bool) -> None:
-        """DataError where an image was turned, its mask was not, and their sizes do not tell that it fits so."""
-        sideways = False
-        if isinstance(item.mask, Outlines):
-            if None not in item.mask.size and item.mask.size != shape[:2]:
-                height, width = item.mask.size
+        """DataError where an image was turned, its mask or boxes were not, and sizes do not tell that they fit so."""
+        sideways, drawn = False, item.boxes or item.mask
+        if isinstance(drawn, Outlines | Boxes):
+            if None not in drawn.size and drawn.size != shape[:2]:
+                (height, width), kind = drawn.size, "boxes" if item.boxes else "outlines"
                 raise DataError(
-                    f"{item.mask}: outlines for {width}×{height} pixels, the image has {shape[1]}×{shape[0]}"
+                    f"{drawn}: {kind} for {width}×{height} pixels, the image has {shape[1]}×{shape[0]}"
                     f"{' as its EXIF turns it; save it upright' * turned}."
                 )
-            sideways = None not in item.mask.size and item.mask.size[0] != item.mask.size[1]
-        elif turned and item.mask and not is_turned(item.mask):
+            sideways = None not in drawn.size and drawn.size[0] != drawn.size[1]
+        elif turned and drawn and not is_turned(drawn):
             sideways = is_turned(item.image, (2, 4, 5, 6)) and shape[0] != shape[1]
         else:
             return
         if turned and not (sideways and is_turned(item.image, (2, 4, 5, 6))):
-            raise DataError(f"{item.image}: turned by its EXIF, and its mask is not; save both upright.")
+            what = "its boxes are" if item.boxes else "its mask is"
+            raise DataError(f"{item.image}: turned by its EXIF, and {what} not; save both upright.")
 
     def _mask(self, found: Path | Outlines, shape: tuple[int, ...]) -> Pixels:
         mask = found.drawn(shape[0], shape[1]) if isinstance(found, Outlines) else self.coding.read(found)
@@ -133,9 +140,9 @@ def inferred_size(looks: Sequence[Look], task: str) -> tuple[Size, list[str]]:
     sizes = {(found.height, found.width) for found in looks}
     height = int(median(found.height for found in looks))
     width = int(median(found.width for found in looks))
-    if len(sizes) == 1 and (task == "segmentation" or max(height, width) <= LARGEST_INFERRED):
+    if len(sizes) == 1 and (task != "classification" or max(height, width) <= LARGEST_INFERRED):
         return (height, width), []
-    if task == "segmentation":
+    if task != "classification":
         shrink = min(1.0, 2 * LARGEST_INFERRED / max(height, width))
         size = (_to_multiple(height * shrink), _to_multiple(width * shrink))
     else:
@@ -163,12 +170,12 @@ class Glance:
     """Digests of the images alone; None for one whose pixels are all the same."""
 
 
-def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[np.int64] | Pixels, Glance]:
-    """Every item decoded: images (N, H, W, C), labels (N,) or masks (N, H, W)."""
+def read_all(items: Sequence[Item], reading: Reading) -> tuple[Pixels, NDArray[Any], Glance]:
+    """Every item decoded: images (N, H, W, C), and labels (N,), masks (N, H, W) or boxes (N, M, 5)."""
     results = _each(items, reading.read)
     images = np.stack([image for image, _, _ in results])
     answers = [answer for _, answer, _ in results]
-    stacked = np.array(answers, dtype=np.int64) if items[0].mask is None else np.stack(answers).astype(np.uint8)
+    stacked = np.stack([np.asarray(answer) for answer in answers])
     glance = Glance(
         rules=[rule for _, _, rules in results for rule in rules],
         met=values_met(items, stacked) if items[0].mask else {},
@@ -200,18 +207,23 @@ def check_all(items: Sequence[Item], reading: Reading) -> Glance:
     )
 
 
-def _values(answer: Pixels | int) -> frozenset[int]:
-    return frozenset() if isinstance(answer, int) else frozenset(np.unique(answer).tolist())
+def _values(answer: Pixels | NDArray[np.float32] | int) -> frozenset[int]:
+    """The classes in a mask, or of boxes; nothing for a label."""
+    if isinstance(answer, int):
+        return frozenset()
+    return frozenset(
+        int(value) for value in np.unique(answer if answer.dtype == np.uint8 else answer[:, 0]) if value >= 0
+    )
 
 
-def said_absent(split: str, values: Iterable[frozenset[int]], classes: Sequence[str]) -> list[str]:
-    """Classes that no mask of a split has a pixel of, so that nothing is said of them by its score.
+def said_absent(split: str, values: Iterable[frozenset[int]], classes: Sequence[str], what: str = "pixel") -> list[str]:
+    """Classes that no mask or box of a split shows, so that nothing is said of them by its score.
 
     >>> said_absent("val", [frozenset({0}), frozenset({0, 255})], ("road", "car"))
     ['val: no pixel of car']
     """
     absent = [name for at, name in enumerate(classes) if at not in frozenset().union(*values)]
-    return [f"{split}: no pixel of {', '.join(absent)}"] if absent else []
+    return [f"{split}: no {what} of {', '.join(absent)}"] if absent else []
 
 
 def picture_digest(image: Pixels) -> bytes | None:

@@ -1,33 +1,38 @@
-"""COCO files: which images they name, and the outlines that cover each."""
+"""COCO files: which images they name, and the outlines that cover each, or the boxes around what is in it."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from convfabric.data.boxes import Boxes, Row
 from convfabric.data.folders import named_file
 from convfabric.data.layouts import SPLIT_NAMES, Item, Listing
-from convfabric.data.outlines import Outlines, Shape
+from convfabric.data.outlines import Outlines
 from convfabric.errors import DataError
+from convfabric.graph import Task
 
 OF_ROBOFLOW = "_annotations.coco.json"
 """The COCO file that lies among the images of a split."""
+NO_COCO = (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError)
+"""Faults of a file that is something else."""
 
 
-def from_coco(file: Path) -> Listing:
+def from_coco(file: Path, task: Task | None = None) -> Listing:
     """The images of a COCO file, and of those beside it that are named alike for other splits.
 
-    Raises DataError for a file that is none, for boxes alone, and where two files have different categories.
+    They are for segmentation where there are outlines, else for detection, unless the task is said.
+    Raises DataError for a file that is none, and where two files have different categories.
     """
     names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
     word = re.search(f"(?:^|[_.-])({names})$", file.stem)
     if not word:
-        return _listing({"all": file})
+        return from_coco_files({"all": file}, task)
     begin, end = file.name[: word.start(1)], file.name[word.end(1) :]
     there = ((split, file.with_name(f"{begin}{name}{end}")) for name, split in SPLIT_NAMES.items())
-    return _listing({split: other for split, other in there if other.is_file()})
+    return from_coco_files({split: other for split, other in there if other.is_file()}, task)
 
 
 def coco_files(splits: Mapping[str, Path]) -> dict[str, Path]:
@@ -40,55 +45,137 @@ def coco_files(splits: Mapping[str, Path]) -> dict[str, Path]:
     return {split: file for split, file in files.items() if file.is_file()}
 
 
-def from_coco_files(files: Mapping[str, Path]) -> Listing:
+def from_coco_files(files: Mapping[str, Path], task: Task | None = None) -> Listing:
     """As :func:`from_coco`, with the file of each split."""
-    return _listing(files)
-
-
-def _listing(files: Mapping[str, Path]) -> Listing:
-    found = {split: outlines(file) for split, file in files.items()}
+    if task == "classification":
+        raise DataError(f"{next(iter(files.values()))}: COCO files are for segmentation and detection, not {task}.")
+    documents = {split: _document(file) for split, file in files.items()}
+    if task is None:
+        drawn = any(one.get("segmentation") for each in documents.values() for one in each["annotations"])
+        task = "segmentation" if drawn else "detection"
+    read: Callable[[Path, Any], tuple[Mapping[Path, Outlines | Boxes], tuple[str, ...]]]
+    read = outlines if task == "segmentation" else boxes
+    found = {split: read(file, documents[split]) for split, file in files.items()}
     classes = {known for _, known in found.values()}
     if len(classes) > 1:
         raise DataError(f"{' and '.join(map(str, files.values()))}: their categories differ.")
     splits = {
-        split: tuple(Item(image=image, mask=drawn) for image, drawn in sorted(known.items()))
-        for split, (known, _) in found.items()
+        split: tuple(_item(image, known[image]) for image in sorted(known)) for split, (known, _) in found.items()
     }
-    return Listing(task="segmentation", classes=classes.pop(), splits=splits)
+    return Listing(task=task, classes=classes.pop(), splits=splits, notes=tuple(_counted(documents, task)))
 
 
-def outlines(file: Path) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
+def _item(image: Path, answer: Outlines | Boxes) -> Item:
+    return Item(image=image, boxes=answer) if isinstance(answer, Boxes) else Item(image=image, mask=answer)
+
+
+def _counted(documents: Mapping[str, Any], task: Task) -> list[str]:
+    """How many boxes there are in each split, and which are left out."""
+    if task != "detection":
+        return []
+    every = {split: document["annotations"] for split, document in documents.items()}
+    counts = ", ".join(f"{sum(map(_counts, known)):,} {split}" for split, known in every.items())
+    spare = [one for known in every.values() for one in known if not _counts(one)]
+    why = f"left out are {len(spare)} boxes around crowds, or without an area"
+    return [f"boxes: {counts}", *([why] if spare else [])]
+
+
+def _counts(annotation: Mapping[str, Any]) -> bool:
+    """Whether a box is around one thing, and has an area."""
+    return not annotation.get("iscrowd") and min(annotation["bbox"][2:]) > 0
+
+
+def _document(file: Path) -> Any:
+    """A COCO file as it stands; DataError for one that is none."""
+    try:
+        document = json.loads(file.read_bytes())
+        _ = document["images"], document["categories"], [one.get("segmentation") for one in document["annotations"]]
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise DataError(f"{file}: not JSON ({fault}).") from None
+    except NO_COCO as fault:
+        raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
+    return document
+
+
+def outlines(file: Path, document: Any = None) -> tuple[dict[Path, Outlines], tuple[str, ...]]:
     """The outlines of each image of a COCO file, and the classes: what nothing covers, then its categories by number.
 
     Raises DataError for a file that is none, or holds boxes alone.
     """
+    document = document or _document(file)
     try:
-        document = json.loads(file.read_bytes())
         numbers = _categories(document["categories"], str(file))
-        images = _by_id(document["images"], str(file))
-        covering: dict[Any, list[Shape]] = {known: [] for known in images}
-        for position, one in enumerate(document["annotations"]):
-            where = f"{file}, annotation {position}"
-            if one["image_id"] not in images or one["category_id"] not in numbers:
-                odd = "image_id" if one["image_id"] not in images else "category_id"
-                raise DataError(f"{where}: {odd} {one[odd]!r} is not among those that the file names.")
-            shape = _shape(one, where, images[one["image_id"]])
-            covering[one["image_id"]].append((numbers[one["category_id"]], shape))
+        images, covering = _by_image(file, document, numbers, _shape)
         found: dict[Path, Outlines] = {}
         for known, one in images.items():
             path, size = _image_file(file, str(one["file_name"])), (one.get("height"), one.get("width"))
             before = found[path].shapes if path in found else ()
             found[path] = Outlines(file, str(one["file_name"]), (*before, *covering[known]), size)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
-        raise DataError(f"{file}: not JSON ({fault}).") from None
     except DataError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as fault:
+    except NO_COCO as fault:
         raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
     if not any(one.shapes for one in found.values()):
         raise DataError(f"{file}: no annotation, so every pixel would be background.")
     names = {number: str(one["name"]) for one in document["categories"] if (number := numbers[one["id"]])}
     return found, ("background", *(names[number] for number in sorted(names)))
+
+
+def boxes(file: Path, document: Any = None) -> tuple[dict[Path, Boxes], tuple[str, ...]]:
+    """The boxes in each image of a COCO file, and the classes, which are its categories by number.
+
+    Boxes around crowds, and those without an area, are left out. Raises DataError for a file that is none.
+    """
+    document = document or _document(file)
+    try:
+        ids, names = _told_apart(sorted(document["categories"], key=lambda one: one["id"]), str(file))
+        numbers = {known: at for at, known in enumerate(ids)}
+        images, covering = _by_image(file, document, numbers, _box)
+        found: dict[Path, Boxes] = {}
+        for known, one in images.items():
+            path, size = _image_file(file, str(one["file_name"])), (one.get("height"), one.get("width"))
+            rows: tuple[Row, ...] = tuple((label, *sides) for label, sides in covering[known] if sides)
+            before = found[path].rows if path in found else ()
+            found[path] = Boxes(file, str(one["file_name"]), (*before, *rows), size)
+    except DataError:
+        raise
+    except NO_COCO as fault:
+        raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
+    if not any(one.rows for one in found.values()):
+        raise DataError(f"{file}: no annotation with a box, so there is nothing to find.")
+    return found, tuple(names)
+
+
+def _by_image(
+    file: Path, document: Any, numbers: Mapping[Any, int], read: Callable[[Mapping[str, Any], str, Any], Any]
+) -> tuple[dict[Any, Mapping[str, Any]], dict[Any, list[Any]]]:
+    """The images of a file by their ids, and of each the class and what is read of its annotations."""
+    images = _by_id(document["images"], str(file))
+    found: dict[Any, list[Any]] = {known: [] for known in images}
+    for position, one in enumerate(document["annotations"]):
+        where = f"{file}, annotation {position}"
+        if one["image_id"] not in images or one["category_id"] not in numbers:
+            odd = "image_id" if one["image_id"] not in images else "category_id"
+            raise DataError(f"{where}: {odd} {one[odd]!r} is not among those that the file names.")
+        found[one["image_id"]].append((numbers[one["category_id"]], read(one, where, images[one["image_id"]])))
+    return images, found
+
+
+def _box(annotation: Mapping[str, Any], where: str, image: Mapping[str, Any]) -> tuple[float, ...]:
+    """Left, top, right and bottom; nothing for a box that does not count."""
+    found: Any = annotation.get("bbox")
+    numbers = isinstance(found, list) and all(isinstance(side, int | float) and isfinite(side) for side in found)
+    if not numbers or len(found) != 4:
+        raise DataError(f"{where}: bbox {found!r}; left, top, width and height in pixels are read.")
+    if not _counts(annotation):
+        return ()
+    left, top, wide, high = map(float, found)
+    width, height = image.get("width") or inf, image.get("height") or inf
+    if max(left + wide, top + high) <= 1 < min(width, height):
+        raise DataError(f"{where}: bbox {found} within one pixel; sides are read in pixels, not as shares.")
+    if left < -1 or top < -1 or left + wide > width + 1 or top + high > height + 1:
+        raise DataError(f"{where}: bbox {found} beyond the image of {width}×{height} pixels.")
+    return left, top, left + wide, top + high
 
 
 def _by_id(images: Sequence[Mapping[str, Any]], file: str) -> dict[Any, Mapping[str, Any]]:
@@ -105,10 +192,7 @@ def _by_id(images: Sequence[Mapping[str, Any]], file: str) -> dict[Any, Mapping[
 
 def _categories(categories: Sequence[Mapping[str, Any]], file: str) -> dict[Any, int]:
     """The class of each category, by number; one that is named background is what nothing covers."""
-    ids, names = [one["id"] for one in categories], [str(one["name"]) for one in categories]
-    for kind, known in (("id", ids), ("name", names)):
-        if twice := [one for one in known if known.count(one) > 1]:
-            raise DataError(f"{file}: two categories have the {kind} {twice[0]!r}.")
+    ids, names = _told_apart(categories, file)
     if len(ids) > 254:
         raise DataError(f"{file}: {len(ids)} categories; masks hold at most 254.")
     counted = sorted((known, name) for known, name in zip(ids, names, strict=True) if name.lower() != "background")
@@ -116,10 +200,21 @@ def _categories(categories: Sequence[Mapping[str, Any]], file: str) -> dict[Any,
     return {known: places.get(known, 0) for known in ids}
 
 
+def _told_apart(categories: Sequence[Mapping[str, Any]], file: str) -> tuple[list[Any], list[str]]:
+    """The ids and the names of categories; DataError where two are alike."""
+    ids, names = [one["id"] for one in categories], [str(one["name"]) for one in categories]
+    for kind, known in (("id", ids), ("name", names)):
+        if twice := [one for one in known if known.count(one) > 1]:
+            raise DataError(f"{file}: two categories have the {kind} {twice[0]!r}.")
+    return ids, names
+
+
 def _shape(annotation: Mapping[str, Any], where: str, image: Mapping[str, Any]) -> tuple[Any, ...]:
     found = annotation.get("segmentation")
     if not found:
-        raise DataError(f"{where}: an annotation without a segmentation; boxes alone are not read.")
+        raise DataError(
+            f"{where}: an annotation without a segmentation, and others have one; --task detection reads their boxes."
+        )
     if isinstance(found, Mapping):
         rows, columns = (int(side) for side in found["size"])
         counts = found["counts"]

@@ -56,12 +56,12 @@ class Preprocessing:
 
 
 class Split(Protocol):
-    """Images with their answers: uint8 (C, H, W) with an int64 label, or with a uint8 (H, W) mask."""
+    """Images with their answers: uint8 (C, H, W) with an int64 label, a uint8 (H, W) mask, or float32 (M, 5) boxes."""
 
     def __len__(self) -> int: ...
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """uint8 (B, C, H, W) with int64 (B,) or uint8 (B, H, W), one for each list of positions."""
+        """uint8 (B, C, H, W) with int64 (B,), uint8 (B, H, W) or float32 (B, M, 5), one for each list of positions."""
         ...
 
 
@@ -174,6 +174,15 @@ def drawn(split: Split, count: int, after: int = 0) -> HeldSplit:
     chosen = sorted(order[after : after + count])
     batches = list(split.batches([[chosen[i] for i in part] for part in in_order(len(chosen), 64)]))
     return HeldSplit(torch.cat([images for images, _ in batches]), torch.cat([targets for _, targets in batches]))
+
+
+def as_targets(targets: Tensor) -> Tensor:
+    """Labels and masks as int64; boxes, which are float32, as they are.
+
+    >>> as_targets(torch.zeros(2, dtype=torch.uint8)).dtype, as_targets(torch.zeros(2, 3, 5)).dtype
+    (torch.int64, torch.float32)
+    """
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def in_order(count: int, batch: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
+from convfabric.data.boxes import Boxes
 from convfabric.data.faults import refuse
 from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images, plainly
 from convfabric.data.outlines import Outlines
@@ -51,11 +52,12 @@ ACCEPTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image file with its class index or its mask."""
+    """One image file with its class index, its mask or its boxes."""
 
     image: Path
     label: int = -1
     mask: Path | Outlines | None = None
+    boxes: Boxes | None = None
     group: str = ""
     """Of images that belong together, as those of one patient do."""
 
@@ -72,9 +74,9 @@ class Listing:
     """The class of each colour of masks, where the data set says it."""
 
     def counts(self, split: str) -> tuple[int, ...]:
-        """Images of each class in a split, of which there may be none; nothing for masks."""
+        """Images of each class in a split, of which there may be none; nothing for masks and boxes."""
         labels = [item.label for item in self.splits.get(split, ())]
-        return () if self.task == "segmentation" else tuple(map(labels.count, range(len(self.classes))))
+        return () if self.task != "classification" else tuple(map(labels.count, range(len(self.classes))))
 
 
 def listed(root: Path) -> Listing:
@@ -148,8 +150,8 @@ def _images_and_masks(root: Path) -> tuple[Path, Path] | None:
     others = ", ".join(f"{folder.name}/" for folder in here if folder != images[0])
     if masks and not full:
         raise DataError(
-            f"{root}: {masks[0].name}/ beside {images[0].name}/ holds no image, so no masks. Boxes are not read; "
-            f"name a COCO .json file to have its outlines drawn. {ACCEPTED}"
+            f"{root}: {masks[0].name}/ beside {images[0].name}/ holds no image, so no masks. Boxes and "
+            f"outlines are read from a COCO .json file; name it. {ACCEPTED}"
         )
     raise DataError(
         f"{root}: {images[0].name}/ beside {others}: are these images and their masks? Name the masks' folder masks/; "

@@ -73,13 +73,15 @@ def _opened(
         raise DataError(f"{str(source)[:200]}: cannot be read ({str(fault)[:200]}).") from None
 
 
-def task_of(source: str) -> Task:
+def task_of(source: str, options: DataOptions | None = None) -> Task:
     """What images in a folder, a table or a named set are for, as their files say; nothing of them is read.
 
     >>> task_of("digits")
     'classification'
     """
-    return "classification" if source in named.NAMES and not Path(source).exists() else find_listing(Path(source)).task
+    if source in named.NAMES and not Path(source).exists():
+        return "classification"
+    return find_listing(Path(source), options.task if options else None).task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def outlook(source: str, options: DataOptions) -> Outlook:
     """
     if source in named.NAMES and not Path(source).exists():
         return seen_in(open_data(source, options))
-    files = find_listing(Path(source))
+    files = find_listing(Path(source), options.task)
     looks = checking.survey([item for items in files.splits.values() for item in items])
     reading = _reading(Path(source), files, looks, options, None)[0]
     classes = len(files.classes or reading.names) or None
@@ -117,15 +119,25 @@ def seen_in(data: ImageSet) -> Outlook:
     return Outlook(task=data.task, size=seen.size, channels=seen.channels, classes=classes)
 
 
-def find_listing(root: Path) -> Listing:
+def find_listing(root: Path, task: Task | None = None) -> Listing:
     """The files of a data set: under a folder, in a table, or in a COCO file.
 
-    Raises DataError that says what was found and what is accepted, of everything that is wrong at once.
+    Raises DataError that says what was found and what is accepted, of everything that is wrong at once, and where they
+    are for another task than the one that is said.
     """
+    found = _found_listing(root, task)
+    if task and found.task != task:
+        raise DataError(
+            f"{root}: its files are for {found.task}, not for {task}; boxes are read from COCO .json files."
+        )
+    return found
+
+
+def _found_listing(root: Path, task: Task | None) -> Listing:
     if root.is_file() and root.suffix.lower() in TABLES:
         return from_table(root)
     if root.is_file() and root.suffix.lower() == ".json":
-        return coco.from_coco(root)
+        return coco.from_coco(root, task)
     if not root.is_dir():
         found = (
             "neither a folder nor a table (.csv, .tsv, COCO .json)" if root.exists() else "no such folder or CSV file"
@@ -137,12 +149,12 @@ def find_listing(root: Path) -> Listing:
     if files := coco.coco_files(splits):
         if without := sorted(set(splits) - set(files)):
             raise DataError(f"{splits[without[0]]}: no {coco.OF_ROBOFLOW}, which other splits have.")
-        return coco.from_coco_files(files)
+        return coco.from_coco_files(files, task)
     return layouts.listed(root)
 
 
 def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None) -> ImageSet:
-    files = find_listing(root)
+    files = find_listing(root, options.task)
     files = with_classes(files, like[0]) if like else files
     every = [item for items in files.splits.values() for item in items]
     if not every:
@@ -174,8 +186,9 @@ def _from_files(root: Path, options: DataOptions, draw: bool, like: Like | None)
     copies = check_copies(files, pictures, options.copies == "keep")
     digest, splits = hashlib.sha256(), dict[str, Split]()
     for split, here in order.items():
-        if files.task == "segmentation":
-            notes += checking.said_absent(split, [glance.values[at] for at in here], classes)
+        if files.task != "classification":
+            what = "pixel" if files.task == "segmentation" else "box"
+            notes += checking.said_absent(split, [glance.values[at] for at in here], classes, what)
         if images is not None and answers is not None:
             splits[split] = arrays.held(images[here], answers[here])
             digest.update(images[here].tobytes() + answers[here].tobytes())
@@ -230,6 +243,7 @@ def _reading(
         coding=coding,
         names=names,
         bounds=bounds,
+        boxes=max((len(item.boxes.rows) for items in files.splits.values() for item in items if item.boxes), default=0),
     )
     return reading, [*notes, *said, *told]
 

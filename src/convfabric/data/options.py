@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from convfabric.graph import Task
 from convfabric.operators import Size
 
 Fitting = Literal["cover", "stretch", "pad"]
@@ -25,6 +26,8 @@ class DataOptions:
     """Whether mask values 0 and 255 mean classes 0 and 1."""
     colours: str | None = None
     """Table of the colours in masks, a line for each class: red, green, blue, name."""
+    task: Task | None = None
+    """What files that hold outlines and boxes are read for: segmentation (their default) or detection."""
     copies: Literal["refuse", "keep"] = "refuse"
     """Whether images that are in two splits, or have two labels, are refused or kept."""
     data_dir: str | None = None

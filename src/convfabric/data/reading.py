@@ -158,6 +158,32 @@ def upright_array(path: Any, channels: int, bounds: Any) -> tuple[Any, list[str]
     return array.reshape(*array.shape[:2], channels), rules
 
 
+def scaled_size(given: Any, size: Any, fitting: str) -> Any:
+    """The height and width that an image is scaled to before it is cut or padded, see :func:`fitted_array`.
+
+    >>> scaled_size((4, 8), (2, 2), "cover"), scaled_size((4, 8), (2, 2), "pad")
+    ((2, 4), (1, 2))
+    """
+    if fitting == "stretch" or tuple(given) == tuple(size):
+        return tuple(size)
+    ratios = (size[0] / given[0], size[1] / given[1])
+    ratio = max(ratios) if fitting == "cover" else min(1.0, *ratios)
+    return max(1, round(given[0] * ratio)), max(1, round(given[1] * ratio))
+
+
+def placement(given: Any, size: Any, fitting: str) -> Any:
+    """What left, top, right and bottom are multiplied by, and what is added, when an image is brought to a size.
+
+    >>> placement((4, 8), (2, 2), "pad")
+    ((0.25, 0.25, 0.25, 0.25), (0, 1, 0, 1))
+    >>> placement((4, 8), (4, 4), "cover")
+    ((1.0, 1.0, 1.0, 1.0), (-2, 0, -2, 0))
+    """
+    scaled = scaled_size(given, size, fitting)
+    times, shift = [scaled[at] / given[at] for at in (1, 0)], [-((scaled[at] - size[at]) // 2) for at in (1, 0)]
+    return (*times, *times), (*shift, *shift)
+
+
 def fitted_array(array: Any, size: Any, fitting: str) -> Any:
     """A uint8 array (height, width, channels) brought to a size (height, width).
 
@@ -167,16 +193,10 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
     >>> fitted_array(np.zeros((4, 8, 3), np.uint8), (2, 2), "cover").shape
     (2, 2, 3)
     """
-    height, width = array.shape[:2]
-    if (height, width) == tuple(size):
+    if array.shape[:2] == tuple(size):
         return array
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    if fitting == "stretch":
-        scaled = (size[1], size[0])
-    else:
-        ratios = (size[0] / height, size[1] / width)
-        ratio = max(ratios) if fitting == "cover" else min(1.0, *ratios)
-        scaled = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    scaled = scaled_size(array.shape[:2], size, fitting)[::-1]
     if scaled != image.size:
         image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (image.width - size[1]) // 2, (image.height - size[0]) // 2
@@ -184,7 +204,7 @@ def fitted_array(array: Any, size: Any, fitting: str) -> Any:
     return np.asarray(image).reshape(*size, -1)
 
 
-SHARED = (opened, loaded, upright_ways, scaled, flattened, upright_array, fitted_array)
+SHARED = (opened, loaded, upright_ways, scaled, flattened, upright_array, scaled_size, placement, fitted_array)
 """What ``predict.py`` reads files with."""
 
 
@@ -286,9 +306,7 @@ def fitted_mask(mask: NDArray[np.uint8], size: tuple[int, int], fitting: str, ig
         cols = ((2 * np.arange(size[1]) + 1) * mask.shape[1] // (2 * size[1]))[None]
         stretched: NDArray[np.uint8] = mask[rows, cols]
         return stretched
-    ratios = (size[0] / mask.shape[0], size[1] / mask.shape[1])
-    ratio = max(ratios) if fitting == "cover" else min(1.0, *ratios)
-    scaled = (max(1, round(mask.shape[0] * ratio)), max(1, round(mask.shape[1] * ratio)))
+    scaled = scaled_size(mask.shape, size, fitting)
     mask = fitted_mask(mask, scaled, "stretch", ignore)
     top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
     canvas = np.full(size, ignore, dtype=np.uint8)

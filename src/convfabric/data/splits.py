@@ -114,7 +114,7 @@ def _check_drawn(listing: Listing, kin: Mapping[Item, int]) -> None:
     """DataError where a draw left a split without images, or without a class that others have."""
     faults = []
     for label, name in enumerate(listing.classes or ("",)):
-        of_class = [item for item in kin if item.label == label or listing.task == "segmentation"]
+        of_class = [item for item in kin if item.label == label or listing.task != "classification"]
         if all(any(item in items for item in of_class) for items in _sets(listing)):
             continue
         several = len({kin[item] for item in of_class})

@@ -245,8 +245,13 @@ def with_classes(listing: Listing, order: Sequence[str]) -> Listing:
     if listing.task == "segmentation" or set(order) != set(listing.classes) or tuple(order) == listing.classes:
         return listing
     place = [list(order).index(name) for name in listing.classes]
-    splits = {
-        split: tuple(replace(item, label=place[item.label]) for item in items)
-        for split, items in listing.splits.items()
-    }
+    splits = {split: tuple(_counted_so(item, place) for item in items) for split, items in listing.splits.items()}
     return replace(listing, classes=tuple(order), splits=splits)
+
+
+def _counted_so(item: Item, place: Sequence[int]) -> Item:
+    """An item whose classes have other numbers."""
+    if item.boxes is None:
+        return replace(item, label=place[item.label])
+    rows = tuple((place[int(row[0])], *row[1:]) for row in item.boxes.rows)
+    return replace(item, boxes=replace(item.boxes, rows=rows))

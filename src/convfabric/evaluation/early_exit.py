@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import SettingError
+from convfabric.evaluation.answers import each_answer
 from convfabric.evaluation.exit_thresholds import Confidences, Exit, Exits, budgeted, cheapest_as_good
-from convfabric.evaluation.scoring import each_answer, score
+from convfabric.evaluation.scoring import score
 from convfabric.fabric.module import Fabric, image_size
 from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs

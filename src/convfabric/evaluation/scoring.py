@@ -1,20 +1,29 @@
-"""How well a network answers on a split: accuracy, or mean intersection over union.
+"""How well a network answers on a split: accuracy, mean intersection over union, or average precision.
 
 Legend of the suffixes: B images, H height, W width, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from convfabric.data.imageset import ImageSet, Split, in_order
-from convfabric.execution.runners import for_inference
-from convfabric.fabric.module import Fabric
+from convfabric.boxes.answers import found_in
+from convfabric.boxes.average_precision import precision, recalled
+from convfabric.boxes.multibox import box_losses
+from convfabric.data.imageset import ImageSet
+from convfabric.evaluation.answers import answers, at_once
+from convfabric.graph import Task
+
+HEADLINES: Mapping[Task, str] = MappingProxyType(
+    {"classification": "accuracy", "segmentation": "mIoU", "detection": "AP50"}
+)
+"""What networks for each task are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,28 +32,38 @@ class Score:
 
     images: int
     loss: float
-    """Cross-entropy in nats, mean over images (classification) or counted pixels (segmentation)."""
+    """Cross-entropy in nats, mean over images (classification) or counted pixels (segmentation); of boxes see
+    :func:`convfabric.boxes.multibox.box_loss`."""
     accuracy: float
-    """Share of images, or of counted pixels, answered right."""
+    """Share of images, or of counted pixels, answered right; of boxes, share surely found, see
+    :func:`convfabric.boxes.average_precision.recalled`."""
     miou: float | None
-    """Mean over the classes that occur of intersection over union; None for classification."""
+    """Mean over the classes that occur of intersection over union; None but for segmentation."""
     class_iou: tuple[float | None, ...]
-    """The same of each class; None where it does not occur. Empty for classification."""
+    """The same of each class; None where it does not occur. Empty but for segmentation."""
     recall: tuple[float | None, ...] = ()
-    """Share of each class's images, or pixels, answered right; None where it does not occur. Empty in old records."""
+    """The accuracy of each class; None where it does not occur. Empty in old records."""
     largest: float = 0.0
     """Share of the most frequent class."""
+    ap50: float | None = None
+    """Average precision of boxes that overlap by half, see :class:`convfabric.boxes.average_precision.Precision`; None
+    but for detection."""
+    ap: float | None = None
+    """The same over overlaps from 0.50 to 0.95."""
+    class_ap: tuple[float | None, ...] = ()
+    """The latter of each class; None where it does not occur."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a share that is none."""
-        for share in (self.accuracy, self.miou, self.largest, *self.class_iou, *self.recall):
+        means = self.accuracy, self.miou, self.largest, self.ap50, self.ap
+        for share in (*means, *self.class_iou, *self.recall, *self.class_ap):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{share} is no share from 0 to 1")
 
     @property
     def headline(self) -> float:
-        """The figure a network is judged by: accuracy for classification, mIoU for segmentation."""
-        return self.accuracy if self.miou is None else self.miou
+        """The figure a network is judged by: accuracy for classification, mIoU for segmentation, AP50 for detection."""
+        return next(figure for figure in (self.ap50, self.miou, self.accuracy) if figure is not None)
 
     @property
     def balanced_accuracy(self) -> float | None:
@@ -54,8 +73,10 @@ class Score:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy, images drawn alone: sqrt(p (1 - p) / images); None where pixels are counted."""
-        return sqrt(self.accuracy * (1 - self.accuracy) / self.images) if self.miou is None and self.images else None
+        """Of the accuracy, images drawn alone: sqrt(p (1 - p) / images); None but for classification."""
+        if self.miou is not None or self.ap50 is not None or not self.images:
+            return None
+        return sqrt(self.accuracy * (1 - self.accuracy) / self.images)
 
     def surely_below(self, other: "Score") -> bool:
         """Whether the headline is below another's by more than the standard error of their difference.
@@ -66,64 +87,25 @@ class Score:
         return other.headline - self.headline > sqrt(2 * mean * (1 - mean) / min(self.images, other.images))
 
 
-def answers(network: nn.Module, data: ImageSet, split: Split, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-    """float32 logits and targets of a split in order, by batches, in evaluation mode.
-
-    >>> from convfabric.data.opening import open_data
-    >>> from convfabric.weavers import weave
-    >>> digits, fabric = open_data("digits"), Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
-    >>> next(answers(fabric, digits, digits.splits["test"]))[0].shape
-    torch.Size([256, 10])
-    """
-    for exits, targets in each_answer(network, data, split, batch):
-        yield exits[-1], targets
-
-
-def each_answer(
-    network: nn.Module, data: ImageSet, split: Split, batch: int = 256
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """The same of every exit, for a fabric, or for another network that gives one answer or several.
-
-    A fabric is run after the plan for inference, so that norms are folded and sparse layers are kernels.
-
-    >>> from convfabric.data.opening import open_data
-    >>> from convfabric.weavers import weave
-    >>> digits, fabric = open_data("digits"), Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
-    >>> len(next(each_answer(fabric, digits, digits.splits["test"]))[0])
-    1
-    """
-    network = for_inference(network) if isinstance(network, Fabric) else network
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    try:
-        for images, targets in split.batches(in_order(len(split), batch)):
-            prepared = data.preprocessing.normalised(images.to(device)).contiguous(memory_format=torch.channels_last)
-            with torch.inference_mode():
-                found = network(prepared)
-            exits = found if isinstance(found, tuple) else (found,)
-            yield tuple(logits.float() for logits in exits), targets.to(device).long()
-    finally:
-        network.train(was_training)
-
-
 def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = None) -> Score:
     """How a network answers on a split of the data.
 
-    ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W). Raises IndexError for a
-    target that is no class; the cross-entropy finds it, so that the count need not look again.
+    ``network`` takes normalised images and gives logits (B, K) or (B, K, H, W), or for boxes (B, K + 9, N).
+    Raises IndexError for a target that is no class; the cross-entropy finds it, so that the count need not look again.
 
     >>> from convfabric.data.opening import open_data
+    >>> from convfabric.fabric.module import Fabric
     >>> from convfabric.weavers import weave
     >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
     >>> score(fabric, open_data("digits"), "test").images
     269
     """
+    if data.task == "detection":
+        return _of_boxes(network, data, split, batch or at_once(data))
     classes = len(data.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     loss, counted = 0.0, 0
-    batch = batch or (256 if data.task == "classification" else 8)
-    for logits, targets in answers(network, data, data.splits[split], batch):
+    for logits, targets in answers(network, data, data.splits[split], batch or at_once(data)):
         loss += F.cross_entropy(logits, targets, ignore_index=data.void, reduction="sum").item()
         counted += int((targets != data.void).sum())
         confusion += multiclass_confusion_matrix(
@@ -142,34 +124,31 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
     )
 
 
-def image_losses(network: nn.Module, data: ImageSet, split: str) -> Tensor:
-    """The cross-entropy of each image of a split in nats, (N,), of masks the mean over its counted pixels.
-
-    >>> from convfabric.data.opening import open_data
-    >>> from convfabric.weavers import weave
-    >>> fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1))
-    >>> image_losses(fabric, open_data("digits"), "test").shape
-    torch.Size([269])
-    """
-    found = []
-    for logits, targets in answers(network, data, data.splits[split], 256 if data.task == "classification" else 8):
-        each = F.cross_entropy(logits, targets, ignore_index=data.void, reduction="none")
-        if each.ndim > 1:
-            each = each.flatten(1).sum(1) / (targets != data.void).flatten(1).sum(1).clamp(min=1)
-        found.append(each.cpu())
-    return torch.cat(found)
-
-
-def surely_less(one_N: Tensor, other_N: Tensor) -> bool:
-    """Whether losses of the same images are less in the mean, by more than the standard error of their difference.
-
-    >>> surely_less(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 2.4, 3.6]))
-    True
-    >>> surely_less(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 1.4, 3.6]))
-    False
-    """
-    less_N = other_N - one_N
-    return bool(less_N.mean() > less_N.std() / len(less_N) ** 0.5)
+def _of_boxes(network: nn.Module, data: ImageSet, split: str, batch: int) -> Score:
+    classes, found, there = len(data.classes), [], []
+    right, every = torch.zeros(2, classes, dtype=torch.int64)
+    loss, counted = 0.0, 0
+    for answer, targets in answers(network, data, data.splits[split], batch):
+        sums, counts = box_losses(answer, targets)
+        loss, counted = loss + float(sums.sum()), counted + int(counts.sum())
+        for one, target in zip(found_in(answer, data.preprocessing.size), targets, strict=True):
+            seen, of = recalled(one, target, classes)
+            right, every = right + seen.cpu(), every + of.cpu()
+            found.append(one)
+            there.append(target)
+    counted_so = precision(found, there, classes)
+    return Score(
+        images=len(there),
+        loss=loss / max(counted, 1),
+        accuracy=int(right.sum()) / max(int(every.sum()), 1),
+        miou=None,
+        class_iou=(),
+        recall=_shares(right, every),
+        largest=int(every.max()) / max(int(every.sum()), 1),
+        ap50=counted_so.at_50,
+        ap=counted_so.mean,
+        class_ap=counted_so.of_class,
+    )
 
 
 def _class_iou(confusion_KK: Tensor) -> tuple[float | None, ...]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convfabric.data.imageset import ImageSet
 from convfabric.errors import DataError
-from convfabric.evaluation.scoring import answers
+from convfabric.evaluation.answers import answers
 
 SuperpixelsOf = Callable[[Path], tuple[NDArray[np.int64], NDArray[np.int64]]]
 """From an image file to the superpixel of each pixel (H, W) and the class of each superpixel (N)."""

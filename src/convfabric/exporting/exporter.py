@@ -11,6 +11,7 @@ from convfabric.errors import ExportError
 from convfabric.exporting.formats import FORMATS, Answer, Format, Logits, Pixels
 from convfabric.exporting.program import on_cpu, program
 from convfabric.fabric.archive import Passport
+from convfabric.fabric.deployable import delivered
 from convfabric.fabric.module import Fabric
 
 COMPARED_IMAGES = 256
@@ -64,4 +65,5 @@ def _answers(network: Fabric, data: ImageSet, split: str) -> Iterator[tuple[Pixe
     count = min(len(data.splits[split]), COMPARED_IMAGES // share)
     for pixels, _ in data.splits[split].batches(in_order(count, batch)):
         with torch.inference_mode():
-            yield pixels.float().numpy(), network(data.preprocessing.normalised(pixels)).numpy()
+            logits = network(data.preprocessing.normalised(pixels))
+            yield pixels.float().numpy(), delivered(logits, data.task, data.preprocessing.size).numpy()

@@ -23,10 +23,12 @@ TOLERANCE = 1e-4
 """Largest difference of logits that is let pass, as a share of the largest logit above 1."""
 OPSET = 18
 """Version of ONNX's operators that is written unless told otherwise: the oldest that torch writes."""
+BOXES = 3
+"""Axes of an answer that is boxes."""
 Pixels = NDArray[np.float32]
 """(batch, channels, height, width), 0 to 255."""
 Logits = NDArray[np.float32]
-"""(batch, classes), or with a height and a width behind them."""
+"""(batch, classes), or with a height and a width behind them; or boxes (batch, anchors, 4 + classes)."""
 Answer = Callable[[Pixels], Logits]
 
 
@@ -51,7 +53,8 @@ class Format:
 
 def write_onnx(exported: ExportedProgram, papers: Passport, file: Path, opset: int = OPSET) -> None:
     """The program as an ONNX file that carries its classes and preprocessing as metadata, see :func:`save_onnx`."""
-    save_onnx(exported, file, json.dumps(carried_facts(papers)), opset)
+    output = "boxes" if papers.graph.head.task == "detection" else "logits"
+    save_onnx(exported, file, json.dumps(carried_facts(papers)), opset, outputs=(output,))
 
 
 def save_onnx(
@@ -107,12 +110,9 @@ def accept_close(name: str, wanted: Logits, found: Logits) -> float:
     >>> accept_close("model.onnx", np.float32([[1.0, 3.0]]), np.float32([[1.0, 3.00002]])) < 1e-4
     True
     """
-    apart, largest = float(np.abs(wanted - found).max()), max(1.0, float(np.abs(wanted).max()))
-    if not apart <= TOLERANCE * largest:
-        raise ExportError(
-            f"{name} answers unlike the network: logits are up to {apart:.2e} apart, {TOLERANCE * largest:.0e} is let "
-            "pass. The file was not kept."
-        )
+    if wanted.ndim == BOXES:
+        return max(_apart(name, wanted[..., :4], found[..., :4]), _apart(name, wanted[..., 4:], found[..., 4:]))
+    apart = _apart(name, wanted, found)
     first, other = wanted.argmax(1)[:, None], found.argmax(1)[:, None]
     margin = np.take_along_axis(wanted, first, 1) - np.take_along_axis(wanted, other, 1)
     rounding = 2 * TOLERANCE * np.maximum(1.0, np.abs(wanted).max(1, keepdims=True))
@@ -120,6 +120,17 @@ def accept_close(name: str, wanted: Logits, found: Logits) -> float:
         raise ExportError(
             f"{name} answers unlike the network: {int((margin > rounding).sum())} first choices differ, by up to "
             f"{float(margin.max()):.2e}. The file was not kept."
+        )
+    return apart
+
+
+def _apart(name: str, wanted: Logits, found: Logits) -> float:
+    """The largest difference; ExportError where it is above the tolerance."""
+    apart, largest = float(np.abs(wanted - found).max()), max(1.0, float(np.abs(wanted).max()))
+    if not apart <= TOLERANCE * largest:
+        raise ExportError(
+            f"{name} answers unlike the network: logits are up to {apart:.2e} apart, {TOLERANCE * largest:.0e} is let "
+            "pass. The file was not kept."
         )
     return apart
 

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+from convfabric.boxes.answers import LIKELY, MOST_OVERLAP
 from convfabric.data.reading import ENDINGS, SHARED
 from convfabric.fabric.archive import write_atomically
 
@@ -16,7 +17,8 @@ Where model.int8.onnx lies beside it, that is run; where files exit-1.onnx and s
 another, until one is confident.
 
 Image files need Pillow. Arrays do not: a .npy file of (height, width) or (height, width, channels), uint8 or floats
-from 0 to 255, or a .raw file of as many bytes. Masks are written into the present folder, over no file that is there.
+from 0 to 255, or a .raw file of as many bytes. Masks are written into the present folder, over no file that is
+there. Boxes are left, top, right and bottom in pixels of the image.
 
 Needs Python 3.9, numpy and onnxruntime, from 1.14 on. The ONNX files take pixels from 0 to 255. Written by convfabric;
 the functions in the middle are those the network was trained with.
@@ -57,10 +59,36 @@ def first_confident(sessions, facts, pixels):
     limits = facts.get("limits", [-1.0])
     for number, (session, limit) in enumerate(zip(sessions, limits), 1):
         named = dict(zip([output.name for output in session.get_outputs()], session.run(None, carried)))
-        logits = named.pop("logits")[0]
-        if facts["task"] == "segmentation" or number == len(limits) or softmax(logits).max() >= limit:
+        logits = named.pop("boxes" if facts["task"] == "detection" else "logits")[0]
+        if facts["task"] != "classification" or number == len(limits) or softmax(logits).max() >= limit:
             return logits, number
         carried = {name.removesuffix("_on"): value for name, value in named.items()}
+
+
+def boxes_found(answer, facts, size):
+    """The likely boxes of an answer, the surest first, in pixels of an image of a height and width.
+
+    For each class those go that overlap a surer one by more than OVERLAP.
+    """
+    times, shift = placement(size, facts["size"], facts["fitting"])
+    sides = (answer[:, :4] - np.float32(shift)) / np.float32(times)
+    sides = np.clip(sides, 0, [size[1], size[0], size[1], size[0]])
+    found = []
+    for label, name in enumerate(facts["classes"]):
+        odds = answer[:, 4 + label]
+        left = [int(at) for at in np.argsort(-odds, kind="stable") if odds[at] >= LIKELY]
+        while left:
+            best, left = left[0], left[1:]
+            found.append({"class": name, "probability": round(float(odds[best]), 6)})
+            found[-1]["box"] = [round(float(side), 2) for side in sides[best]]
+            left = [at for at in left if overlap(answer[best, :4], answer[at, :4]) <= OVERLAP]
+    return sorted(found, key=lambda one: -one["probability"])
+
+
+def overlap(one, other):
+    """Intersection over union of two boxes."""
+    shared = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None).prod()
+    return shared / max((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - shared, 1e-9)
 
 
 def stored_array(path, facts):
@@ -102,7 +130,7 @@ def prepared(path, facts):
 
 
 def answers(sessions, facts, path, top=0, timed=False):
-    """The answer for one file: a class with its probability, or the mask that was written."""
+    """The answer for one file: a class with its probability, the mask that was written, or the boxes found."""
     pixels, size = prepared(path, facts)
     began = time.perf_counter()
     logits, number = first_confident(sessions, facts, pixels)
@@ -117,6 +145,8 @@ def answers(sessions, facts, path, top=0, timed=False):
         best = order[0]
         named = {"image": str(path), "class": facts["classes"][best], "probability": round(float(odds[best]), 6)}
         return named | left
+    if facts["task"] == "detection":
+        return {"image": str(path), "boxes": boxes_found(logits, facts, size)} | left
     return {"image": str(path), "mask": str(written(logits.argmax(0).astype(np.uint8), facts, path, size))} | left
 
 
@@ -169,7 +199,7 @@ def main():
     if exits and [file.name for file in exits] != [f"exit-{n + 1}.onnx" for n in range(len(facts.get("limits", [])))]:
         sys.exit(f"exit-1.onnx to exit-{len(facts.get('limits', []))}.onnx belong together, and some are not here.")
     if said.top and facts["task"] != "classification":
-        words.error("--top: this network answers with masks, not with classes")
+        words.error(f"--top: this network does {facts['task']}, not classification")
     if facts["channels"] not in (1, 3) and any(Path(name).suffix.lower() not in ARRAYS for name in said.images):
         sys.exit(f"model.onnx takes images of {facts['channels']} channels; image files are read with 1 or 3.")
     warnings.simplefilter("ignore")
@@ -193,4 +223,5 @@ if __name__ == "__main__":
 def write_predictor(folder: Path) -> None:
     """``predict.py`` beside the files it runs."""
     middle = "\n\n".join(inspect.getsource(function) for function in SHARED)
-    write_atomically(folder / "predict.py", f"{OPENING}ENDINGS = {ENDINGS}\n\n\n{middle}{CLOSING}")
+    numbers = f"ENDINGS = {ENDINGS}\nLIKELY, OVERLAP = {LIKELY}, {MOST_OVERLAP}"
+    write_atomically(folder / "predict.py", f"{OPENING}{numbers}\n\n\n{middle}{CLOSING}")

@@ -1,7 +1,8 @@
 """A network as a torch.export program, which every kind of exported file is written from.
 
 The input ``images`` is float32 (batch, channels, height, width) with pixel values 0 to 255; the output
-``logits`` is (batch, classes), or (batch, classes, height, width) for segmentation.
+``logits`` is (batch, classes), or (batch, classes, height, width) for segmentation. For detection it is ``boxes``,
+(batch, anchors, 4 + classes): left, top, right and bottom in pixels, and the probability of each class.
 """
 
 import copy

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convfabric.boxes.answers import laid_out
 from convfabric.fabric.inherited_weights import check_is_part, inherited, leading_slices
 from convfabric.fabric.layers import added, layer, multiplied
 from convfabric.graph import Graph, Head, Join, Place, Step, remembered
@@ -42,7 +43,8 @@ class Fabric(nn.Module):
     """The network that a graph describes.
 
     Images are float tensors (batch, image channels, height, width); answers are logits,
-    (batch, classes) for classification and (batch, classes, height, width) for segmentation.
+    (batch, classes) for classification and (batch, classes, height, width) for segmentation; for detection they are
+    (batch, classes + 9, anchors), see :mod:`convfabric.boxes`.
     It can run any restriction of its own graph with the same weights.
     Raises GraphError for a graph that breaks a law.
 
@@ -226,22 +228,25 @@ def image_size(images_BCHW: Tensor) -> Size:
 
 
 class _HeadLayer(nn.Module):
-    """One linear map per response read, their results added; weights (K, C) by the name of the place."""
+    """One linear map per response read, their results added, or for detection side by side; weights (K, C) by place."""
 
     def __init__(self, graph: Graph, head: Head) -> None:
         super().__init__()
         self.task = head.task
         linear = {str(place): graph.node(place).channels for place in head.reads if head.linear}
-        self.reads = nn.ModuleDict({name: nn.Linear(count, head.classes, bias=False) for name, count in linear.items()})
+        self.reads = nn.ModuleDict({name: nn.Linear(count, head.values, bias=False) for name, count in linear.items()})
         for weight in self.reads.parameters():
             nn.init.normal_(weight, std=0.01)
-        self.bias = nn.Parameter(torch.zeros(head.classes)) if head.linear else None
+        self.bias = nn.Parameter(torch.zeros(head.values)) if head.linear else None
 
     def forward(self, responses: dict[str, Tensor], image: Size, enlarge: Enlarge) -> Tensor:
         if self.task == "classification":
             logits_BK = added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
             return logits_BK if self.bias is None else logits_BK + self.bias
         maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
+        if self.task == "detection":
+            assert self.bias is not None
+            return torch.cat([laid_out(maps + self.bias[:, None, None], image) for maps in maps_BKHW], 2)
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
         logits_BKHW = added([enlarge(m, finest) for m in maps_BKHW])
         return enlarge(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)

@@ -125,14 +125,14 @@ def head_costs(graph: Graph, head: Head, image: Size) -> Costs:
     >>> head_costs(graph, graph.head, (32, 32)).parameters
     650
     """
-    total = replace(FREE, parameters=head.classes * head.linear)
+    total = replace(FREE, parameters=head.values * head.linear)
     for place in head.reads:
         channels = graph.node(place).channels * head.linear
         pixels = 1 if head.task == "classification" else area(map_sizes(graph, image)[place])
         total += Costs(
-            parameters=head.classes * channels,
-            macs=head.classes * channels * pixels,
-            activation_bytes=FLOAT_BYTES * head.classes * pixels * head.linear,
+            parameters=head.values * channels,
+            macs=head.values * channels * pixels,
+            activation_bytes=FLOAT_BYTES * head.values * pixels * head.linear,
         )
     return total
 

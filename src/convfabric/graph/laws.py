@@ -54,7 +54,8 @@ def _counts_are_positive(graph: Graph, image: Size | None) -> Iterator[str]:
     yield from (f"{name} has {count:.0e} {kind}" for name, kind, count in counts if count > MOST)
     yield from (f"{node.place} has {node.channels} channels" for node in graph.nodes if node.channels < 1)
     yield from (f"the image has {graph.entry.image_channels} channels" for _ in range(graph.entry.image_channels < 1))
-    yield from (f"{head.name} has {head.classes} classes" for head in graph.heads if head.classes < 2)
+    least = {head.name: 1 if head.task == "detection" else 2 for head in graph.heads}
+    yield from (f"{head.name} has {head.classes} classes" for head in graph.heads if head.classes < least[head.name])
     yield from (f"{head.name} reads nothing" for head in graph.heads if not head.reads)
 
 
@@ -121,6 +122,7 @@ def _heads_agree(graph: Graph, image: Size | None) -> Iterator[str]:
     if len({(head.task, head.classes) for head in graph.heads}) > 1:
         yield "they differ in task or classes"
     for head in graph.heads:
+        yield from (f"{head.name}: boxes without a map" for _ in range(head.task == "detection" and not head.linear))
         odd = [place for place in head.reads if graph.node(place).channels != head.classes and not head.linear]
         yield from (f"{head.name}: {place} has {graph.node(place).channels} channels" for place in odd)
 

@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple
 
 from convfabric.operators import WHOLE_MAP, Chain, Norm, Operator, Relu
 
-Task = Literal["classification", "segmentation"]
+Task = Literal["classification", "segmentation", "detection"]
 Join = Literal["sum", "concatenation", "product"]
+SHAPES = 6
+"""Boxes of different shapes that detection looks for at every pixel, see :func:`convfabric.boxes.anchors.anchors`."""
 POINT = WHOLE_MAP
 """The scale of maps that have one pixel whatever the images' size: what is left after a global pool."""
 NORM_AND_RELU = Chain((Norm(), Relu()))
@@ -93,7 +95,8 @@ class Head:
     """Where answers are read, and what they are. A graph with several has several exits.
 
     Classification averages each response over its pixels and adds one linear map per response;
-    segmentation adds one 1×1 convolution per response, enlarged to the finest of them and then to the image.
+    segmentation adds one 1×1 convolution per response, enlarged to the finest of them and then to the image;
+    detection has one 1×1 convolution per response, and its answers stand one after another.
     """
 
     task: Task
@@ -102,6 +105,15 @@ class Head:
     linear: bool = True
     """Whether there are such maps; if not, the responses' channels are the classes, and are added."""
     name: str = "head"
+
+    @property
+    def values(self) -> int:
+        """Channels of its maps: the classes; of detection, for each shape the classes, none of them, and four sides.
+
+        >>> Head(task="detection", classes=3, reads=(Place(1, 0),)).values
+        48
+        """
+        return SHAPES * (self.classes + 5) if self.task == "detection" else self.classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ from types import MappingProxyType
 from convfabric import operators
 from convfabric.errors import GraphError, SettingError
 from convfabric.graph.laws import check
-from convfabric.graph.parts import POINT, Edge, Place
+from convfabric.graph.parts import POINT, Edge, Head, Place
 from convfabric.graph.structure import Graph
 from convfabric.operators import Chain, Composite, Conv, Depthwise, Operator, mapped, pointwise, sides
 
 Rule = Callable[[Conv], Operator]
+FINEST_OF_BOXES = 2
+"""The finest scale at whose pixels boxes are looked for: where maps have a quarter of an image's side."""
 
 
 def root(graph: Graph, groups: int) -> Graph:
@@ -212,6 +214,23 @@ def with_prior(graph: Graph, said: str) -> Graph:
         return rewrite(graph)
     except GraphError as fault:
         raise SettingError(f"prior={said} does not fit: {fault}") from None
+
+
+def with_boxes(graph: Graph, classes: int) -> Graph:
+    """The graph with one head for detection, which reads the last response at each scale but the finest ones.
+
+    Raises GraphError where no scale is left.
+
+    >>> from convfabric.weavers import weave
+    >>> [str(place) for place in with_boxes(weave("vgg", size=(32, 32)), 3).head.reads]
+    ['L3S2', 'L5S3', 'L7S4']
+    """
+    features = with_features(graph)
+    reads = tuple(place for place in features.head.reads if place.scale >= FINEST_OF_BOXES)
+    if not reads:
+        raise GraphError(f"{graph.name} halves images fewer than {FINEST_OF_BOXES} times, and finds no boxes then.")
+    head = Head(task="detection", classes=classes, reads=reads)
+    return replace(features, heads=(head,)).restrict(features.edge_names)
 
 
 def with_features(graph: Graph) -> Graph:

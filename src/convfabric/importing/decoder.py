@@ -1,4 +1,4 @@
-"""A small decoder over the stages of a network, for segmentation."""
+"""A small decoder over the stages of a network, for segmentation and detection."""
 
 from collections.abc import Sequence
 

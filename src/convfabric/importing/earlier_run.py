@@ -10,7 +10,7 @@ from convfabric.fabric.archive import GRAPH_FILE, load_fabric
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.graph.laws import check
-from convfabric.graph.rewrites import with_features
+from convfabric.graph.rewrites import with_boxes, with_features
 from convfabric.importing.network import Imported
 from convfabric.operators import Opaque
 from convfabric.weavers import Purpose
@@ -63,6 +63,8 @@ def for_purpose(graph: Graph, purpose: Purpose) -> Graph:
     >>> for_purpose(weave("vgg"), Purpose(task="segmentation", classes=3)).head.task
     'segmentation'
     """
+    if purpose.task == "detection" and graph.head.task != "detection":
+        return with_boxes(graph, purpose.classes)
     if graph.head.task != purpose.task or not all(head.linear for head in graph.heads):
         graph = with_features(graph)
     heads = tuple(replace(head, task=purpose.task, classes=purpose.classes) for head in graph.heads)

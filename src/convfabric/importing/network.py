@@ -63,7 +63,7 @@ def import_network(
     The module stays as it is; of several answers the first is taken. ``size`` is height and width in pixels. Without
     ``classes`` the fabric answers as the network does, but for a softmax at its end, which is left out: answers are
     logits. With them its classifier is replaced by heads with fresh weights after the last and each earlier stage, so
-    that depth is a choice; for segmentation a decoder of so many channels reads every stage, or with 0 one linear head.
+    that depth is a choice; for other tasks a decoder of so many channels reads every stage, or with 0 one linear head.
     A layer that is used several times has its weights once. ``image_channels=1`` sums the stem over colours.
     Raises ImportingError, naming the operator and the module it stands in, for what no operator of a graph does, and
     where answers differ by more than 1e-5 of them.

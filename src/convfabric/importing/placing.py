@@ -33,7 +33,7 @@ def placed(
 ) -> Placed:
     """The graph of the responses between the images and what is answered, or new heads where classes are given.
 
-    For segmentation those read a decoder of so many channels, if there are any.
+    For segmentation and detection those read a decoder of so many channels, if there are any.
     """
     image, last = images.size, answered.response
     reads, linear, found_task = _head(last, image)
@@ -42,7 +42,7 @@ def placed(
         raise ImportingError("no map of more than one pixel is left: a convolutional network has some.")
     first, stem = _stem(responses, images)
     ends = [] if classes is None else _stage_ends(responses, image)
-    decoded = decoded_from(ends, decoder, image) if decoder and task == "segmentation" else []
+    decoded = decoded_from(ends, decoder, image) if decoder and task != "classification" else []
     responses += decoded
     order = responses if stem.source is images else [images, *responses]
     places = _places(order, images, image)
@@ -128,8 +128,8 @@ def _own_head(place: Place, task: Task, classes: int, linear: Tensors | None, we
 
 
 def _new_heads(places: list[Place], classes: int, task: Task) -> list[Head]:
-    """For classification an exit after each place, for segmentation one head that reads all of them."""
-    if task == "segmentation":
+    """For classification an exit after each place, for other tasks one head that reads all of them."""
+    if task != "classification":
         return [Head(task=task, classes=classes, reads=tuple(places))]
     names = [f"exit{number}" for number in range(1, len(places))] + ["head"]
     each = zip(places, names, strict=True)

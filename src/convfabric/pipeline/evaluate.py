@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from convfabric.boxes.answers import LIKELY, found_in
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.layouts import SPLIT_NAMES
 from convfabric.data.opening import open_data
 from convfabric.data.part_labels import has_superpixels, superpixels_of
-from convfabric.data.reading import fitted_array, read_picture
+from convfabric.data.reading import fitted_array, placement, read_picture
 from convfabric.errors import DataError
 from convfabric.evaluation.baseline import doubts
 from convfabric.evaluation.crf import FieldNumbers, Refined, chosen_field
@@ -27,6 +28,7 @@ from convfabric.fabric.archive import Passport, load_fabric
 from convfabric.graph.json_format import written
 from convfabric.latency.measurement import timed
 from convfabric.latency.target import Target
+from convfabric.operators import Size
 from convfabric.pipeline.inputs import opened, untrained
 from convfabric.runs.folder import check_data_there, job_of
 from convfabric.runs.job import job_from
@@ -186,7 +188,7 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
         raise DataError(f"{data.name}: data for {data.task}, the network does {papers.graph.head.task}.")
     if data.task == "segmentation" and len(data.classes) > len(papers.classes):
         raise DataError(f"{data.name}: masks of {len(data.classes)} classes; the network knows {len(papers.classes)}.")
-    if data.task == "classification" and data.classes != papers.classes:
+    if data.task != "segmentation" and data.classes != papers.classes:
         if unknown := sorted(set(data.classes) - set(papers.classes)):
             raise DataError(
                 f"{data.name}: class {unknown[0]} is unknown; the network knows {', '.join(papers.classes)}."
@@ -194,12 +196,22 @@ def matched(data: ImageSet, papers: Passport, split: str) -> ImageSet:
         place = torch.tensor([papers.classes.index(name) for name in data.classes])
         if not isinstance(seen, HeldSplit):
             raise DataError(f"{data.name}: classes {data.classes}; a set this large needs exactly {papers.classes}.")
-        seen = HeldSplit(seen.images_BCHW, place[seen.targets])
+        seen = HeldSplit(seen.images_BCHW, _counted_so(seen.targets, place))
     return replace(data, classes=papers.classes, preprocessing=papers.preprocessing, splits={split: seen})
 
 
+def _counted_so(targets: Tensor, place: Tensor) -> Tensor:
+    """Labels, or boxes with them, whose classes have other numbers."""
+    if not targets.is_floating_point():
+        return place[targets]
+    labels = targets[..., 0].long()
+    return torch.cat(
+        [torch.where(labels < 0, labels, place[labels])[..., None].to(targets.dtype), targets[..., 1:]], -1
+    )
+
+
 def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
-    """From an image file to its class and probability, or the path of the mask written into the present folder.
+    """From an image file to its class and probability, the path of the mask written into the present folder, or boxes.
 
     Of several exits the first confident one answers, by the thresholds that were exported. What is returned raises
     DataError for a file that is no image.
@@ -228,12 +240,34 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
             best = int(odds.argmax())
             named = {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
             return named | left
+        if papers.graph.head.task == "detection":
+            return {"image": str(path), "boxes": _boxes(logits, papers, (array.shape[0], array.shape[1]))}
         mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
         if preprocessing.fitting == "stretch":
             mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
         return {"image": str(path), "mask": str(_written(mask, path))}
 
     return predict
+
+
+def _boxes(logits_VN: Tensor, papers: Passport, given: Size) -> list[dict[str, Any]]:
+    """The likely boxes of an image of a height and width, the surest first, in its own pixels."""
+    found = found_in(logits_VN[None], papers.preprocessing.size)[0]
+    times, shift = (
+        torch.tensor(part) for part in placement(given, papers.preprocessing.size, papers.preprocessing.fitting)
+    )
+    most = torch.tensor([given[1], given[0], given[1], given[0]])
+    sides_M4 = torch.minimum(((found.boxes_M4 - shift) / times).clamp(min=0), most)
+    told = zip(found.labels_M.tolist(), found.odds_M.tolist(), sides_M4.tolist(), strict=True)
+    return [
+        {
+            "class": papers.classes[label],
+            "probability": round(odds, 6),
+            "box": [round(side, 2) for side in sides],
+        }
+        for label, odds, sides in told
+        if odds >= LIKELY
+    ]
 
 
 def _written(mask: Image.Image, path: Path) -> Path:

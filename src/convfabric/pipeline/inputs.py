@@ -10,7 +10,7 @@ import torch
 
 from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data, task_of
-from convfabric.errors import DataError
+from convfabric.errors import DataError, SettingError
 from convfabric.fabric.archive import GRAPH_FILE
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
@@ -28,7 +28,7 @@ SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 
 
 def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
-    """The data of a job; DataError where they are not images, or a run's own folder.
+    """The data of a job; DataError where they are not images, or a run's own folder, SettingError for boxes in int8.
 
     ``like``: the order of its classes, where a network was trained on them already.
 
@@ -40,10 +40,12 @@ def opened(job: Job, like: Sequence[str] = ()) -> ImageSet:
         other = "`convfabric curve` and `convfabric extract` cut further networks from it"
         raise DataError(f"{job.data}: the folder of a run, not of images; {other}.")
     options = job.options
+    if job.procedure.precision != "float32" and task_of(job.data, options) == "detection":
+        raise SettingError(f"precision={job.procedure.precision}: networks for detection are delivered in float32.")
     if not is_imported(job.source.network):
         return open_data(job.data, options, like=(tuple(like), None) if like else None)
     first = original_of(job)
-    if options.size is None and task_of(job.data) == "classification":
+    if options.size is None and task_of(job.data, options) == "classification":
         options = replace(options, size=first.size)
     data = open_data(job.data, options, like=(tuple(like), None) if like else None)
     return prepared_for(first, data)

@@ -57,7 +57,12 @@ def sized(job: Job, say: Say, data: ImageSet | None = None) -> Job:
 def _with_images(job: Job, say: Say) -> Job:
     """The job with the largest size at which the network takes at most twice its milliseconds, or the smallest."""
     allowed, kept = job.budget.latency_ms, job.numbers.get("classifier") == "kept"
-    if kept or job.options.size or not isinstance(allowed, int | float) or task_of(job.data) == "segmentation":
+    if (
+        kept
+        or job.options.size
+        or not isinstance(allowed, int | float)
+        or task_of(job.data, job.options) != "classification"
+    ):
         return job
     native = original_of(job).size
     _expect(job, _whole_at(job, [native, *(smaller(native, share) for share in SHARES)]))
@@ -156,7 +161,7 @@ def _numbers_in(budget: Budget) -> list[str]:
 
 def _with_fabric(job: Job, say: Say, seen: Outlook, free: bool) -> Job:
     """The job with the fabric of the ladder for its budget, and the size of images for that where it is ``free``."""
-    free = free and not (job.options.size or seen.task == "segmentation" or min(seen.size) < LEAST_SIDE)
+    free = free and not (job.options.size or seen.task != "classification" or min(seen.size) < LEAST_SIDE)
     every = [_Rungs(job, seen, size) for size in (seen.size, *(smaller(seen.size, share) for share in SHARES if free))]
     if job.budget.latency_ms is not None:
         _expect(job, ((rungs.woven(fabric), rungs.size) for rungs in every for fabric in rungs.fabrics))

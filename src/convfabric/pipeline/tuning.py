@@ -13,7 +13,8 @@ from convfabric.cutting.fitness import Judge
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import process_count
-from convfabric.evaluation.scoring import image_losses, score, surely_less
+from convfabric.evaluation.image_losses import image_losses, surely_less
+from convfabric.evaluation.scoring import score
 from convfabric.execution.processes import by_first
 from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric

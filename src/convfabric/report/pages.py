@@ -9,7 +9,7 @@ from typing import Any
 
 from convfabric.evaluation.baseline import said_beside
 from convfabric.evaluation.exit_thresholds import Exits
-from convfabric.evaluation.scoring import Score
+from convfabric.evaluation.scoring import HEADLINES, Score
 from convfabric.runs.record import (
     CutRecord,
     DataRecord,
@@ -125,8 +125,7 @@ def figure_name(data: DataRecord) -> str:
     >>> figure_name(DataRecord(name="a", task="classification", scored_split="val", **facts))
     'val accuracy'
     """
-    kind = "accuracy" if data.task == "classification" else "mIoU"
-    return f"{data.scored_split} {kind}"
+    return f"{data.scored_split} {HEADLINES[data.task]}"
 
 
 def said_share(score: Score) -> str:
@@ -144,6 +143,8 @@ def said_figure(score: Score) -> str:
     >>> said_figure(Score(images=8, loss=0.5, accuracy=0.9, miou=0.5, class_iou=(0.6, 0.4)))
     '50.00 % mIoU, 90.00 % of pixels right'
     """
+    if score.ap50 is not None:
+        return f"{said_share(score)} AP50, {100 * score.accuracy:.2f} % of boxes surely found"
     pixels = "" if score.miou is None else f" mIoU, {100 * score.accuracy:.2f} % of pixels right"
     return said_share(score) + pixels
 
@@ -266,18 +267,19 @@ def _row(name: str, before: float, after: float, scale: float, unit: str) -> lis
 
 
 def _class_table(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord) -> str:
-    if not network.score.class_iou:
-        return ""
+    kind, before, after = "IoU", fabric.score.class_iou, network.score.class_iou
+    if data.task == "detection":
+        kind, before, after = "AP", fabric.score.class_ap, network.score.class_ap
     rows = [
-        [name, *("not there" if v is None else f"{100 * v:.1f} %" for v in (before, after))]
-        for name, before, after in zip(data.classes, fabric.score.class_iou, network.score.class_iou, strict=True)
+        [name, *("not there" if v is None else f"{100 * v:.1f} %" for v in both)]
+        for name, *both in zip(data.classes, before, after, strict=False)
     ]
-    return table(["class", "IoU, fabric", "IoU, network"], rows)
+    return table(["class", f"{kind}, fabric", f"{kind}, network"], rows) if rows else ""
 
 
 def _pictures_title(data: DataRecord, network: NetworkRecord, shown: int) -> str:
-    if data.task == "segmentation":
-        return "Image, truth, prediction"
+    if data.task != "classification":
+        return "Image, truth, prediction" if data.task == "segmentation" else "Boxes that are there, and boxes found"
     score = network.score
     errors = round(score.images * (1 - score.accuracy))
     listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors"

@@ -28,3 +28,14 @@ def as_colours(image: Any) -> Any:
     (2, 2, 3)
     """
     return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+
+
+def shades_of(classes: int) -> Any:
+    """Colours of even lightness, uint8 (classes, 3).
+
+    >>> shades_of(3).shape
+    (3, 3)
+    """
+    from matplotlib import colormaps
+
+    return (255 * colormaps["turbo"](np.linspace(0.05, 0.95, classes))[:, :3]).astype(np.uint8)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from convfabric.evaluation.exit_thresholds import Exits
+from convfabric.progress import FIGURES, figure_in
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -26,9 +27,9 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     losses.plot(epochs, [row["val_loss"] for row in rows], label="val")
     losses.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
     losses.legend(frameon=False)
-    name = "val_accuracy" if rows[0]["val_miou"] == "" else "val_miou"
+    name = figure_in(rows[0])
     figures.plot(epochs, [100 * float(row[name]) for row in rows], color="#1b4965")
-    figures.set(xlabel="epoch", ylabel={"val_accuracy": "val accuracy (%)", "val_miou": "val mIoU (%)"}[name])
+    figures.set(xlabel="epoch", ylabel=f"val {FIGURES[name]} (%)")
     for axes in (losses, figures):
         for end in (i + 1.5 for i, (a, b) in enumerate(pairwise(rows)) if a["stage"] != b["stage"]):
             axes.axvline(end, color="#a9b4bd", linestyle=":")

@@ -1,9 +1,10 @@
 """The pictures of a report, taken from what a network answers, and the page around them."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.environment import machine, versions
-from convfabric.evaluation.scoring import answers
+from convfabric.evaluation.answers import answers
 from convfabric.fabric.archive import Passport, write_atomically
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Task
+from convfabric.report.box_pictures import box_pictures
 from convfabric.report.drawing import draw
 from convfabric.report.pages import Picture, page
-from convfabric.report.pictures import as_colours, as_picture
+from convfabric.report.pictures import as_colours, as_picture, shades_of
 from convfabric.report.plots import curves, exit_curve
 from convfabric.runs.record import RunRecord
 
@@ -29,7 +31,7 @@ def write_report(
     folder: Path, record: RunRecord, whole: Graph, network: Fabric, papers: Passport, data: ImageSet
 ) -> Path:
     """``report.html`` in a run folder, from its record and what the network answers."""
-    taken = wrong_pictures(network, data) if data.task == "classification" else _masks(network, data)
+    taken = PICTURES[data.task](network, data)
     with (folder / "metrics.csv").open(newline="") as table:
         rows = [_numbers(row) for row in csv.DictReader(table)]
     conditions = {"training ran in": record.plan, **machine(), **versions()}
@@ -73,14 +75,14 @@ def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
     """Images evenly taken from the judging split, each beside its truth and its prediction."""
     split = data.splits[data.scored_split]
     stride = max(1, len(split) // MOST_MASKS)
-    palette = _palette(len(data.classes))
+    shades = shades_of(len(data.classes))
     pixels = split.batches(in_order(len(split), 1))
     for (image, _), (logits, targets) in islice(
         zip(pixels, answers(network, data, split, 1), strict=True), 0, stride * MOST_MASKS, stride
     ):
         truth, guess = targets[0].numpy(), logits[0].argmax(0).numpy()
         void = (truth == data.ignore)[..., None]
-        maps = [np.where(void, 0, palette[np.minimum(m, len(palette) - 1)]).astype(np.uint8) for m in (truth, guess)]
+        maps = [np.where(void, 0, shades[np.minimum(m, len(shades) - 1)]).astype(np.uint8) for m in (truth, guess)]
         yield as_picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
 
 
@@ -89,9 +91,7 @@ def _shown(image_CHW: Tensor) -> Any:
     return as_colours(image_CHW.permute(1, 2, 0).numpy())
 
 
-def _palette(classes: int) -> Any:
-    """Colours of even lightness, uint8 (classes, 3)."""
-    from matplotlib import colormaps
-
-    shades = colormaps["turbo"](np.linspace(0.05, 0.95, classes))[:, :3]
-    return (255 * shades).astype(np.uint8)
+PICTURES: Mapping[Task, Callable[[Fabric, ImageSet], Iterator[Picture]]] = MappingProxyType(
+    {"classification": wrong_pictures, "segmentation": _masks, "detection": box_pictures}
+)
+"""What a page shows of a network's answers, for each task."""

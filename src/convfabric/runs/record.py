@@ -15,6 +15,7 @@ from convfabric.evaluation.scoring import Score, score
 from convfabric.exporting.int8 import Int8
 from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import Fabric
+from convfabric.graph import Task
 from convfabric.graph.costs import costs, peak_bytes
 from convfabric.graph.json_format import parsed, read, text_of, written
 from convfabric.latency.measurement import Latency
@@ -44,7 +45,7 @@ class DataRecord(_Counted):
     """The data of a run."""
 
     name: str
-    task: str
+    task: Task
     classes: tuple[str, ...]
     images: Mapping[str, int]
     """Of each split."""

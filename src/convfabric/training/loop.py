@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from convfabric.data.augmentation import augmented, fit_for
-from convfabric.data.imageset import ImageSet
+from convfabric.data.imageset import ImageSet, as_targets
 from convfabric.errors import SettingError, StuckError, TrainingError
 from convfabric.evaluation.baseline import is_chance
 from convfabric.evaluation.scoring import score
@@ -196,7 +196,7 @@ class Run:
         device = self.accelerator.device
         changed, targets = augmented(images.to(device), targets.to(device), self.augmentation, dice, self.data.ignore)
         normal = self.data.preprocessing.normalised(changed)
-        return normal.contiguous(memory_format=torch.channels_last), targets.long()
+        return normal.contiguous(memory_format=torch.channels_last), as_targets(targets)
 
     def take_step(self, model: nn.Module, images: list[Tensor], targets: list[Tensor]) -> float:
         """One step of the optimiser over this process's parts of a batch; the loss over all processes."""
@@ -263,6 +263,7 @@ class Run:
             "val_loss": found.loss,
             "val_accuracy": found.accuracy,
             "val_miou": "" if found.miou is None else found.miou,
+            "val_ap50": "" if found.ap50 is None else found.ap50,
             "val_balanced": found.balanced_accuracy or 0.0,
             "chance": int(is_chance(found)),
         }

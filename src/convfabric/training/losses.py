@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convfabric.boxes.multibox import box_loss
 from convfabric.execution import pixels
 from convfabric.training.recipe import Recipe
 
@@ -46,13 +47,16 @@ def loss(
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
 
     Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, and where
-    none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`.
+    none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`. Of boxes
+    it is :func:`convfabric.boxes.multibox.box_loss`.
     What the labels are held against are the logits plus ``prior_K``, see :func:`prior_of`.
     ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
 
     >>> loss(torch.zeros(2, 4), torch.tensor([0, 3]), Recipe(), void=-100)
     tensor(1.3863)
     """
+    if targets.is_floating_point():
+        return box_loss(logits, targets, recipe.label_smoothing, teacher, recipe.distil, recipe.temperature)
     if kernels and pixels.runs(logits):
         numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
         found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, teacher, void, *numbers)

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from convfabric.data.image_sizes import smaller
 from convfabric.errors import GraphError, SettingError
+from convfabric.evaluation.image_losses import losses_of
 from convfabric.execution.plans import Plan
 from convfabric.execution.runners import for_training
 from convfabric.execution.subnetworks import WithSubnetworks
@@ -89,15 +89,15 @@ class _Whole:
 def sizes_of(graph: Graph, recipe: Recipe, image: Size) -> tuple[Size, ...]:
     """The sizes of images that a recipe trains a graph for, the largest first.
 
-    Raises SettingError for masks, and where the graph cannot read one of them.
+    Raises SettingError for masks and boxes, and where the graph cannot read one of them.
 
     >>> from convfabric.weavers import weave
     >>> sizes_of(weave("resnet-20"), Recipe(subnetworks=2, sizes=(0.5, 0.75)), (32, 32))
     ((32, 32), (24, 24), (16, 16))
     """
     found = tuple(dict.fromkeys(smaller(image, share) for share in (1.0, *sorted(recipe.sizes, reverse=True))))
-    if recipe.sizes and graph.head.task == "segmentation":
-        raise SettingError(f"sizes={list(recipe.sizes)}: masks are as large as their images, so there is one size.")
+    if recipe.sizes and graph.head.task != "classification":
+        raise SettingError(f"sizes={list(recipe.sizes)}: masks and boxes are of one size of images.")
     for size in found[1:]:
         try:
             check(graph, size)
@@ -151,8 +151,7 @@ class _Behind(nn.Module):
         """Logits of every exit, and what the gates add to the loss."""
         draw = self.gates.draw(len(images_BCHW))
         exits: tuple[Tensor, ...] = self.whole(images_BCHW, self.gates.by_edge(draw))
-        losses = [F.cross_entropy(e.float(), targets, ignore_index=void, reduction="none") for e in exits]
-        each_B = sum((one.flatten(1).mean(1) if one.ndim > 1 else one for one in losses), torch.zeros(()))
+        each_B = sum((losses_of(logits.float(), targets, void) for logits in exits), torch.zeros(()))
         return exits, self.gates.loss(draw, each_B, way)
 
 

@@ -188,7 +188,7 @@ class Recipe:
         """
         epochs = self.epochs or min(120, max(20, round(200_000 / images)))
         usual = 128 if images >= 10_000 else 64 if images >= 1000 else 32 if images >= 300 else 16
-        batch = min(self.batch or (usual if task == "classification" else 8), images)
+        batch = min(self.batch or {"segmentation": 8, "detection": 16}.get(task, usual), images)
         return replace(self, epochs=epochs, batch=batch, lr=self.lr or USUAL_RATES[self.optimiser])
 
     def changed(self, **numbers: object) -> "Recipe":

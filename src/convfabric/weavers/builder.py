@@ -33,9 +33,12 @@ class Purpose:
     def __post_init__(self) -> None:
         if wrong := list(misfits(self)):
             raise SettingError(f"{'; '.join(wrong)}.")
-        if self.classes < 2 or self.image_channels < 1 or len(self.size) != 2 or min(self.size) < 1:
+        least = 1 if self.task == "detection" else 2
+        if self.classes < least or self.image_channels < 1 or len(self.size) != 2 or min(self.size) < 1:
             asked = f"{self.classes} classes, {self.image_channels} image channels and size={self.size}"
-            raise SettingError(f"{asked}: at least 2 classes, 1 image channel and a size of 1×1 pixels are needed.")
+            raise SettingError(
+                f"{asked}: at least {least} classes, 1 image channel and a size of 1×1 pixels are needed."
+            )
 
 
 @dataclass

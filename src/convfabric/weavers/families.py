@@ -1,11 +1,12 @@
 """The families of networks: for each the numbers it takes and the function that weaves it. One row a family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from convfabric.graph import Graph
+from convfabric.graph.rewrites import with_boxes
 from convfabric.weavers.alexnet import Alexnet, weave_alexnet
 from convfabric.weavers.bsn import BudgetedTrellis, ResnetFabric, weave_budgeted_trellis, weave_resnet_fabric
 from convfabric.weavers.builder import Purpose
@@ -113,10 +114,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def weave_numbers(numbers: Any, purpose: Purpose, name: str | None = None) -> Graph:
-    """The graph of any family's numbers.
+    """The graph of any family's numbers; for detection with a head that reads every scale that its others would.
 
     >>> weave_numbers(Unet(scales=2), Purpose(task="segmentation")).name
     'unet'
     """
+    if purpose.task == "detection":
+        every = replace(numbers, head="all") if isinstance(numbers, Trellis) else numbers
+        other = replace(purpose, task="classification", classes=max(2, purpose.classes))
+        return with_boxes(weave_numbers(every, other, name), purpose.classes)
     family = next(key for key, row in FAMILIES.items() if row.numbers is type(numbers))
     return FAMILIES[family].weave(numbers, purpose, name or family)

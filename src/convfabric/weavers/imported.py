@@ -25,7 +25,7 @@ class Imported:
     file the mean of the images. So is the spread."""
     std: tuple[float, ...] = ()
     decoder: int = DECODER
-    """Channels of the decoder that reads every stage, for segmentation; 0: one linear map reads them."""
+    """Channels of the decoder that reads every stage, for segmentation and detection; 0: one linear map reads them."""
     classifier: Literal["fresh", "kept"] = "fresh"
     """fresh: new heads, one after each stage; kept: its own, for the classes that it was trained on, in their order."""
 
