@@ -194,7 +194,7 @@ def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, m
     from convfabric.latency import table
 
     monkeypatch.setattr(table, "kept_in", lambda: tmp_path)
-    words = ["calibrate", "fabric-tiny", "--size", "8", "--set", "layers=2", "--set", "channels=4"]
+    words = ["calibrate", "fabric-tiny", "--size", "8", "--set", "layers=1", "--set", "channels=4"]
     facts = json.loads(done([*words, "--json"]))
     assert facts["measured_now"] == len(facts["operations"]) > 0
     assert facts["whole_ms"] > 0

@@ -33,7 +33,7 @@ def test_console_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mo
     ours = [shlex.split(command) for command in commands if command.startswith("convfabric ")]
     assert len(ours) >= 3
     for words in ours:
-        words += ["--set", "trials=4"] * (words[1] == "fit")  # of 64, to be done sooner
+        words += ["--set", "trials=4", "--epochs", "1"] * (words[1] == "fit")  # of 64 and 6, to be done sooner
         words += ["--set", "layers=2"] * (words[1] == "calibrate")  # of 4
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 0, (words, result.output)

@@ -177,7 +177,7 @@ def test_a_part_of_it_answers_as_the_whole_does_when_it_runs_that_part(name: str
     assert tried or count_routes(graph) == 1 or any(node.join == "concatenation" for node in graph.nodes)
 
 
-@every_family
+@every_body
 def test_edges_and_channels_go_in_either_order(name: str, task: Task) -> None:
     graph, dice, made = small(name, task), random.Random(0), 0
     sampler = Sampler.of(graph, 0.25, SIZES[0])
@@ -195,7 +195,7 @@ def test_edges_and_channels_go_in_either_order(name: str, task: Task) -> None:
     assert made
 
 
-@every_family
+@every_body
 def test_edges_weigh_the_same_among_a_few(name: str, task: Task) -> None:
     graph, macs = small(name, task), measures(SIZES[0])["macs"]
     assert isinstance(macs, Summed)
@@ -209,7 +209,7 @@ def test_edges_weigh_the_same_among_a_few(name: str, task: Task) -> None:
             assert alone == {edge.name: macs.of_edge(part, edge) for edge in part.edges if edge.name in alone}
 
 
-@every_family
+@every_body
 def test_a_ranked_fabric_answers_as_before(name: str, task: Task) -> None:
     fabric = lively_fabric(small(name, task), 1).double()
     images = torch.randn(2, 3, *SIZES[0], dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_a_ranked_fabric_answers_as_before(name: str, task: Task) -> None:
         assert max(apart(found, wanted) for found, wanted in pairs) < EXACT
 
 
-@every_family
+@every_body
 def test_a_narrowed_part_is_lawful_and_answers_as_the_whole_that_runs_it(name: str, task: Task) -> None:
     graph = small(name, task)
     fabric, images = lively_fabric(graph, 2), torch.randn(2, 3, *SIZES[0])
@@ -253,7 +253,7 @@ def test_a_run_with_sub_networks_goes_on_to_the_bit_after_a_stop(name: str, task
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
-@every_family
+@every_body
 def test_a_step_of_training_and_an_evaluation_run(name: str, task: Task) -> None:
     data = noise(task)
     fabric = fabric_of(small(name, task))
@@ -265,7 +265,7 @@ def test_a_step_of_training_and_an_evaluation_run(name: str, task: Task) -> None
     assert name == "gridnet" or not [key for key in still if before[key].ndim > 1]
 
 
-@every_family
+@every_body
 def test_json_and_archive_round_trip(name: str, task: Task, tmp_path: Path) -> None:
     graph = small(name, task)
     assert graph_from_json(graph_to_json(graph)) == graph
