@@ -200,7 +200,9 @@ def test_shifts_move_images_and_masks_together_and_bring_in_void() -> None:
 
 def test_flips_mirror_about_half_of_the_images() -> None:
     images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).repeat(64, 1, 4, 1)
-    turned, _ = augmented(images, torch.zeros(64), Augmentation(flip=True), torch.Generator().manual_seed(0), 255)
+    turned, _ = augmented(
+        images, torch.zeros(64, dtype=torch.int64), Augmentation(flip=True), torch.Generator().manual_seed(0), 255
+    )
     mirrored = sum(torch.allclose(image, images[0].float().flip(-1), atol=1e-4) for image in turned)
     same = sum(torch.allclose(image, images[0].float(), atol=1e-4) for image in turned)
     assert mirrored + same == 64
@@ -216,7 +218,7 @@ def test_how_images_are_changed_does_not_hang_on_the_name_of_their_folder(tmp_pa
 
 def test_no_augmentation_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
-    same, _ = augmented(images, torch.zeros(4), Augmentation(), torch.Generator(), 255)
+    same, _ = augmented(images, torch.zeros(4, dtype=torch.int64), Augmentation(), torch.Generator(), 255)
     assert torch.equal(same, images.float())
 
 

@@ -11,7 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.boxes.moving import moved
-from convfabric.data.imageset import ImageSet
+from convfabric.data.imageset import ImageSet, drawn
+from convfabric.errors import SettingError
+
+MEASURED = 256
+"""Training images that principal components of colours are taken from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +32,39 @@ class Augmentation:
     """Whether every other image is mirrored left to right."""
     light: float = 0.0
     """Share by which brightness and contrast change."""
+    colour: float = 0.0
+    """Spread by which colours move along their principal components, as a share of those."""
+    components: tuple[tuple[float, ...], ...] = ()
+    """Of red, green and blue in the images, 0 to 255: a row for each colour, each column as long as its spread."""
 
 
 def fit_for(data: ImageSet, **said: Any) -> Augmentation:
     """The augmentation given, completed by the usual one for such data: written signs are never mirrored.
 
+    Raises SettingError for colours of images that are not of three channels.
+
     >>> from convfabric.data.opening import open_data
     >>> fit_for(open_data("digits")).flip, fit_for(open_data("digits"), rotate=3).rotate
     (False, 3)
     """
-    return replace(_usual(data), **said)
+    found = replace(_usual(data), **said)
+    if not found.colour:
+        return found
+    if data.preprocessing.channels != 3:
+        raise SettingError(f"colour={found.colour}: images have {data.preprocessing.channels} channels, not three.")
+    return replace(found, components=principal_components(drawn(data.splits["train"], MEASURED).images_BCHW))
+
+
+def principal_components(images_BCHW: Tensor) -> tuple[tuple[float, ...], ...]:
+    """The principal components of the pixels of images, columns as long as their spread (Krizhevsky et al. 2012).
+
+    >>> grey = torch.tensor([0, 200], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 4, 4)
+    >>> [round(abs(row[-1])) for row in principal_components(grey)]
+    [102, 102, 102]
+    """
+    pixels_CN = images_BCHW.transpose(0, 1).flatten(1).double()
+    values, vectors_CC = torch.linalg.eigh(torch.cov(pixels_CN))
+    return tuple(tuple(row) for row in (vectors_CC * values.clamp(min=0).sqrt()).tolist())
 
 
 def _usual(data: ImageSet) -> Augmentation:
@@ -75,6 +102,9 @@ def augmented(
         elif targets.ndim == 3:
             masks = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
             targets = (masks[:, 0] + ignore).round().to(targets.dtype)
+    if how.colour:
+        along_B3 = how.colour * torch.randn(len(images), 3, generator=dice)
+        images = (images + (along_B3 @ torch.tensor(how.components).T).to(images.device)[..., None, None]).clamp(0, 255)
     if how.light:
         images = _lit(images, how.light, dice)
     return images, targets

@@ -143,6 +143,12 @@ class Fabric(nn.Module):
         logits: Tensor = self.heads[head.name](read, image, enlarge)
         return logits
 
+    def leave_out(self, share: float) -> None:
+        """In training heads read so much less from now on: the share of values that dropout makes zero."""
+        for head in self.heads.values():
+            assert isinstance(head, _HeadLayer)
+            head.dropout = share
+
     def _run_sliced(self, images_BCHW: Tensor, graph: Graph, gates: Gates) -> tuple[Tensor, ...]:
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         weights = inherited(own, leading_slices(self.graph, graph))
@@ -233,6 +239,7 @@ class _HeadLayer(nn.Module):
     def __init__(self, graph: Graph, head: Head) -> None:
         super().__init__()
         self.task = head.task
+        self.dropout = 0.0
         linear = {str(place): graph.node(place).channels for place in head.reads if head.linear}
         self.reads = nn.ModuleDict({name: nn.Linear(count, head.values, bias=False) for name, count in linear.items()})
         for weight in self.reads.parameters():
@@ -241,15 +248,19 @@ class _HeadLayer(nn.Module):
 
     def forward(self, responses: dict[str, Tensor], image: Size, enlarge: Enlarge) -> Tensor:
         if self.task == "classification":
-            logits_BK = added([self._mapped(name, r.mean((2, 3))) for name, r in responses.items()])
+            read = {name: self._thinned(response.mean((2, 3))) for name, response in responses.items()}
+            logits_BK = added([self._mapped(name, values) for name, values in read.items()])
             return logits_BK if self.bias is None else logits_BK + self.bias
-        maps_BKHW = [self._mapped_pixels(name, response) for name, response in responses.items()]
+        maps_BKHW = [self._mapped_pixels(name, self._thinned(response)) for name, response in responses.items()]
         if self.task == "detection":
             assert self.bias is not None
             return torch.cat([laid_out(maps + self.bias[:, None, None], image) for maps in maps_BKHW], 2)
         finest: Size = max(((m.shape[-2], m.shape[-1]) for m in maps_BKHW), key=lambda size: size[0] * size[1])
         logits_BKHW = added([enlarge(m, finest) for m in maps_BKHW])
         return enlarge(logits_BKHW if self.bias is None else logits_BKHW + self.bias[:, None, None], image)
+
+    def _thinned(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.dropout, self.training) if self.dropout else values
 
     def _mapped(self, name: str, values_BC: Tensor) -> Tensor:
         if self.bias is None:

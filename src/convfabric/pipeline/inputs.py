@@ -12,6 +12,7 @@ from convfabric.data.imageset import ImageSet
 from convfabric.data.opening import open_data, task_of
 from convfabric.errors import DataError, SettingError
 from convfabric.fabric.archive import GRAPH_FILE
+from convfabric.fabric.initial_weights import redrawn
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.importing.sources import Original, graph_of, network_of, original
@@ -135,7 +136,9 @@ def untrained(job: Job, data: ImageSet) -> tuple[Fabric, tuple[str, ...]]:
     """
     torch.manual_seed(job.recipe.seed)
     if not is_imported(job.source.network):
-        return Fabric(woven(job, data)), HEADS
+        return redrawn(Fabric(woven(job, data)), job.recipe.init), HEADS
+    if job.recipe.init != "he":
+        raise SettingError(f"init={job.recipe.init}: {job.source.network} begins with weights of its own.")
     found = network_of(job.source, _purpose(data))
     return copy.deepcopy(found.fabric), found.fresh
 

@@ -114,6 +114,7 @@ class Run:
         self.earlier, self.fresh = list(earlier), fresh
         self.teacher = answering(teacher, data.preprocessing, self.accelerator.device) if teacher else None
         self.augmentation = fit_for(data, **recipe.changes)
+        fabric.leave_out(recipe.dropout)
         self.parts = self.accelerator.num_processes * recipe.accumulate
         self.batch = recipe.batch
         if self.batch % self.parts or self.batch // self.parts < 2:
@@ -347,4 +348,4 @@ def _optimiser(fabric: Fabric, own: nn.Module, recipe: Recipe, fresh: tuple[str,
         groups.append({"params": gates, "weight_decay": 0.0, "gates": True, "share": 1.0, **plain})
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)

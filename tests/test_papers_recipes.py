@@ -1,0 +1,64 @@
+"""Settings of training that papers name: momentum, schedules, initial weights, dropout, colours."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from convfabric.data.augmentation import augmented, fit_for
+from convfabric.data.imageset import HeldSplit
+from convfabric.data.opening import open_data
+from convfabric.errors import SettingError
+from convfabric.fabric.module import Fabric
+from convfabric.pipeline.inputs import opened, untrained
+from convfabric.runs.job import job_from
+from convfabric.training.loop import Run
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+
+
+def test_dropout_thins_what_heads_read_in_training_alone() -> None:
+    fabric, images = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1)), torch.randn(4, 1, 8, 8)
+    fabric.eval()
+    before = fabric(images)
+    fabric.leave_out(0.5)
+    assert torch.equal(fabric(images), before)
+    for head in fabric.heads.values():
+        head.train()
+    thinned = torch.stack([fabric(images) for _ in range(400)])
+    assert thinned.std(0).min() > 0
+    torch.testing.assert_close(thinned.mean(0), before, atol=0.02, rtol=0.2)
+
+
+def test_a_training_takes_its_momentum_schedule_dropout_and_initial_weights() -> None:
+    changes = {"momentum": 0.5, "schedule": "steps", "dropout": 0.3}
+    run = Run(Fabric(weave("nin", channels=4, size=(8, 8), image_channels=1)), open_data("digits"), Recipe(**changes))  # type: ignore[arg-type]
+    assert run.optimiser.param_groups[0]["momentum"] == 0.5
+    assert {head.dropout for head in run.fabric.heads.values()} == {0.3}
+    words = {"data": "digits", "network": "fabric-tiny"}
+    wanted = {"xavier": lambda weight: weight[0].numel() ** -0.5, "gaussian": lambda weight: 0.01}
+    for init, spread in wanted.items():
+        job = job_from(words | {"init": init})
+        fabric, _ = untrained(job, opened(job))
+        for weight in fabric.state_dict().values():
+            if weight.ndim == 4 and weight.numel() > 500:
+                assert float(weight.std()) == pytest.approx(spread(weight), rel=0.15)
+    with pytest.raises(SettingError, match="begins with weights of its own"):
+        job = job_from(words | {"network": "torchvision:resnet18", "weights": "none", "init": "xavier"})
+        untrained(job, opened(job))
+
+
+def test_colours_move_along_what_they_do_in_the_images() -> None:
+    dice = torch.Generator().manual_seed(0)
+    shades = torch.randint(70, 180, (64, 1, 6, 6), generator=dice)
+    images = torch.cat([shades, shades, 100 + shades // 50], 1).to(torch.uint8)
+    data = replace(open_data("digits"), splits={"train": HeldSplit(images, torch.zeros(64, dtype=torch.int64))})
+    data = replace(data, preprocessing=replace(data.preprocessing, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
+    how = replace(fit_for(data, colour=0.1), shift=0.0, zoom=0.0, rotate=0.0, light=0.0, flip=False)
+    changed, _ = augmented(images, torch.zeros(64, dtype=torch.int64), how, dice, 255)
+    moved = (changed - images.float()).mean((2, 3))
+    assert moved[:, 0].std() > 1
+    assert torch.allclose(moved[:, 0], moved[:, 1], atol=0.05)
+    assert moved[:, 2].abs().mean() < 0.2 * moved[:, 0].abs().mean()
+    with pytest.raises(SettingError, match="images have 1 channels, not three"):
+        fit_for(open_data("digits"), colour=0.1)
