@@ -43,9 +43,9 @@ def test_a_training_takes_its_momentum_schedule_dropout_and_initial_weights() ->
         for weight in fabric.state_dict().values():
             if weight.ndim == 4 and weight.numel() > 500:
                 assert float(weight.std()) == pytest.approx(spread(weight), rel=0.15)
+    job = job_from(words | {"network": "torchvision:resnet18", "weights": "none", "init": "xavier"})
     with pytest.raises(SettingError, match="begins with weights of its own"):
-        job = job_from(words | {"network": "torchvision:resnet18", "weights": "none", "init": "xavier"})
-        untrained(job, opened(job))
+        untrained(job, opened(job_from(words)))
 
 
 def test_colours_move_along_what_they_do_in_the_images() -> None:
