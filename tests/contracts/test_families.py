@@ -41,6 +41,7 @@ SIZES = ((32, 32), (37, 45))
 SMALL = {name: family.specimen for name, family in FAMILIES.items()}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis banded": ("trellis", {"operators": "banded", "doubling": True}),
+    "trellis of far channels": ("trellis", {"operators": "banded", "channels": 8, "distances": (3,)}),
     "trellis of blocks": ("trellis", {"operators": "block", "head": "all", "doubling": True}),
     "trellis of long reach": ("trellis", {"reach": 2}),
     "trellis shared": ("trellis", {"shared": True}),
@@ -72,7 +73,7 @@ every_body = pytest.mark.parametrize(
 """Every family once where the task matters to the heads alone, with heads of each kind for the other task."""
 
 
-CANNOT_BE_NARROWED = {"trellis banded", "trellis wide"}
+CANNOT_BE_NARROWED = {"trellis banded", "trellis wide", "trellis of far channels"}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -47,7 +47,7 @@ def runs(operator: Operator, channels_in: int, channels_out: int) -> bool:
     >>> runs(BandedConv(), 8, 4), runs(BandedConv(), 3, 3)
     (True, False)
     """
-    banded = isinstance(operator, BandedConv) and operator.kernel == 3
+    banded = isinstance(operator, BandedConv) and operator.kernel == 3 and not operator.distances
     return banded and (channels_in != channels_out or channels_in > 3)
 
 

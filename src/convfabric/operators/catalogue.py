@@ -99,6 +99,7 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "banded": BandedConv(),
         "banded down": BandedConv(scales=1),
         "banded up": BandedConv(scales=-1),
+        "banded far": BandedConv(distances=(2, 4)),
         "tabled": TabledConv(table=tuple(tuple(sorted({i % 6, (2 * i + 1) % 6})) for i in range(12))),
         "locally connected": LocallyConnected(size=(7, 5)),
         "fully connected": FullyConnected(size=(7, 5)),

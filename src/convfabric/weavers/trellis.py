@@ -46,6 +46,8 @@ class Trellis:
     all: every scale of the last layer, which then needs no edges of its own."""
     reach: int = 1
     """Above 1, each node also reads its own scale so many layers before."""
+    distances: tuple[int, ...] = ()
+    """Of banded operators: how far away further channels are that each reads, where both ends have as many."""
     activation: Activation = "relu"
     """Activation of each node, after its norm. leaky: a tenth of what is below zero is kept. prelu: each channel
     learns how much of it; slower under ONNX Runtime."""
@@ -63,6 +65,8 @@ class Trellis:
         ):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
+        if self.distances and self.operators != "banded":
+            raise SettingError(f"distances={self.distances}, operators={self.operators}: others read every channel.")
         if self.delay and not (0 < self.delay <= self.layers and self.head == "all"):
             said = f"delay={self.delay}, layers={self.layers}, head={self.head}"
             raise SettingError(f"{said}: a delay is at most the layers, and every scale is read then, head=all.")
@@ -96,7 +100,9 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     then = Chain((Norm(), ACTIVATIONS[numbers.activation]))
     places = sorted(Place(x, s) for s in rows for x in columns[s])
     grid = [Node(place=place, channels=channels[place.scale], then=then) for place in places]
-    edges = tuple(edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared))
+    edges = tuple(
+        edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared, numbers.distances)
+    )
     inside = {edge.target for edge in edges if edge.target.lane}
     narrow = {place: max(1, round(channels[place.scale] * numbers.inner)) for place in inside}
     within = [Node(place=place, channels=width, then=then) for place, width in narrow.items()]

@@ -27,7 +27,7 @@ def stem(kind: Kind, finest: int) -> Operator:
     return strided_stem(finest) if kind in ("block", "shortcut", "residual") or finest else Conv()
 
 
-def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator[Edge]:
+def edges_of(kind: Kind, source: Place, target: Place, shared: bool, distances: tuple[int, ...] = ()) -> Iterator[Edge]:
     """The edges between two nodes: one; along a scale a shortcut and one more, or two with a node inside.
 
     >>> [edge.name for edge in edges_of("shortcut", Place(0, 0), Place(1, 0), shared=False)]
@@ -47,12 +47,12 @@ def edges_of(kind: Kind, source: Place, target: Place, shared: bool) -> Iterator
         yield Edge(source=source, target=target, operator=Conv(bias=False), lane=1)
         return
     name = f"layer{target.layer}_{('up', 'same', 'down')[step + 1]}_{far}" if shared else ""
-    yield Edge(source=source, target=target, operator=_operator(kind, step), shared=name)
+    yield Edge(source=source, target=target, operator=_operator(kind, step, distances), shared=name)
 
 
-def _operator(kind: Kind, step: int) -> Operator:
+def _operator(kind: Kind, step: int, distances: tuple[int, ...]) -> Operator:
     if kind == "plain":
         return UpConv() if step < 0 else Conv(stride=1 + step)
     if kind == "banded":
-        return BandedConv(scales=(-1, 0, 1)[step + 1])
+        return BandedConv(scales=(-1, 0, 1)[step + 1], distances=distances)
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]

@@ -23,7 +23,7 @@ class _BandedLayer(nn.Module):
 
     def __init__(self, operator: BandedConv, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        groups = taps(channels_in, channels_out)
+        groups = taps(channels_in, channels_out, operator.distances)
         existing = sorted(pair for group in groups for pair in group)
         number = {pair: i for i, pair in enumerate(existing)}
         self.rises, self.stride = operator.stride < 1, 2 if operator.stride > 1 else 1
