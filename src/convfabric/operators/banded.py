@@ -18,7 +18,8 @@ def taps(channels_in: int, channels_out: int, distances: tuple[int, ...] = ()) -
 
     Equal counts: each output reads its own channel and one on either side. From twice as many: its own two and
     one on either side. To twice as many: two. All clipped to what exists; equal counts of at most three are dense.
-    Of equal counts each output reads those so far away, on either side, as well. Raises ValueError for counts of any other ratio.
+    Where counts are equal each output reads those at the distances, on either side, as well. Raises ValueError for
+    counts of any other ratio.
 
     >>> taps(4, 4)
     (((1, 0), (2, 1), (3, 2)), ((0, 0), (1, 1), (2, 2), (3, 3)), ((0, 1), (1, 2), (2, 3)))
@@ -79,14 +80,12 @@ class BandedConv(Operator):
     """Scales moved: 1 is a stride of 2, padded so that it gives ⌈n/2⌉; -1 is one scale finer."""
     bias: bool = True
     distances: tuple[int, ...] = ()
-    """How far away further channels are that are read, on either side, where there are as many as outputs; from 2 on."""
+    """How far away further channels are that are read, on either side, from 2 on, where outputs are as many."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if any(distance < 2 for distance in self.distances) or len(set(self.distances)) < len(self.distances):
-            raise ValueError(
-                f"distances={self.distances}: different whole numbers from 2 on; neighbours are read anyway."
-            )
+            raise ValueError(f"distances={self.distances}: numbers from 2 on, none twice; neighbours are read anyway.")
         if self.kernel < 1 or self.kernel % 2 == 0 or self.scales not in (-1, 0, 1):
             raise ValueError(f"kernel={self.kernel}, scales={self.scales}: an odd kernel, and -1, 0 or 1.")
 
