@@ -1,18 +1,22 @@
 """Settings of training that papers name: momentum, schedules, initial weights, dropout, colours."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import HeldSplit
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
 from convfabric.fabric.module import Fabric
+from convfabric.graph.costs import costs
 from convfabric.pipeline.inputs import opened, untrained
 from convfabric.runs.job import job_from
 from convfabric.training.loop import Run
+from convfabric.training.losses import summed_loss
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 
@@ -62,3 +66,20 @@ def test_colours_move_along_what_they_do_in_the_images() -> None:
     assert moved[:, 2].abs().mean() < 0.2 * moved[:, 0].abs().mean()
     with pytest.raises(SettingError, match="images have 1 channels, not three"):
         fit_for(open_data("digits"), colour=0.1)
+
+
+def test_googlenet_s_auxiliary_heads_are_the_published_ones() -> None:
+    words: dict[str, Any] = {"size": (224, 224), "classes": 1000}
+    linear, published = (weave("googlenet", exits=True, auxiliary=aux, **words) for aux in (False, True))
+    theirs = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    wanted = sum(p.numel() for aux in (theirs.aux1, theirs.aux2) for p in aux.parameters())
+    small, large = (costs(graph, (224, 224)).parameters for graph in (linear, published))
+    of_linear = (512 + 528) * 1000 + 2 * 1000
+    biases = 2 * 128  # of a 1×1 before its norm, which torchvision leaves out
+    assert large - small + of_linear == wanted + biases
+
+
+def test_early_exits_count_as_much_as_is_said() -> None:
+    exits, targets = [torch.zeros(2, 4), torch.zeros(2, 4)], torch.tensor([0, 3])
+    whole = float(summed_loss(exits[:1], targets, Recipe(), void=-100))
+    assert float(summed_loss(exits, targets, Recipe(early=0.3), void=-100)) == pytest.approx(1.3 * whole)

@@ -23,15 +23,14 @@ def summed_loss(
     kernels: bool = False,
     prior_K: Tensor | None = None,
 ) -> Tensor:
-    """The losses of every exit's logits, added with equal weight (MSDNet, Huang et al. 2018, section 4).
+    """The losses of every exit's logits, added; those of all but the last count as ``recipe.early`` says.
 
     >>> summed_loss([torch.zeros(2, 4)] * 2, torch.tensor([0, 3]), Recipe(), void=-100)
     tensor(2.7726)
     """
-    losses = [loss(logits.float(), targets, recipe, void, teacher, kernels, prior_K) for logits in exits]
-    total = losses[0]
-    for other in losses[1:]:
-        total = total + other
+    *early, total = [loss(logits.float(), targets, recipe, void, teacher, kernels, prior_K) for logits in exits]
+    for other in early:
+        total = total + recipe.early * other
     return total
 
 

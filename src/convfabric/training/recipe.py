@@ -68,6 +68,8 @@ class Recipe:
     """Largest norm of all gradients together; longer ones are shortened to it."""
     distil: float = 0.9
     """Share of the loss that follows the teacher, where there is one; the rest follows the labels."""
+    early: float = 1.0
+    """Weight of the losses of all exits but the last; 1 in MSDNet, 0.3 in GoogLeNet."""
     temperature: float = 2.0
     """Softens teacher and student alike (Hinton et al. 2015)."""
     subnetworks: int = 0
@@ -150,6 +152,7 @@ class Recipe:
             "give_up",
             "balance",
             "momentum",
+            "early",
             "dropout",
         )
         for name in shares:

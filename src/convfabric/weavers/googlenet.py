@@ -7,8 +7,8 @@ second are the four results, lane 0 holds them all.
 from dataclasses import dataclass
 
 from convfabric.errors import SettingError
-from convfabric.graph import Graph, Place
-from convfabric.operators import Chain, Conv, Pool
+from convfabric.graph import POINT, Graph, Place
+from convfabric.operators import AdaptivePool, Chain, Conv, Dropout, FullyConnected, Pool, Relu
 from convfabric.weavers.builder import PLAIN, Draft, Purpose
 
 MODULES = (
@@ -35,10 +35,14 @@ class Googlenet:
     """Divisor of every number of channels."""
     exits: bool = False
     """Whether two further heads read modules 4a and 4d; each is one linear map from the mean."""
+    auxiliary: bool = False
+    """Whether they are as published: means of 4×4 parts, a 1×1, a hidden layer, dropout of 0.7; see ``early``."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.over <= 16:
             raise SettingError(f"over={self.over}: the narrowest layer has 16 channels, so 1 to 16.")
+        if self.auxiliary and not self.exits:
+            raise SettingError("auxiliary=true, exits=false: these are the exits' layers; give exits=true.")
 
 
 def weave_googlenet(numbers: Googlenet, purpose: Purpose, name: str = "googlenet") -> Graph:
@@ -59,9 +63,19 @@ def weave_googlenet(numbers: Googlenet, purpose: Purpose, name: str = "googlenet
             place = draft.put(pooled, draft.channels(place), (place, Pool(kernel=3)), then=PLAIN)
         place = _inception(draft, place, [max(1, count // numbers.over) for count in channels])
         if numbers.exits and number in AUXILIARY:
-            draft.answer(place, name=f"exit{AUXILIARY.index(number) + 1}")
+            read = _auxiliary(draft, place, numbers.over) if numbers.auxiliary else place
+            draft.answer(read, name=f"exit{AUXILIARY.index(number) + 1}")
     draft.answer(place)
     return draft.finished()
+
+
+def _auxiliary(draft: Draft, source: Place, over: int) -> Place:
+    """What an early exit of the published network reads."""
+    pooled = Place(source.layer + 1, source.scale + 2)
+    parts = draft.put(pooled, 128 // over, (source, Chain((AdaptivePool(size=(4, 4)), Conv(kernel=1)))))
+    hidden = Place(source.layer + 2, POINT)
+    thinned = Chain((Relu(), Dropout(p=0.7)))
+    return draft.put(hidden, 1024 // over, (parts, FullyConnected(size=(4, 4))), then=thinned)
 
 
 def _inception(draft: Draft, source: Place, channels: list[int]) -> Place:
