@@ -11,8 +11,10 @@ from convfabric.data.augmentation import augmented, fit_for
 from convfabric.data.imageset import HeldSplit
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
+from convfabric.fabric.layers import layer
 from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
+from convfabric.operators import FullyConnected
 from convfabric.pipeline.inputs import opened, untrained
 from convfabric.runs.job import job_from
 from convfabric.training.loop import Run
@@ -83,3 +85,20 @@ def test_early_exits_count_as_much_as_is_said() -> None:
     exits, targets = [torch.zeros(2, 4), torch.zeros(2, 4)], torch.tensor([0, 3])
     whole = float(summed_loss(exits[:1], targets, Recipe(), void=-100))
     assert float(summed_loss(exits, targets, Recipe(early=0.3), void=-100)) == pytest.approx(1.3 * whole)
+
+
+def test_dropconnect_drops_weights_in_training_alone() -> None:
+    torch.manual_seed(0)
+    dropping = layer(FullyConnected(size=(2, 2), drop=0.5), 3, 4)
+    plain = layer(FullyConnected(size=(2, 2)), 3, 4)
+    plain.load_state_dict(dropping.state_dict())
+    images = torch.randn(5, 3, 2, 2)
+    with torch.no_grad():
+        wanted = plain(images, (1, 1))
+        assert torch.equal(dropping.eval()(images, (1, 1)), wanted)
+        dropping.train()
+        drawn = torch.stack([dropping(images, (1, 1)) for _ in range(2000)])
+    assert drawn.std(0).min() > 0
+    torch.testing.assert_close(drawn.mean(0), wanted, atol=0.15, rtol=0.1)
+    with pytest.raises(ValueError, match=r"drop=1\.0: a probability"):
+        FullyConnected(size=(2, 2), drop=1.0)

@@ -347,11 +347,15 @@ class FullyConnected(Operator):
     size: Size
     """Height and width of the map that is read, in pixels; no other can be run."""
     bias: bool = True
+    drop: float = 0.0
+    """Probability that a weight is zero in a step of training, the others enlarged (DropConnect, Wan et al. 2013)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.size) < 1:
             raise ValueError(f"size={self.size}: a map has at least one pixel on a side.")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop={self.drop}: a probability from 0 to below 1.")
 
     @property
     def stride(self) -> float:

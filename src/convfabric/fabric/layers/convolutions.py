@@ -92,13 +92,14 @@ class _FullyConnectedLayer(nn.Module):
 
     def __init__(self, operator: FullyConnected, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.size = operator.size
+        self.size, self.drop = operator.size, operator.drop
         self.weight = kernels(channels_out, channels_in, *operator.size, fan_out=channels_out)
         self.bias = constants(channels_out, operator.bias)
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
         read_whole((x_BCHW.shape[-2], x_BCHW.shape[-1]), self.size)
-        return F.linear(x_BCHW.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        weight = F.dropout(self.weight, self.drop, self.training) if self.drop else self.weight
+        return F.linear(x_BCHW.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
 
 
 @layer.register
