@@ -123,13 +123,14 @@ def _aligned(teacher_BVN: Tensor, answer_BVN: Tensor) -> Tensor:
     theirs_4N, ours_4N = parted(teacher_BVN).anchors_4N, parted(answer_BVN).anchors_4N
     if theirs_4N.shape == ours_4N.shape and torch.equal(theirs_4N, ours_4N):
         return teacher_BVN
-    keys, wanted = (
-        (part_4N.double() * torch.tensor([[1.0], [1e4], [1e8], [1e12]], dtype=torch.double, device=part_4N.device)).sum(
-            0
-        )
-        for part_4N in (theirs_4N, ours_4N)
-    )
-    known_N = torch.isin(keys, wanted)
-    if int(known_N.sum()) != len(wanted):
+    wanted_N = _key(ours_4N)
+    known_N = torch.isin(_key(theirs_4N), wanted_N)
+    if int(known_N.sum()) != len(wanted_N):
         raise SettingError("the teacher looks for boxes of other shapes, or at other places, than the network.")
     return teacher_BVN[..., known_N]
+
+
+def _key(anchors_4N: Tensor) -> Tensor:
+    """A number for each anchor, by which it is known again."""
+    places = torch.tensor([[1.0], [1e4], [1e8], [1e12]], dtype=torch.double, device=anchors_4N.device)
+    return (anchors_4N.double() * places).sum(0)
