@@ -112,30 +112,37 @@ def fabrics() -> Iterator[Row]:
         )
 
 
-def formula_cells(layers: int = 8, channels: int = 16, scales: int = 5) -> Iterator[Row]:
-    """The paper's eight formulas in two dimensions, each less what the borders of a real graph take; section 1.4.
+def formula_cells(layers: int = 8, channels: int = 16, scales: int = 5, dimensions: int = 2) -> Iterator[Row]:
+    """The paper's eight formulas, each less what the borders of a real graph take; section 1.4.
 
-    Images have 2^(S-1) pixels on a side, so that the coarsest map has one.
+    Images have 2^(S-1) pixels on a side, so that the coarsest map has one. In D dimensions kernels have 3^D weights,
+    and a map that is half as wide 2^D times fewer values; edges and channels are those of the graph.
     """
-    side, rows = 2 ** (scales - 1), range(scales)
+    side, rows, kernel = 2 ** (scales - 1), range(scales), 3**dimensions
+    of_coarser = 1 / (1 - 0.5**dimensions)
+    of_doubled = scales if dimensions == 1 else 1 / (1 - 0.5 ** (dimensions - 1))
     # How often a scale is read by the next layer, and by the coarser scale, in the first and the last layer once more.
     onward, zipped = layers - 1, layers + 1
     for doubling in (False, True):
         wide = [channels << s if doubling else channels for s in rows]
         ends = [(wide[s], wide[s], onward) for s in rows]
         ends += [(wide[s - 1], wide[s], zipped) for s in rows[1:]] + [(wide[s], wide[s - 1], onward) for s in rows[1:]]
-        dense = sum(9 * before * after * times for before, after, times in ends)
-        sparse = sum(9 * _neighbours(before, after) * times for before, after, times in ends)
-        values = layers * sum(wide[s] * (side >> s) ** 2 for s in rows)
+        dense = sum(kernel * before * after * times for before, after, times in ends)
+        sparse = sum(kernel * _neighbours(before, after) * times for before, after, times in ends)
+        values = layers * sum(wide[s] * (side >> s) ** dimensions for s in rows)
         maps, grown = layers * sum(wide), 2**scales if doubling else scales
         cells = {
             "response maps": (maps, channels * layers * grown),
-            "sparse parameters": (sparse, 81 * channels * layers * grown),
-            "dense parameters": (dense, 27 * channels**2 * layers * (4**scales * 7 / 18 if doubling else scales)),
-            "activations": (values, channels * layers * side**2 * (2 if doubling else 4 / 3)),
+            "sparse parameters": (sparse, 9 * kernel * channels * layers * grown),
+            "dense parameters": (
+                dense,
+                3 * kernel * channels**2 * layers * (4**scales * 7 / 18 if doubling else scales),
+            ),
+            "activations": (values, channels * layers * side**dimensions * (of_doubled if doubling else of_coarser)),
         }
-        counted = _cells_counted(layers, channels, scales, doubling)
+        counted = _cells_counted(layers, channels, scales, doubling, dimensions)
         said = f"{layers}×{channels}×{scales}, {'doubling' if doubling else 'constant'} channels"
+        said += f", {dimensions}-D" if dimensions != 2 else ""
         for name, (bordered, formula) in cells.items():
             rule = f"the formula gives {formula:,.0f}; borders, which it ignores, take {formula - bordered:,.0f}"
             yield Row("CNF", f"{name}, {said}", bordered, counted[name], rule)
@@ -146,19 +153,22 @@ def _neighbours(before: int, after: int) -> int:
     return (3 if before == after else 4 if before > after else 2) * after - 2
 
 
-def _cells_counted(layers: int, channels: int, scales: int, doubling: bool) -> dict[str, int]:
+def _cells_counted(layers: int, channels: int, scales: int, doubling: bool, dimensions: int) -> dict[str, int]:
+    """The same counted in graphs: of kernels of 3×3 the weights that those of so many dimensions would have."""
     numbers = {"layers": layers, "channels": channels, "scales": scales, "doubling": doubling}
     dense, sparse = (weave_trellis(Trellis(operators=kind, **numbers)) for kind in ("plain", "banded"))  # type: ignore[arg-type]
     sizes = map_sizes(dense, (2 ** (scales - 1),) * 2)
     kernels = [
         sum(edge.operator.parameters(*graph.ends(edge)) - graph.node(edge.target).channels for edge in graph.edges)
+        * 3**dimensions
+        // 9
         for graph in (dense, sparse)
     ]
     return {
         "response maps": sum(node.channels for node in dense.nodes),
         "dense parameters": kernels[0],
         "sparse parameters": kernels[1],
-        "activations": sum(node.channels * area(sizes[node.place]) for node in dense.nodes),
+        "activations": sum(node.channels * sizes[node.place][0] ** dimensions for node in dense.nodes),
     }
 
 
@@ -350,7 +360,8 @@ def low_ranks() -> Iterator[Row]:
 
 def rows() -> list[Row]:
     """Every row of every table."""
-    return [*fabrics(), *formula_cells(), *super_networks(), *gridnet(), *msdnets(), *roots(), *low_ranks()]
+    cells = [row for dimensions in (1, 2, 3) for row in formula_cells(dimensions=dimensions)]
+    return [*fabrics(), *cells, *super_networks(), *gridnet(), *msdnets(), *roots(), *low_ranks()]
 
 
 def said(row: Row) -> str:
