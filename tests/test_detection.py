@@ -1,6 +1,7 @@
 """Boxes around things: read, learnt, found, counted, delivered."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -109,6 +110,8 @@ def test_boxes_stay_around_what_they_were_drawn_around(source: Path, fitting: An
     [
         (lambda d: d["annotations"][3].update(bbox=[1, 2, 3]), r"annotation 3: bbox \[1, 2, 3\]; left, top, width"),
         (lambda d: d["annotations"][0].update(bbox=["a", 2, 3, 4]), "annotation 0: bbox"),
+        (lambda d: d["annotations"][0].update(bbox=[9, 9, -4, 4]), r"bbox \[9, 9, -4, 4\]; left, top, width"),
+        (lambda d: [one.update(bbox=None) for one in d["annotations"][:3]], r"3 things are wrong(.|\n)*annotation 2"),
         (lambda d: d["annotations"][0].update(bbox=[50, 2, 30, 4]), r"beyond the image of 64×64 pixels"),
         (lambda d: d["annotations"][0].update(bbox=[0.1, 0.2, 0.3, 0.4]), "not as shares"),
         (lambda d: d["annotations"][0].update(category_id=77), "category_id 77"),
@@ -128,7 +131,41 @@ def test_crowds_and_boxes_without_an_area_are_left_out_and_said(source: Path, tm
         document["annotations"][1]["bbox"][2] = 0
 
     data = open_data(changed(source, tmp_path, change))
-    assert "left out are 2 boxes around crowds, or without an area" in data.notes
+    assert "left out of them: 2 around crowds, or without an area" in data.notes
+
+
+def test_categories_without_a_box_are_left_out_and_a_test_without_boxes_too(source: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        document = json.loads(source.with_name(f"things-{split}.json").read_text())
+        document["categories"].append({"id": split == "val", "name": "shapes"})
+        for one in document["images"]:
+            one["file_name"] = str(source.parent / one["file_name"])
+        if split == "test":
+            del document["annotations"]
+        (tmp_path / f"Things-{split.capitalize()}.json").write_text(json.dumps(document))
+    data = open_data(tmp_path / "Things-Train.json")
+    assert (data.classes, set(data.splits)) == (KINDS, {"train", "val"})
+    assert "no box of shapes, left out of the classes" in data.notes
+    assert any("Things-Test.json: no annotation with a box, left out" in note for note in data.notes)
+
+
+def test_a_file_of_roboflow_s_brings_its_other_splits(source: Path, tmp_path: Path) -> None:
+    for split, folder in (("train", "train"), ("val", "valid")):
+        shutil.copytree(source.parent / split, tmp_path / folder)
+        document = json.loads(source.with_name(f"things-{split}.json").read_text())
+        for one in document["images"]:
+            one["file_name"] = Path(one["file_name"]).name
+        (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(document))
+    for named in (tmp_path, tmp_path / "train" / "_annotations.coco.json"):
+        data = open_data(named)
+        assert {name: len(split) for name, split in data.splits.items()} == {"train": 96, "val": 32}
+
+
+def test_the_split_that_a_file_is_named_for_is_scored(run: Path, source: Path) -> None:
+    found = {split: evaluate(run, str(source.with_name(f"things-{split}.json"))) for split in ("train", "val", "test")}
+    assert {name: one.split for name, one in found.items()} == {"train": "train", "val": "val", "test": "test"}
+    assert found["train"].trained_on
+    assert found["test"].score == evaluate(run).score
 
 
 def test_a_file_with_outlines_is_for_segmentation_unless_boxes_are_asked_for(source: Path, tmp_path: Path) -> None:
@@ -283,6 +320,7 @@ def test_predictions_are_in_pixels_of_the_image_and_alike_in_the_script(
     )
     again = json.loads(spoken.stdout)
     assert told["boxes"], "nothing found"
+    assert len(predictor(run, 0.05)(tmp_path / "large.png")["boxes"]) > len(told["boxes"])
     assert [one["class"] for one in again["boxes"]] == [one["class"] for one in told["boxes"]]
     for one, other in zip(again["boxes"], told["boxes"], strict=True):
         assert one["box"] == pytest.approx(other["box"], abs=0.05)

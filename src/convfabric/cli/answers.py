@@ -72,6 +72,9 @@ def evaluate(
 def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    least: Annotated[
+        float | None, typer.Option(help="Probability from which on boxes are told.  [default: 0.3]", min=0, max=1)
+    ] = None,
 ) -> None:
     """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights.
 
@@ -84,7 +87,7 @@ def predict(
 
     refused, plain = 0, "utf" not in (sys.stdout.encoding or "").lower()
     with refusals():
-        answer_of = predictor(run)
+        answer_of = predictor(run) if least is None else predictor(run, least)
         for image in images:
             try:
                 typer.echo(json.dumps(answer_of(image), ensure_ascii=plain))

@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from convfabric.data.boxes import Boxes, Row
+from convfabric.data.faults import refuse
 from convfabric.data.folders import named_file
-from convfabric.data.layouts import SPLIT_NAMES, Item, Listing
+from convfabric.data.layouts import SPLIT_NAMES, Item, Listing, split_folders
 from convfabric.data.outlines import Outlines
 from convfabric.errors import DataError
 from convfabric.graph import Task
@@ -26,13 +28,31 @@ def from_coco(file: Path, task: Task | None = None) -> Listing:
     They are for segmentation where there are outlines, else for detection, unless the task is said.
     Raises DataError for a file that is none, and where two files have different categories.
     """
-    names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
-    word = re.search(f"(?:^|[_.-])({names})$", file.stem)
+    if file.name == OF_ROBOFLOW and file.parent.name.lower() in SPLIT_NAMES:
+        return from_coco_files(coco_files(split_folders(file.parent.parent)), task)
+    word = _split_in(file)
     if not word:
         return from_coco_files({"all": file}, task)
-    begin, end = file.name[: word.start(1)], file.name[word.end(1) :]
-    there = ((split, file.with_name(f"{begin}{name}{end}")) for name, split in SPLIT_NAMES.items())
-    return from_coco_files({split: other for split, other in there if other.is_file()}, task)
+    begin, end = file.name[: word.start(1)].lower(), file.name[word.end(1) :].lower()
+    beside = {other.name.lower(): other for other in file.parent.iterdir()}
+    named = ((split, beside.get(f"{begin}{name}{end}")) for name, split in SPLIT_NAMES.items())
+    return from_coco_files({split: other for split, other in named if other}, task)
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a COCO file is of, by its name or its folder's.
+
+    >>> split_of(Path("instances_val2017.json")), split_of(Path("valid/_annotations.coco.json"))
+    ('val', 'val')
+    """
+    word = _split_in(file)
+    name = file.parent.name if file.name == OF_ROBOFLOW else word.group(1) if word else ""
+    return SPLIT_NAMES.get(name.lower())
+
+
+def _split_in(file: Path) -> re.Match[str] | None:
+    names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
+    return re.search(f"(?:^|[_.-])({names})$", file.stem, re.IGNORECASE)
 
 
 def coco_files(splits: Mapping[str, Path]) -> dict[str, Path]:
@@ -56,28 +76,55 @@ def from_coco_files(files: Mapping[str, Path], task: Task | None = None) -> List
     read: Callable[[Path, Any], tuple[Mapping[Path, Outlines | Boxes], tuple[str, ...]]]
     read = outlines if task == "segmentation" else boxes
     found = {split: read(file, documents[split]) for split, file in files.items()}
-    classes = {known for _, known in found.values()}
-    if len(classes) > 1:
-        raise DataError(f"{' and '.join(map(str, files.values()))}: their categories differ.")
+    found, notes = _with_boxes(files, documents, found) if task == "detection" else (found, [])
+    (_, classes), *others = found.values()
+    if odd := [known for _, known in others if known != classes]:
+        differ = ", ".join(sorted(set(odd[0]) ^ set(classes))) or "their order"
+        raise DataError(f"{' and '.join(map(str, files.values()))}: their categories differ, in {differ}.")
     splits = {
         split: tuple(_item(image, known[image]) for image in sorted(known)) for split, (known, _) in found.items()
     }
-    return Listing(task=task, classes=classes.pop(), splits=splits, notes=tuple(_counted(documents, task)))
+    return Listing(task=task, classes=classes, splits=splits, notes=tuple(notes))
+
+
+def _with_boxes(files: Mapping[str, Path], documents: Mapping[str, Any], found: Any) -> tuple[Any, list[str]]:
+    """What was read of each split, its classes those with a box in any of them; and what has to be told.
+
+    Raises DataError where train or val, or a file alone, has no box; a test split without one is left out.
+    """
+    notes, full = list[str](), dict[str, Any]()
+    for split, (known, names) in found.items():
+        if any(one.rows for one in known.values()):
+            full[split] = known, names
+        elif split == "test":
+            notes.append(f"{files[split]}: no annotation with a box, left out")
+        else:
+            raise DataError(f"{files[split]}: no annotation with a box, so there is nothing to find.")
+    if not full:
+        raise DataError(f"{files['test']}: no annotation with a box, so there is nothing to find.")
+    every = list(dict.fromkeys(name for _, names in full.values() for name in names))
+    used = {names[int(row[0])] for known, names in full.values() for one in known.values() for row in one.rows}
+    classes = tuple(name for name in every if name in used)
+    counted = {
+        split: ({image: _renamed(one, names, classes) for image, one in known.items()}, classes)
+        for split, (known, names) in full.items()
+    }
+    many = {split: sum(len(one.rows) for one in known.values()) for split, (known, _) in counted.items()}
+    notes.append(f"boxes: {', '.join(f'{count:,} {split}' for split, count in many.items())}")
+    if spare := sum(not _counts(one) for split in full for one in documents[split]["annotations"]):
+        notes.append(f"left out of them: {spare} around crowds, or without an area")
+    if empty := [name for name in every if name not in used]:
+        notes.append(f"no box of {', '.join(empty)}, left out of the classes")
+    return counted, notes
+
+
+def _renamed(one: Boxes, names: Sequence[str], classes: Sequence[str]) -> Boxes:
+    """The boxes with their classes counted among others."""
+    return replace(one, rows=tuple((classes.index(names[int(row[0])]), *row[1:]) for row in one.rows))
 
 
 def _item(image: Path, answer: Outlines | Boxes) -> Item:
     return Item(image=image, boxes=answer) if isinstance(answer, Boxes) else Item(image=image, mask=answer)
-
-
-def _counted(documents: Mapping[str, Any], task: Task) -> list[str]:
-    """How many boxes there are in each split, and which are left out."""
-    if task != "detection":
-        return []
-    every = {split: document["annotations"] for split, document in documents.items()}
-    counts = ", ".join(f"{sum(map(_counts, known)):,} {split}" for split, known in every.items())
-    spare = [one for known in every.values() for one in known if not _counts(one)]
-    why = f"left out are {len(spare)} boxes around crowds, or without an area"
-    return [f"boxes: {counts}", *([why] if spare else [])]
 
 
 def _counts(annotation: Mapping[str, Any]) -> bool:
@@ -89,6 +136,7 @@ def _document(file: Path) -> Any:
     """A COCO file as it stands; DataError for one that is none."""
     try:
         document = json.loads(file.read_bytes())
+        document.setdefault("annotations", [])
         _ = document["images"], document["categories"], [one.get("segmentation") for one in document["annotations"]]
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
         raise DataError(f"{file}: not JSON ({fault}).") from None
@@ -141,23 +189,29 @@ def boxes(file: Path, document: Any = None) -> tuple[dict[Path, Boxes], tuple[st
         raise
     except NO_COCO as fault:
         raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
-    if not any(one.rows for one in found.values()):
-        raise DataError(f"{file}: no annotation with a box, so there is nothing to find.")
     return found, tuple(names)
 
 
 def _by_image(
     file: Path, document: Any, numbers: Mapping[Any, int], read: Callable[[Mapping[str, Any], str, Any], Any]
 ) -> tuple[dict[Any, Mapping[str, Any]], dict[Any, list[Any]]]:
-    """The images of a file by their ids, and of each the class and what is read of its annotations."""
-    images = _by_id(document["images"], str(file))
+    """The images of a file by their ids, and of each the class and what is read of its annotations.
+
+    Raises DataError with what is wrong in which annotations.
+    """
+    images, faults = _by_id(document["images"], str(file)), list[str]()
     found: dict[Any, list[Any]] = {known: [] for known in images}
     for position, one in enumerate(document["annotations"]):
         where = f"{file}, annotation {position}"
         if one["image_id"] not in images or one["category_id"] not in numbers:
             odd = "image_id" if one["image_id"] not in images else "category_id"
-            raise DataError(f"{where}: {odd} {one[odd]!r} is not among those that the file names.")
-        found[one["image_id"]].append((numbers[one["category_id"]], read(one, where, images[one["image_id"]])))
+            faults.append(f"{where}: {odd} {one[odd]!r} is not among those that the file names.")
+            continue
+        try:
+            found[one["image_id"]].append((numbers[one["category_id"]], read(one, where, images[one["image_id"]])))
+        except DataError as fault:
+            faults.append(str(fault))
+    refuse(faults)
     return images, found
 
 
@@ -165,13 +219,13 @@ def _box(annotation: Mapping[str, Any], where: str, image: Mapping[str, Any]) ->
     """Left, top, right and bottom; nothing for a box that does not count."""
     found: Any = annotation.get("bbox")
     numbers = isinstance(found, list) and all(isinstance(side, int | float) and isfinite(side) for side in found)
-    if not numbers or len(found) != 4:
+    if not numbers or len(found) != 4 or min(found[2:]) < 0:
         raise DataError(f"{where}: bbox {found!r}; left, top, width and height in pixels are read.")
     if not _counts(annotation):
         return ()
     left, top, wide, high = map(float, found)
     width, height = image.get("width") or inf, image.get("height") or inf
-    if max(left + wide, top + high) <= 1 < min(width, height):
+    if min(left, top) >= 0 and max(left + wide, top + high) <= 1 < min(width, height) and (wide, high) != (1, 1):
         raise DataError(f"{where}: bbox {found} within one pixel; sides are read in pixels, not as shares.")
     if left < -1 or top < -1 or left + wide > width + 1 or top + high > height + 1:
         raise DataError(f"{where}: bbox {found} beyond the image of {width}×{height} pixels.")

@@ -20,7 +20,7 @@ def said_beside(score: Score) -> str:
     if score.balanced_accuracy is None:
         return ""
     if score.ap is not None:
-        return f"AP {100 * score.ap:.2f} %, {100 * score.accuracy:.2f} % of boxes surely found"
+        return f"AP over overlaps from 0.50 to 0.95 {100 * score.ap:.2f} %"
     error = "" if score.standard_error is None else f"standard error {100 * score.standard_error:.2f} %, "
     balanced = f"balanced {100 * score.balanced_accuracy:.2f} %"
     return f"{error}{balanced}, the most frequent class alone {100 * score.largest:.2f} %"

@@ -10,6 +10,7 @@ from convfabric.fabric.archive import write_atomically
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE|FOLDER|ARRAY... prints one JSON object a line.
 
     --top N       the N most probable classes
+    --least P     the probability from which on boxes are told, 0.3 unless said
     --threads N   threads of the runtime; its own choice unless told
     --time        milliseconds that the network took for each image
 
@@ -65,8 +66,8 @@ def first_confident(sessions, facts, pixels):
         carried = {name.removesuffix("_on"): value for name, value in named.items()}
 
 
-def boxes_found(answer, facts, size):
-    """The likely boxes of an answer, the surest first, in pixels of an image of a height and width.
+def boxes_found(answer, facts, size, least):
+    """The boxes of an answer from a probability on, the surest first, in pixels of an image of a height and width.
 
     For each class those go that overlap a surer one by more than OVERLAP.
     """
@@ -76,7 +77,7 @@ def boxes_found(answer, facts, size):
     found = []
     for label, name in enumerate(facts["classes"]):
         odds = answer[:, 4 + label]
-        left = [int(at) for at in np.argsort(-odds, kind="stable") if odds[at] >= LIKELY]
+        left = [int(at) for at in np.argsort(-odds, kind="stable") if odds[at] >= least]
         while left:
             best, left = left[0], left[1:]
             found.append({"class": name, "probability": round(float(odds[best]), 6)})
@@ -129,7 +130,7 @@ def prepared(path, facts):
     return fitted.astype(np.float32).transpose(2, 0, 1)[None], array.shape[:2]
 
 
-def answers(sessions, facts, path, top=0, timed=False):
+def answers(sessions, facts, path, top=0, timed=False, least=LIKELY):
     """The answer for one file: a class with its probability, the mask that was written, or the boxes found."""
     pixels, size = prepared(path, facts)
     began = time.perf_counter()
@@ -146,7 +147,7 @@ def answers(sessions, facts, path, top=0, timed=False):
         named = {"image": str(path), "class": facts["classes"][best], "probability": round(float(odds[best]), 6)}
         return named | left
     if facts["task"] == "detection":
-        return {"image": str(path), "boxes": boxes_found(logits, facts, size)} | left
+        return {"image": str(path), "boxes": boxes_found(logits, facts, size, least)} | left
     return {"image": str(path), "mask": str(written(logits.argmax(0).astype(np.uint8), facts, path, size))} | left
 
 
@@ -180,6 +181,7 @@ def main():
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("images", nargs="+", metavar="IMAGE")
     words.add_argument("--top", type=int, default=0)
+    words.add_argument("--least", type=float, default=LIKELY)
     words.add_argument("--threads", type=int, default=0)
     words.add_argument("--time", action="store_true")
     said = words.parse_args()
@@ -207,7 +209,7 @@ def main():
     failed = False
     for path in files_in(said.images):
         try:
-            answer = answers(opened, facts, path, said.top, said.time)
+            answer = answers(opened, facts, path, said.top, said.time, said.least)
             print(json.dumps(answer, ensure_ascii=plain), flush=True)
         except Exception as fault:  # whatever one file does, the others are answered
             failed = True

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convfabric.boxes.answers import LIKELY, found_in
+from convfabric.data.coco import split_of
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.layouts import SPLIT_NAMES
 from convfabric.data.opening import open_data
@@ -128,7 +129,7 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     data, same = _opened(run, source or job_of(run).data, papers, whole=split == "all")
     if source is None and not same:
         raise DataError(f"{data.name}: changed since {run} was trained on it; name its folder to score what it is now.")
-    name = _split_named(split, data)
+    name = _split_named(split, data, source or "")
     labelled = matched(data, papers, name)
     found = score(network, labelled, name)
     several = len(network.graph.heads) > 1 and source is None
@@ -152,7 +153,10 @@ def evaluate_network(network: str, source: str, split: str | None = None, **sett
     return Evaluation(split=name, score=found, exits=None, doubts=said, same_images=False)
 
 
-def _split_named(split: str | None, data: ImageSet) -> str:
+def _split_named(split: str | None, data: ImageSet, source: str = "") -> str:
+    """The split that is asked for: by name, by the file of it that is named, or the first that is usual."""
+    of_file = split_of(Path(source)) if source.lower().endswith(".json") else None
+    split = split or (of_file if of_file in data.splits else None)
     name = SPLIT_NAMES.get(split, split) if split else next(name for name in DEFAULT_SPLITS if name in data.splits)
     if name not in data.splits:
         raise DataError(f"{data.name}: no split {name}; there are {', '.join(sorted(data.splits))}.")
@@ -210,11 +214,11 @@ def _counted_so(targets: Tensor, place: Tensor) -> Tensor:
     )
 
 
-def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
+def predictor(run: Path, least: float = LIKELY) -> Callable[[Path], dict[str, Any]]:
     """From an image file to its class and probability, the path of the mask written into the present folder, or boxes.
 
-    Of several exits the first confident one answers, by the thresholds that were exported. What is returned raises
-    DataError for a file that is no image.
+    Of several exits the first confident one answers, by the thresholds that were exported; boxes are told from a
+    probability on. What is returned raises DataError for a file that is no image.
     """
     network, papers = load_fabric(run)
     preprocessing = papers.preprocessing
@@ -241,7 +245,7 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
             named = {"image": str(path), "class": papers.classes[best], "probability": round(float(odds[best]), 6)}
             return named | left
         if papers.graph.head.task == "detection":
-            return {"image": str(path), "boxes": _boxes(logits, papers, (array.shape[0], array.shape[1]))}
+            return {"image": str(path), "boxes": _boxes(logits, papers, (array.shape[0], array.shape[1]), least)}
         mask = Image.fromarray(logits.argmax(0).numpy().astype("uint8"))
         if preprocessing.fitting == "stretch":
             mask = mask.resize((array.shape[1], array.shape[0]), Image.Resampling.NEAREST)
@@ -250,7 +254,7 @@ def predictor(run: Path) -> Callable[[Path], dict[str, Any]]:
     return predict
 
 
-def _boxes(logits_VN: Tensor, papers: Passport, given: Size) -> list[dict[str, Any]]:
+def _boxes(logits_VN: Tensor, papers: Passport, given: Size, least: float) -> list[dict[str, Any]]:
     """The likely boxes of an image of a height and width, the surest first, in its own pixels."""
     found = found_in(logits_VN[None], papers.preprocessing.size)[0]
     times, shift = (
@@ -266,7 +270,7 @@ def _boxes(logits_VN: Tensor, papers: Passport, given: Size) -> list[dict[str, A
             "box": [round(side, 2) for side in sides],
         }
         for label, odds, sides in told
-        if odds >= LIKELY
+        if odds >= least
     ]
 
 

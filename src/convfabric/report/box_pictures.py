@@ -36,7 +36,7 @@ def box_pictures(network: Fabric, data: ImageSet) -> Iterator[Picture]:
             if odds >= LIKELY
         ]
         halves = [_drawn(image[0], boxes, shades) for boxes in (there, likely)]
-        yield as_picture(np.concatenate(halves, axis=1), "", 2 * WIDE)
+        yield as_picture(np.concatenate(halves, axis=1), f"{len(there)} there, {len(likely)} found", 2 * WIDE)
 
 
 def _drawn(image_CHW: Tensor, boxes: Sequence[Drawn], shades: Any) -> Any:
@@ -49,5 +49,7 @@ def _drawn(image_CHW: Tensor, boxes: Sequence[Drawn], shades: Any) -> Any:
         left, top, right, bottom = (times * side for side in sides)
         colour = tuple(map(int, shades[label]))
         pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=2)
-        pen.text((left + 3, max(0, top - 11)), said, fill=colour)
+        corner = left + 3, max(0, top - 12)
+        pen.rectangle(pen.textbbox(corner, said), fill=(255, 255, 255))
+        pen.text(corner, said, fill=(0, 0, 0))
     return np.asarray(image)

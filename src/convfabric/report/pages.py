@@ -278,8 +278,10 @@ def _class_table(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord
 
 
 def _pictures_title(data: DataRecord, network: NetworkRecord, shown: int) -> str:
-    if data.task != "classification":
-        return "Image, truth, prediction" if data.task == "segmentation" else "Boxes that are there, and boxes found"
+    if data.task == "detection":
+        return "Boxes that are there (left), and boxes found (right)"
+    if data.task == "segmentation":
+        return "Image, truth, prediction"
     score = network.score
     errors = round(score.images * (1 - score.accuracy))
     listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors"
