@@ -313,7 +313,7 @@ def test_a_module_that_is_called_twice_is_kept_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [{"size": 32}, {"size": (32, 32), "classes": ("a", "b")}, {"size": (32, 32), "task": "detection"}]
+    "said", [{"size": 32}, {"size": (32, 32), "classes": ("a", "b")}, {"size": (32, 32), "task": "depth"}]
 )
 def test_a_purpose_that_is_none_is_refused_by_name(said: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(reversed(said))):
