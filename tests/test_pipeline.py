@@ -397,7 +397,7 @@ def test_list_and_doctor_answer() -> None:
     ("words", "said"),
     [
         (["describe", "trellis", "--set", "channels=abc"], "channels=abc: expected int"),
-        (["describe", "trellis", "--set", "task=detection"], "task=detection: expected"),
+        (["describe", "trellis", "--set", "task=depth"], "task=depth: expected"),
         (["describe", "trellis", "--set", "chanels=4"], "chanels: trellis has layers, scales, channels"),
         (["describe", "fabric-tiny", "--size", "big"], "size=big: give WIDTHxHEIGHT"),
         (["fit", "digits", "--size", "20000x20000"], "at most 4096 pixels on a side"),
