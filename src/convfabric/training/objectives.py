@@ -97,7 +97,7 @@ def sizes_of(graph: Graph, recipe: Recipe, image: Size) -> tuple[Size, ...]:
     """
     found = tuple(dict.fromkeys(smaller(image, share) for share in (1.0, *sorted(recipe.sizes, reverse=True))))
     if recipe.sizes and graph.head.task != "classification":
-        raise SettingError(f"sizes={list(recipe.sizes)}: masks and boxes are of one size of images.")
+        raise SettingError(f"sizes={list(recipe.sizes)}: boxes and masks are as large as their images: one size.")
     for size in found[1:]:
         try:
             check(graph, size)
