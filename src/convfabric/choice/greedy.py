@@ -24,7 +24,7 @@ def choose(
     >>> graph = weave("fabric-tiny")
     >>> worth = {edge.name: 1.0 for edge in graph.edges}
     >>> len(choose(graph, worth, Budget(edges="50%"), (32, 32)).edges), len(graph.edges)
-    (19, 41)
+    (20, 41)
     """
     how = measures(image, latency_ms)
     if "latency_ms" in budget.ceilings and latency_ms is None:
