@@ -163,7 +163,7 @@ def test_stages_part_the_walk_behind_each_exit() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     numbers = {**SMALL, "exits": 2}
-    fit("digits", folder, network="msdnet", size="16x16", epochs=4, finetune=0, accelerator="cpu", **numbers)
+    fit("digits", folder, network="msdnet", size="16x16", epochs=2, finetune=0, accelerator="cpu", **numbers)
     return folder
 
 

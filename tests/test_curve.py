@@ -16,7 +16,7 @@ from convfabric.pipeline.budget_curve import curve, read_dots, taken
 from convfabric.report.curve_page import HEIGHT, WIDTH, Dot, Point, chart
 from convfabric.runs.record import CutRecord, NetworkRecord, update_record
 from folders import class_folders, mask_folders
-from test_pipeline import done, finished, refusal
+from test_pipeline import TINY, done, finished, refusal
 
 QUICK = ["--set", "search=exact", "--set", "finetune=0.5"]
 
@@ -211,8 +211,8 @@ def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, m
 
 def test_a_curve_of_a_segmentation_is_of_its_miou(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ["train", mask_folders(tmp_path / "masks", images=12), "--network", "fabric-tiny", "--size", "16x16"]
-    done([*words, "--set", "operators=residual", "--set", "layers=2", "--epochs", 1, "--out", run])
+    words = ["train", mask_folders(tmp_path / "masks", images=12), *TINY, "--size", "16x16"]
+    done([*words, "--set", "operators=residual", "--epochs", 1, "--out", run])
     done(["curve", run, "--macs", "70%", "40%", *QUICK])
     with (run / "curve.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))

@@ -65,8 +65,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "things"
-    said: dict[str, Any] = {"network": "fabric-tiny", "channels": 8, "macs": "60%", "trials": 4, "accelerator": "cpu"}
-    fit(str(source), folder, epochs=14, finetune=0.3, **said)
+    small: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "channels": 8}
+    fit(str(source), folder, epochs=14, finetune=0.3, macs="60%", trials=4, accelerator="cpu", **small)
     return folder
 
 
@@ -311,16 +311,16 @@ def test_predictions_are_in_pixels_of_the_image_and_alike_in_the_script(
 ) -> None:
     image = Image.open(source.parent / "test" / "0.png").resize((128, 96))
     image.save(tmp_path / "large.png")
-    told = predictor(run)(tmp_path / "large.png")
+    told = predictor(run, 0.1)(tmp_path / "large.png")
     spoken = subprocess.run(
-        [sys.executable, str(run / "predict.py"), str(tmp_path / "large.png")],
+        [sys.executable, str(run / "predict.py"), "--least", "0.1", str(tmp_path / "large.png")],
         capture_output=True,
         text=True,
         check=True,
     )
     again = json.loads(spoken.stdout)
     assert told["boxes"], "nothing found"
-    assert len(predictor(run, 0.05)(tmp_path / "large.png")["boxes"]) > len(told["boxes"])
+    assert len(predictor(run, 0.02)(tmp_path / "large.png")["boxes"]) > len(told["boxes"])
     assert [one["class"] for one in again["boxes"]] == [one["class"] for one in told["boxes"]]
     for one, other in zip(again["boxes"], told["boxes"], strict=True):
         assert one["box"] == pytest.approx(other["box"], abs=0.05)

@@ -16,7 +16,7 @@ from convfabric.latency.devices import device_of, over_ssh
 from convfabric.latency.devices.board import FACTS
 from convfabric.latency.target import Target
 from convfabric.operators import Conv, Work
-from test_pipeline import done, finished, run
+from test_pipeline import TINY, done, finished, run
 
 WORKS = [Work(Conv(), channels, 4, (8, 8), (8, 8)) for channels in (3, 4)]
 GOOD = json.dumps(dict.fromkeys(FACTS, "known"))
@@ -155,7 +155,7 @@ def test_a_fit_for_a_board_goes_on_whenever_its_folder_comes_back(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 def test_a_fit_for_a_board_by_ssh_states_the_board(real: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["fit", "digits", "--network", "fabric-tiny", "--epochs", 1, "--latency-ms", 5, "--set", "trials=4"]
+    words = ["fit", "digits", *TINY, "--epochs", 1, "--latency-ms", 5, "--set", "trials=4"]
     pretended = nullcontext(pretended_board(tmp_path / "bin", monkeypatch))
     with real_board(tmp_path / "server", monkeypatch) if real else pretended as address:
         done([*words, "--device", f"ssh:{address}", "--out", tmp_path / "run"])

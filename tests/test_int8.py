@@ -27,10 +27,10 @@ from convfabric.runs.job import job_from
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
-from test_pipeline import done, finished
+from test_pipeline import TINY, done, finished
 
 DIGITS = open_data("digits")
-QUICK = ["--network", "fabric-tiny", "--epochs", 2, "--latency-ms", 5, "--set", "trials=4"]
+QUICK = [*TINY, "--epochs", 2, "--latency-ms", 50, "--set", "trials=4"]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convfabric.cli.commands import app
+from test_pipeline import TINY
 
 NOTING = """
 import os, sys
@@ -54,7 +55,7 @@ def test_two_processes_choose_like_one_and_try_each_sub_network_once(tmp_path: P
     script = tmp_path / "script.py"
     script.write_text(NOTING)
     run = tmp_path / "run-1"
-    words = ["train", "digits", "--network", "fabric-tiny", "--epochs", 1, "--out", run, "--set", "layers=2"]
+    words = ["train", "digits", *TINY, "--epochs", 1, "--out", run]
     words += ["--set", "subnetworks=2", "--set", "sizes=[0.75]"]
     assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
     shutil.copytree(run, tmp_path / "run-2")

@@ -27,7 +27,7 @@ from convfabric.training.objectives import sizes_of
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import AUTO, Purpose, Source, ladder, weave
 from folders import class_folders, mask_folders, picture
-from test_pipeline import done, finished, run
+from test_pipeline import TINY, done, finished, run
 
 SIDES = (8, 32, 64, 224)
 
@@ -173,7 +173,7 @@ def test_a_network_is_cut_for_the_size_of_images_at_which_it_answers_best(
     monkeypatch.setattr("convfabric.pipeline.tuning.surely_less", lambda other, best_so_far: bool(other[0] == 0))
     tell = lambda network, data, split: torch.full((3,), float(data.preprocessing.size != best))  # noqa: E731
     monkeypatch.setattr("convfabric.pipeline.tuning.image_losses", tell)
-    words = ["fit", tmp_path / "data", "--network", "fabric-tiny", "--size", 32, "--epochs", 1, "--macs", "15%"]
+    words = ["fit", tmp_path / "data", *TINY, "--size", 32, "--epochs", 1, "--macs", "15%"]
     words += ["--set", "sizes=[0.5, 0.75]", "--set", "subnetworks=2", "--set", "trials=4", "--out", tmp_path / "run"]
     done(words)
     record, (network, papers) = finished(tmp_path / "run"), load_fabric(tmp_path / "run")

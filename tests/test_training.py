@@ -30,6 +30,7 @@ from convfabric.training.losses import loss
 from convfabric.training.recipe import Optimiser, Recipe
 from convfabric.weavers import weave
 from folders import class_folders, mask_folders
+from test_pipeline import TINY
 
 QUICK = Recipe(epochs=2, batch=64, lr=0.05)
 
@@ -317,7 +318,7 @@ def test_the_estimate_times_as_many_steps_where_an_epoch_is_one(monkeypatch: pyt
 
 # --- processes -------------------------------------------------------------------------------------------------------
 
-TRAIN = [sys.executable, "-m", "convfabric", "train", "digits", "--network", "fabric-tiny", "--epochs", "3"]
+TRAIN = [sys.executable, "-m", "convfabric", "train", "digits", *TINY, "--epochs", "3"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -354,7 +355,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 torch.manual_seed(0)
-fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, classes=10))
+fabric = Fabric(weave("fabric-tiny", layers=2, size=(8, 8), image_channels=1, classes=10))
 seen = {}
 
 def watch(moment):

@@ -11,7 +11,6 @@ PACKAGES = (
     "torchvision",
     "numpy",
     "accelerate",
-    "torchmetrics",
     "safetensors",
     "onnx",
     "onnxscript",

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from convfabric.boxes.anchors import anchors
 from convfabric.graph.parts import SHAPES
@@ -114,6 +113,8 @@ def found_boxes(boxes_N4: Tensor, odds_NK: Tensor) -> Found:
     >>> found_boxes(boxes, torch.tensor([[0.9], [0.8], [0.5]])).odds_M
     tensor([0.9000, 0.5000])
     """
+    from torchvision.ops import batched_nms  # takes seconds, and only boxes need it
+
     likely = (odds_NK > LEAST_ODDS).nonzero()
     odds = odds_NK[likely[:, 0], likely[:, 1]]
     odds, best = odds.topk(min(CONSIDERED, len(odds)))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from convfabric.boxes.answers import MOST_FOUND, Found
 from convfabric.boxes.multibox import ALIKE
@@ -38,6 +37,8 @@ def recalled(found: Found, targets_M5: Tensor, classes: int) -> tuple[Tensor, Te
     >>> [part.tolist() for part in recalled(right, torch.tensor([[1.0, 2, 2, 8, 9], [0, 0, 0, 4, 4]]), 2)]
     [[0, 1], [1, 1]]
     """
+    from torchvision.ops import box_iou  # takes seconds, and only boxes need it
+
     there_M5 = targets_M5[targets_M5[:, 0] >= 0]
     labels_M, sure = there_M5[:, 0].long(), found.odds_M >= SURE
     alike = box_iou(there_M5[:, 1:], found.boxes_M4[sure]) >= ALIKE

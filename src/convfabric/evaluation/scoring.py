@@ -11,7 +11,6 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from convfabric.boxes.answers import found_in
 from convfabric.boxes.average_precision import precision, recalled
@@ -108,9 +107,7 @@ def score(network: nn.Module, data: ImageSet, split: str, batch: int | None = No
     for logits, targets in answers(network, data, data.splits[split], batch or at_once(data)):
         loss += F.cross_entropy(logits, targets, ignore_index=data.void, reduction="sum").item()
         counted += int((targets != data.void).sum())
-        confusion += multiclass_confusion_matrix(
-            logits.argmax(1), targets, classes, ignore_index=data.void, validate_args=False
-        ).cpu()
+        confusion += _confusion(logits.argmax(1), targets, targets != data.void, classes).cpu()
     iou = _class_iou(confusion) if data.task == "segmentation" else ()
     occurring = [value for value in iou if value is not None]
     return Score(
@@ -149,6 +146,12 @@ def _of_boxes(network: nn.Module, data: ImageSet, split: str, batch: int) -> Sco
         ap=counted_so.mean,
         class_ap=counted_so.of_class,
     )
+
+
+def _confusion(told: Tensor, wanted: Tensor, counted: Tensor, classes: int) -> Tensor:
+    """How often each class, a row, was answered as each, a column."""
+    pairs = classes * wanted[counted] + told[counted]
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
 
 def _class_iou(confusion_KK: Tensor) -> tuple[float | None, ...]:

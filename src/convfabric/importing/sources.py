@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from convfabric.errors import SettingError
@@ -147,6 +146,8 @@ def _original(wanted: _Wanted) -> Original:
 
 
 def _of_torchvision(name: str, pretrained: bool) -> Original:
+    import torchvision  # takes seconds, and only its own networks need it
+
     models = torchvision.models
     if name not in models.list_models():
         raise SettingError(
