@@ -26,8 +26,8 @@ def test_costs_of_every_preset_equal_torchs_counter(name: str) -> None:
     check_costs_against_torch(weave(name), PRESETS[name].size)
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_costs_of_100_random_trellises_equal_torchs_counter(block: int) -> None:
+@pytest.mark.parametrize("block", range(4))
+def test_costs_of_40_random_trellises_equal_torchs_counter(block: int) -> None:
     for seed in range(10 * block, 10 * block + 10):
         check_costs_against_torch(*random_trellis(seed))
 

@@ -30,7 +30,7 @@ from convfabric.training.losses import loss
 from convfabric.training.recipe import Optimiser, Recipe
 from convfabric.weavers import weave
 from folders import class_folders, mask_folders
-from test_pipeline import TINY
+from test_pipeline import TINY, done
 
 QUICK = Recipe(epochs=2, batch=64, lr=0.05)
 
@@ -318,7 +318,7 @@ def test_the_estimate_times_as_many_steps_where_an_epoch_is_one(monkeypatch: pyt
 
 # --- processes -------------------------------------------------------------------------------------------------------
 
-TRAIN = [sys.executable, "-m", "convfabric", "train", "digits", *TINY, "--epochs", "3"]
+TRAIN = ["train", "digits", *TINY, "--epochs", "3"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -329,8 +329,8 @@ def environment(**more: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_two_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
     quiet = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*TRAIN, "--out", str(tmp_path / "whole")], check=True, **quiet)  # type: ignore[call-overload]
-    goes_on = [*TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
+    done([*TRAIN, "--out", tmp_path / "whole"])
+    goes_on = [sys.executable, "-m", "convfabric", *TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
     for begun in ("config.yaml", "fabric.state.safetensors"):  # before the first epoch is over, and after it
         process = subprocess.Popen(goes_on, **quiet)  # type: ignore[call-overload]
         waited = time.monotonic() + 60
@@ -338,7 +338,7 @@ def test_two_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> Non
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run(goes_on, check=True, **quiet)  # type: ignore[call-overload]
+    done(goes_on[3:])
     for name in ("fabric/model.safetensors", "metrics.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 

@@ -290,8 +290,7 @@ def run_by_onnxruntime(model: bytes, file: Path) -> Counter[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_timed_runs_as_what_is_delivered(tmp_path: Path) -> None:
-    padded = ("depthwise padded", "conv stride 3", "pad", "pad by reflection", "max pool padded")
-    for name in (*padded, "average pool with padding", "adaptive average pool", "gelu", "hard swish"):
+    for name in ("depthwise padded", "pad by reflection", "max pool padded", "average pool with padding", "hard swish"):
         graph, image = on_an_edge(CATALOGUE[name])
         images = torch.rand(1, 3, *image)
         preprocessing = Preprocessing(size=image, channels=3, fitting="cover", mean=(0.5,) * 3, std=(0.25,) * 3)

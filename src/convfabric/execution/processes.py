@@ -4,6 +4,7 @@ What depends on the clock or writes a file is done by the first process alone, a
 it; training shares each batch, a search its trials. Alone, a process does all of it, and nothing here costs anything.
 """
 
+import atexit
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
@@ -32,7 +33,11 @@ def join(device: str) -> None:
 
 @cache
 def _group() -> Any:
-    """A connection of its own for objects, which needs no accelerator."""
+    """A connection of its own for objects, which needs no accelerator.
+
+    All are closed before the interpreter ends: their threads would end it by an abort now and then.
+    """
+    atexit.register(dist.destroy_process_group)
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
