@@ -12,11 +12,11 @@ from convfabric.data.options import DataOptions
 from convfabric.execution import enlarging
 from convfabric.fabric.module import Fabric
 from convfabric.training.loop import train
-from convfabric.training.losses import loss
+from convfabric.training.losses import dice_loss, loss, prior_of
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from folders import mask_folders
-from nearness import SINGLE, apart, kernels
+from nearness import EXACT, SINGLE, apart, kernels
 
 IGNORE = 200
 
@@ -55,6 +55,43 @@ def test_the_kernel_gives_the_loss_of_pixels_and_its_gradient(
     assert logits.grad is not None
     assert apart(single.grad, logits.grad) < SINGLE
     assert not single.grad[(targets == IGNORE)[:, None].expand_as(single)].any()
+
+
+@kernels
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_rare_classes_are_held_against_by_kernels_as_without(with_teacher: bool) -> None:
+    logits, taught, targets = a_batch(4, (5, 7))
+    logits, prior_K = logits / 10, prior_of((900, 90, 9, 1), 0.5)
+    teacher = taught.float() / 10 if with_teacher else None
+    found, wanted = (
+        loss(logits.float(), targets, Recipe(), IGNORE, teacher, kernels, prior_K) for kernels in (False, True)
+    )
+    assert apart(found, wanted) < SINGLE
+    assert apart(found, loss(logits.float(), targets, Recipe(), IGNORE, teacher)) > 0.01
+
+
+def test_the_hardest_pixels_alone_count_where_that_is_said() -> None:
+    logits, _, targets = a_batch(3, (5, 7))
+    each = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")[targets != IGNORE]
+    quarter = each.sort(descending=True).values[: round(0.25 * len(each))]
+    assert apart(loss(logits, targets, Recipe(hardest=0.25), IGNORE), quarter.mean()) < EXACT
+    assert apart(loss(logits, targets, Recipe(), IGNORE), each.mean()) < EXACT
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_dice_is_what_masks_share_with_answers_class_by_class(share: float) -> None:
+    logits, _, targets = a_batch(4, (5, 7))
+    targets[targets == 3] = 0  # a class that does not occur
+    odds, counts = logits.softmax(1), targets != IGNORE
+    alike = []
+    for k in range(3):
+        told, there = odds[:, k][counts], (targets[counts] == k).double()
+        alike.append(2 * (told * there).sum() / (told.sum() + there.sum()))
+    wanted = share * (1 - torch.stack(alike).mean()) + (1 - share) * loss(logits, targets, Recipe(), IGNORE)
+    assert apart(loss(logits, targets, Recipe(dice=share), IGNORE), wanted) < EXACT
+    right = 50.0 * F.one_hot(targets * counts, 4).movedim(-1, 1).double()
+    assert dice_loss(right, targets, IGNORE) < 1e-6
+    assert dice_loss(right.roll(1, 1), targets, IGNORE) > 0.99
 
 
 @kernels

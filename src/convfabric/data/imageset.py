@@ -103,6 +103,7 @@ class StreamedSplit:
         )
 
 
+COUNTED_MASKS = 256
 NO_CLASS = -100
 """A target that no image has."""
 
@@ -174,6 +175,20 @@ def drawn(split: Split, count: int, after: int = 0) -> HeldSplit:
     chosen = sorted(order[after : after + count])
     batches = list(split.batches([[chosen[i] for i in part] for part in in_order(len(chosen), 64)]))
     return HeldSplit(torch.cat([images for images, _ in batches]), torch.cat([targets for _, targets in batches]))
+
+
+def class_counts(data: ImageSet) -> tuple[int, ...]:
+    """Training images of each class; of masks the pixels of each in 256 of them, or all; empty for boxes.
+
+    >>> from convfabric.data.opening import open_data
+    >>> sum(class_counts(open_data("digits"))) == len(open_data("digits").splits["train"])
+    True
+    """
+    if data.task != "segmentation":
+        return data.counts
+    masks_BHW = drawn(data.splits["train"], COUNTED_MASKS).targets
+    pixels = torch.bincount(masks_BHW.flatten().long(), minlength=len(data.classes)).tolist()
+    return tuple(0 if value == data.ignore else count for value, count in enumerate(pixels[: len(data.classes)]))
 
 
 def as_targets(targets: Tensor) -> Tensor:

@@ -45,9 +45,9 @@ def loss(
 ) -> Tensor:
     """Cross-entropy with the targets, mixed with the divergence from the teacher's logits where there are some.
 
-    Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, and where
-    none counts the loss is 0. The mean is over the others, see :attr:`convfabric.data.imageset.ImageSet.void`. Of boxes
-    it is :func:`convfabric.boxes.multibox.box_loss`.
+    Logits are (B, K) or (B, K, H, W), targets (B,) or (B, H, W); those of the value ``void`` do not count, see
+    :attr:`convfabric.data.imageset.ImageSet.void`, and where none counts the loss is 0. The mean is over the others,
+    or the hardest of them as ``recipe.hardest`` says. Of boxes it is :func:`convfabric.boxes.multibox.box_loss`.
     What the labels are held against are the logits plus ``prior_K``, see :func:`prior_of`.
     ``kernels``: whether those of this package may be used, see :class:`convfabric.execution.plans.Plan`.
 
@@ -56,22 +56,55 @@ def loss(
     """
     if targets.is_floating_point():
         return box_loss(logits, targets, recipe.label_smoothing, teacher, recipe.distil, recipe.temperature)
-    if kernels and pixels.runs(logits):
+    expected = logits if prior_K is None else logits + prior_K.to(logits.device).view(-1, *(1,) * (logits.ndim - 2))
+    even = recipe.hardest == 1 and not recipe.dice
+    if kernels and pixels.runs(logits) and even and (prior_K is None or teacher is None):
         numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
-        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, teacher, void, *numbers)
+        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(expected, targets, teacher, void, *numbers)
         return found[0]
-    counts = targets != void
-    smoothing, counted = recipe.label_smoothing, counts.sum().clamp(min=1)
-    expected = logits if prior_K is None else logits + prior_K.to(logits.device)
-    labelled = F.cross_entropy(expected, targets, ignore_index=void, label_smoothing=smoothing, reduction="sum")
+    labelled = _by_labels(expected, targets, recipe, void)
     if teacher is None:
-        return labelled / counted
-    taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum()
-    return ((1 - recipe.distil) * labelled + recipe.distil * taking_after) / counted
+        return labelled
+    counts = targets != void
+    taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum() / counts.sum().clamp(min=1)
+    return (1 - recipe.distil) * labelled + recipe.distil * taking_after
+
+
+def _by_labels(logits: Tensor, targets: Tensor, recipe: Recipe, void: int) -> Tensor:
+    """Cross-entropy of all images or of the hardest pixels, mixed with Dice where masks ask for it."""
+    masks = targets.ndim > 1
+    counted = max(1, int((targets != void).sum()))
+    each = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=recipe.label_smoothing, reduction="none")
+    if masks and recipe.hardest < 1:
+        counted = max(1, round(recipe.hardest * counted))
+        each = each.flatten().topk(counted).values
+    found = each.sum() / counted
+    return (
+        (1 - recipe.dice) * found + recipe.dice * dice_loss(logits, targets, void) if masks and recipe.dice else found
+    )
+
+
+def dice_loss(logits_BKHW: Tensor, targets_BHW: Tensor, void: int) -> Tensor:
+    """1 less the soft Dice coefficient, in the mean over the classes that occur; every class counts alike.
+
+    Of a class it is twice what probabilities and mask share, over what both have (Milletari et al. 2016, section 3,
+    with sums in place of squares). Pixels of the value ``void`` do not count.
+
+    >>> masks, logits = torch.tensor([[[0, 1], [1, 255]]]), torch.zeros(1, 2, 2, 2)
+    >>> dice_loss(logits, masks, void=255)
+    tensor(0.5143)
+    """
+    counts_BHW = targets_BHW != void
+    wanted_BKHW = F.one_hot(targets_BHW * counts_BHW, logits_BKHW.shape[1]).movedim(-1, 1) * counts_BHW[:, None]
+    odds_BKHW = logits_BKHW.softmax(1) * counts_BHW[:, None]
+    there_K = wanted_BKHW.sum((0, 2, 3))
+    alike_K = 2 * (odds_BKHW * wanted_BKHW).sum((0, 2, 3)) / (odds_BKHW.sum((0, 2, 3)) + there_K).clamp(min=1e-6)
+    occurs_K = there_K > 0
+    return ((1 - alike_K) * occurs_K).sum() / occurs_K.sum().clamp(min=1)
 
 
 def prior_of(counts: Sequence[int], balance: float) -> Tensor | None:
-    """The logarithm (K,) of the share of each class, times the balance; None where images of masks are not counted.
+    """The logarithm (K,) of the share of each class, times the balance; None where nothing was counted.
 
     A network whose logits are held against the labels with this added learns what speaks for a class beyond its
     frequency (logit adjustment, Menon et al. 2021, section 4.2).

@@ -57,7 +57,7 @@ def objective_of(
 ) -> Objective:
     """The objective that a recipe asks for; targets of the value ``void`` do not count.
 
-    ``counts``: how many images of each class there are, as far as it is known.
+    ``counts``: how many images, or pixels, of each class there are, as far as it is known.
     """
     prior_K = prior_of(counts, recipe.balance)
     whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels, prior_K=prior_K)

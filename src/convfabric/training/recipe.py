@@ -62,8 +62,12 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     balance: float = 0.5
-    """Of classes, for classification: 0 counts each image alike, 1 each class, however few its images are. Classes of
-    as many images are learnt the same."""
+    """Of classes: 0 counts each image or pixel alike, 1 each class, however few its images or pixels are. Classes of
+    as many are learnt the same."""
+    dice: float = 0.0
+    """Of masks: share of the loss that is Dice, in which every class counts alike; the rest is cross-entropy."""
+    hardest: float = 1.0
+    """Of masks: share of the pixels that count, those of the largest loss (Shrivastava et al. 2016)."""
     clip_norm: float = 5.0
     """Largest norm of all gradients together; longer ones are shortened to it."""
     distil: float = 0.9
@@ -139,8 +143,9 @@ class Recipe:
         for name in ("temperature", "clip_norm", "gate_lr"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
-        if not 0 < self.narrowest <= 1:
-            raise SettingError(f"narrowest={self.narrowest}: give a share above 0, up to 1.")
+        for name in ("narrowest", "hardest"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingError(f"{name}={getattr(self, name)}: give a share above 0, up to 1.")
         shares = (
             "warmup",
             "label_smoothing",
@@ -154,6 +159,7 @@ class Recipe:
             "momentum",
             "early",
             "dropout",
+            "dice",
         )
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
