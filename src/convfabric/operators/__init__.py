@@ -57,6 +57,7 @@ from convfabric.operators.convolutions import (
     padding_of,
     sides,
 )
+from convfabric.operators.dilated import depthwise_dilated, dilated_residual, factorised, narrow
 from convfabric.operators.norms import GroupNorm, LayerNorm, LocalResponseNorm, Norm, OverChannels, Scale
 from convfabric.operators.opaque import Opaque
 from convfabric.operators.operator import (
@@ -144,14 +145,18 @@ __all__ = [
     "basic_block",
     "bottleneck",
     "dense_block_layer",
+    "depthwise_dilated",
+    "dilated_residual",
     "doubled",
     "every",
+    "factorised",
     "first",
     "halved",
     "in_two",
     "inverted_residual",
     "low_rank",
     "mapped",
+    "narrow",
     "normed",
     "padding_of",
     "pointwise",

@@ -55,9 +55,13 @@ from convfabric.operators import (
     basic_block,
     bottleneck,
     dense_block_layer,
+    depthwise_dilated,
+    dilated_residual,
+    factorised,
     in_two,
     inverted_residual,
     low_rank,
+    narrow,
     pointwise,
     pointwise_up,
     preactivated_block,
@@ -68,7 +72,6 @@ from convfabric.operators import (
     shuffled,
     strided_stem,
 )
-from convfabric.operators.dilated import dilated_residual
 
 SINE = """
 {"reads": "x", "answers": "y", "weights": {"weight": [[12, 6, 1, 1], "trained"], "shift": [[12, 1, 1], "float32"]},
@@ -166,6 +169,9 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "maxout": Chain((Conv(), Maxout(pieces=3)), inner=Width(times=3)),
         "residual": residual(),
         "dilated residual": dilated_residual(),
+        "narrow": narrow(Conv(dilation=2, bias=False)),
+        "factorised": factorised(2),
+        "depthwise dilated": depthwise_dilated(),
         "basic block": basic_block(stride=2),
         "preactivated block": preactivated_block(),
         "bottleneck": bottleneck(stride=2, narrowing=2),

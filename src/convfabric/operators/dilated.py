@@ -1,16 +1,63 @@
-"""Residual branches of wide context, by dilation instead of pooling (Yu et al., Dilated Residual Networks, 2017)."""
+"""Residual branches of wide context, by dilation instead of pooling."""
 
-from convfabric.operators.activations import Identity
-from convfabric.operators.blocks import normed
-from convfabric.operators.composites import Chain, Sum
-from convfabric.operators.convolutions import Conv
+from convfabric.operators.activations import Dropout, Identity, Relu
+from convfabric.operators.blocks import normed, pointwise
+from convfabric.operators.composites import Chain, Sum, Width
+from convfabric.operators.convolutions import Conv, Depthwise
+from convfabric.operators.norms import Norm
+from convfabric.operators.operator import Operator
 
 
 def dilated_residual(dilation: int = 2, kernel: int = 3) -> Sum:
-    """Identity beside a dilated convolution and a plain one, a norm and a ReLU between them.
+    """Identity beside a dilated convolution and a plain one, a norm and a ReLU between (Yu et al. 2017).
 
     >>> dilated_residual(dilation=4).halo, dilated_residual().parameters(16, 16)
     ((5.0, 5.0, 5.0, 5.0), 4640)
     """
     wide, plain = Conv(kernel=kernel, dilation=dilation, bias=False), Conv(kernel=kernel, bias=False)
     return Sum((Identity(), Chain((*normed(wide), plain))))
+
+
+def narrow(*middle: Operator, narrowing: int = 4, active: Operator | None = None, dropout: float = 0.0) -> Chain:
+    """1×1 to a part of the channels, what is in the middle, 1×1 back; norms between (ENet's, Paszke et al. 2016).
+
+    Without a middle it is a 3×3 convolution; the activation is a ReLU unless another is given.
+
+    >>> narrow().parameters(16, 16), narrow(Conv(dilation=4, bias=False)).halo
+    (320, (4.0, 4.0, 4.0, 4.0))
+    """
+    active, middle = active or Relu(), middle or (Conv(bias=False),)
+    steps = (pointwise(), Norm(), active, *middle, Norm(), active, pointwise(), Norm())
+    return Chain((*steps, Dropout(p=dropout)) if dropout else steps, inner=Width(over=narrowing))
+
+
+def factorised(dilation: int = 1, active: Operator | None = None, dropout: float = 0.0) -> Chain:
+    """Columns and rows of three, plain and then dilated, in full width (ERFNet's, Romera et al. 2018).
+
+    >>> factorised(dilation=4).halo, factorised().parameters(16, 16)
+    ((5.0, 5.0, 5.0, 5.0), 3136)
+    """
+    active = active or Relu()
+    column, row = Conv(kernel=(3, 1), bias=False), Conv(kernel=(1, 3), bias=False)
+    far_column = Conv(kernel=(3, 1), dilation=dilation, bias=False)
+    far_row = Conv(kernel=(1, 3), dilation=dilation, bias=False)
+    steps = (column, active, row, Norm(), active, far_column, active, far_row, Norm())
+    return Chain((*steps, Dropout(p=dropout)) if dropout else steps)
+
+
+def depthwise_dilated(dilation: int = 2, active: Operator | None = None, dropout: float = 0.0) -> Chain:
+    """3×3 to half the channels, single channels by near and far columns and rows, added, 1×1 back (DABNet, Li 2019).
+
+    >>> depthwise_dilated(dilation=4).halo, depthwise_dilated().parameters(16, 16)
+    ((5.0, 5.0, 5.0, 5.0), 1440)
+    """
+    active = active or Relu()
+    near = Chain((Depthwise(kernel=(3, 1), bias=False), Depthwise(kernel=(1, 3), bias=False)))
+    far = Chain(
+        (
+            Depthwise(kernel=(3, 1), dilation=dilation, bias=False),
+            Depthwise(kernel=(1, 3), dilation=dilation, bias=False),
+        )
+    )
+    steps = (Conv(bias=False), Norm(), active, Sum((near, far)), Norm(), active, pointwise(), Norm())
+    return Chain((*steps, Dropout(p=dropout)) if dropout else steps, inner=Width(over=2))

@@ -11,14 +11,13 @@ from convfabric.graph import Graph, Place
 from convfabric.operators import (
     Chain,
     Conv,
-    Dropout,
     Identity,
     Nearest,
     Norm,
     Operator,
     Pool,
     UpConv,
-    Width,
+    narrow,
     pointwise,
 )
 from convfabric.weavers.builder import ACTIVATIONS, Activation, Draft, Purpose
@@ -79,14 +78,10 @@ def _blocks(
     raised = Chain((pointwise(), Norm(), Nearest()))
     shortcut: Operator = raised if step < 0 else Chain((Pool(), pointwise(), Norm()))
     here = Place(place.layer + 1, place.scale + step)
-    place = draft.put(here, channels, (place, shortcut), (place, _block(moved, dropout, active)), then=active)
+    place = draft.put(
+        here, channels, (place, shortcut), (place, narrow(*moved, active=active, dropout=dropout)), then=active
+    )
     for kind in kinds:
-        arriving = (place, Identity()), (place, _block(kind, dropout, active))
+        arriving = (place, Identity()), (place, narrow(*kind, active=active, dropout=dropout))
         place = draft.put(Place(place.layer + 1, place.scale), channels, *arriving, then=active)
     return place
-
-
-def _block(middle: tuple[Operator, ...], dropout: float, active: Operator) -> Chain:
-    """1×1 to a quarter of the channels, what is in the middle, 1×1 back."""
-    steps = (pointwise(), Norm(), active, *middle, Norm(), active, pointwise(), Norm(), Dropout(p=dropout))
-    return Chain(steps, inner=Width(over=4))

@@ -10,6 +10,7 @@ from convfabric.graph.rewrites import with_boxes
 from convfabric.weavers.alexnet import Alexnet, weave_alexnet
 from convfabric.weavers.bsn import BudgetedTrellis, ResnetFabric, weave_budgeted_trellis, weave_resnet_fabric
 from convfabric.weavers.builder import Purpose
+from convfabric.weavers.context import Context, weave_context
 from convfabric.weavers.densenet import Densenet, weave_densenet
 from convfabric.weavers.enet import Enet, weave_enet
 from convfabric.weavers.fcn import Fcn, weave_fcn
@@ -72,6 +73,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "enet": Family(
             "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 2, "repeats": 1}
+        ),
+        "context": Family(
+            "for masks: dilated blocks at an eighth of the size, every scale read",
+            Context,
+            weave_context,
+            {"channels": 4, "early": 1, "dilations": (1, 2), "repeats": 1, "surround": True},
         ),
         "lenet": Family("LeNet-5: trained pools, a layer that reads by a table", Lenet, weave_lenet, {"hidden": 8}),
         "alexnet": Family(
