@@ -57,31 +57,35 @@ def loss(
     if targets.is_floating_point():
         return box_loss(logits, targets, recipe.label_smoothing, teacher, recipe.distil, recipe.temperature)
     expected = logits if prior_K is None else logits + prior_K.to(logits.device).view(-1, *(1,) * (logits.ndim - 2))
-    even = recipe.hardest == 1 and not recipe.dice
-    if kernels and pixels.runs(logits) and even and (prior_K is None or teacher is None):
-        numbers = recipe.label_smoothing, recipe.distil, recipe.temperature
-        found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(expected, targets, teacher, void, *numbers)
-        return found[0]
-    labelled = _by_labels(expected, targets, recipe, void)
+    kernels = kernels and pixels.runs(logits)
+    labelled = _by_labels(expected, targets, recipe, void, kernels)
     if teacher is None:
         return labelled
-    counts = targets != void
-    taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum() / counts.sum().clamp(min=1)
+    if kernels:
+        taking_after = _by_kernel(logits, targets, recipe, void, teacher)
+    else:
+        counts = targets != void
+        taking_after = (_divergence(logits, teacher, recipe.temperature) * counts).sum() / counts.sum().clamp(min=1)
     return (1 - recipe.distil) * labelled + recipe.distil * taking_after
 
 
-def _by_labels(logits: Tensor, targets: Tensor, recipe: Recipe, void: int) -> Tensor:
-    """Cross-entropy of all images or of the hardest pixels, mixed with Dice where masks ask for it."""
-    masks = targets.ndim > 1
-    counted = max(1, int((targets != void).sum()))
-    each = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=recipe.label_smoothing, reduction="none")
-    if masks and recipe.hardest < 1:
-        counted = max(1, round(recipe.hardest * counted))
-        each = each.flatten().topk(counted).values
-    found = each.sum() / counted
-    return (
-        (1 - recipe.dice) * found + recipe.dice * dice_loss(logits, targets, void) if masks and recipe.dice else found
-    )
+def _by_labels(logits: Tensor, targets: Tensor, recipe: Recipe, void: int, kernels: bool) -> Tensor:
+    """Cross-entropy of all images, or of all pixels or the hardest; where masks ask for it mixed with Dice."""
+    hardest, dice = (recipe.hardest, recipe.dice) if targets.ndim > 1 else (1.0, 0.0)
+    if kernels and hardest == 1:
+        found = _by_kernel(logits, targets, recipe, void)
+    else:
+        spread, counted = recipe.label_smoothing, max(1, int((targets != void).sum()))
+        each = F.cross_entropy(logits, targets, ignore_index=void, label_smoothing=spread, reduction="none").flatten()
+        found = each.topk(max(1, round(hardest * counted))).values.mean() if hardest < 1 else each.sum() / counted
+    return (1 - dice) * found + dice * dice_loss(logits, targets, void) if dice else found
+
+
+def _by_kernel(logits: Tensor, targets: Tensor, recipe: Recipe, void: int, teacher: Tensor | None = None) -> Tensor:
+    """Cross-entropy of pixels, or with a teacher the divergence from it."""
+    numbers = recipe.label_smoothing, float(teacher is not None), recipe.temperature
+    found: tuple[Tensor, Tensor] = torch.ops.convfabric.pixel_loss(logits, targets, teacher, void, *numbers)
+    return found[0]
 
 
 def dice_loss(logits_BKHW: Tensor, targets_BHW: Tensor, void: int) -> Tensor:
