@@ -44,6 +44,7 @@ REFUSED = {
     "nin": "Pool.*alike at every pixel",
     "googlenet": "exits",
     "se-resnet": "Sigmoid",
+    "context": "Sigmoid",
 }
 """Families that no construction is known for, and why."""
 
