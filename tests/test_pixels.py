@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convfabric.data.imageset import class_counts
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
+from convfabric.errors import SettingError
 from convfabric.execution import enlarging
 from convfabric.fabric.module import Fabric
 from convfabric.training.loop import train
@@ -72,11 +72,11 @@ def test_rare_classes_are_held_against_by_kernels_as_without(with_teacher: bool)
 
 def test_pixels_of_each_class_are_counted_and_void_ones_are_not(tmp_path: Path) -> None:
     data = open_data(mask_folders(tmp_path, values=(0, 0, 1, 255)), DataOptions(size=(32, 32)))
-    assert class_counts(data) == (4 * 32 * 16, 4 * 32 * 8)
+    assert data.class_counts == (4 * 32 * 16, 4 * 32 * 8)
     zero_is_void = open_data(
         mask_folders(tmp_path / "other", values=(0, 0, 1, 2)), DataOptions(size=(32, 32), ignore=0)
     )
-    assert sum(class_counts(zero_is_void)) == 4 * 32 * 16
+    assert sum(zero_is_void.class_counts) == 4 * 32 * 16
 
 
 def test_the_hardest_pixels_alone_count_where_that_is_said() -> None:
@@ -85,6 +85,13 @@ def test_the_hardest_pixels_alone_count_where_that_is_said() -> None:
     quarter = each.sort(descending=True).values[: round(0.25 * len(each))]
     assert apart(loss(logits, targets, Recipe(hardest=0.25), IGNORE), quarter.mean()) < EXACT
     assert apart(loss(logits, targets, Recipe(), IGNORE), each.mean()) < EXACT
+
+
+@pytest.mark.parametrize("changes", [{"dice": 0.5}, {"hardest": 0.5}])
+def test_what_masks_are_learnt_by_is_refused_for_images(changes: dict[str, float]) -> None:
+    fabric = Fabric(weave("nin", channels=4, size=(8, 8), image_channels=1))
+    with pytest.raises(SettingError, match=f"{next(iter(changes))}=0.5: of masks alone, and this is classification"):
+        train(fabric, open_data("digits"), Recipe(epochs=1, **changes), device="cpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

@@ -5,6 +5,7 @@ Legend of the suffixes: B images, C channels, H height, W width.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
 from typing import Protocol
 
@@ -156,6 +157,20 @@ class ImageSet:
         """The split that final figures are taken on: test, or val where there is no test."""
         return "test" if "test" in self.splits else "val"
 
+    @cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class; of masks the pixels of each in 256 of them, or all; empty for boxes.
+
+        >>> from convfabric.data.opening import open_data
+        >>> sum(open_data("digits").class_counts) == len(open_data("digits").splits["train"])
+        True
+        """
+        if self.task != "segmentation":
+            return self.counts
+        masks_BHW = drawn(self.splits["train"], COUNTED_MASKS).targets
+        pixels = torch.bincount(masks_BHW.flatten().long(), minlength=len(self.classes)).tolist()
+        return tuple(0 if value == self.ignore else count for value, count in enumerate(pixels[: len(self.classes)]))
+
     @property
     def photographs(self) -> bool:
         """Whether mirrored images are to be expected: colour images that are not written signs."""
@@ -175,20 +190,6 @@ def drawn(split: Split, count: int, after: int = 0) -> HeldSplit:
     chosen = sorted(order[after : after + count])
     batches = list(split.batches([[chosen[i] for i in part] for part in in_order(len(chosen), 64)]))
     return HeldSplit(torch.cat([images for images, _ in batches]), torch.cat([targets for _, targets in batches]))
-
-
-def class_counts(data: ImageSet) -> tuple[int, ...]:
-    """Training images of each class; of masks the pixels of each in 256 of them, or all; empty for boxes.
-
-    >>> from convfabric.data.opening import open_data
-    >>> sum(class_counts(open_data("digits"))) == len(open_data("digits").splits["train"])
-    True
-    """
-    if data.task != "segmentation":
-        return data.counts
-    masks_BHW = drawn(data.splits["train"], COUNTED_MASKS).targets
-    pixels = torch.bincount(masks_BHW.flatten().long(), minlength=len(data.classes)).tolist()
-    return tuple(0 if value == data.ignore else count for value, count in enumerate(pixels[: len(data.classes)]))
 
 
 def as_targets(targets: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def narrow(*middle: Operator, narrowing: int = 4, active: Operator | None = None
     """
     active, middle = active or Relu(), middle or (Conv(bias=False),)
     steps = (pointwise(), Norm(), active, *middle, Norm(), active, pointwise(), Norm())
-    return Chain((*steps, Dropout(p=dropout)) if dropout else steps, inner=Width(over=narrowing))
+    return Chain(_thinned(steps, dropout), inner=Width(over=narrowing))
 
 
 def factorised(dilation: int = 1, active: Operator | None = None, dropout: float = 0.0) -> Chain:
@@ -38,11 +38,8 @@ def factorised(dilation: int = 1, active: Operator | None = None, dropout: float
     ((5.0, 5.0, 5.0, 5.0), 3136)
     """
     active = active or Relu()
-    column, row = Conv(kernel=(3, 1), bias=False), Conv(kernel=(1, 3), bias=False)
-    far_column = Conv(kernel=(3, 1), dilation=dilation, bias=False)
-    far_row = Conv(kernel=(1, 3), dilation=dilation, bias=False)
-    steps = (column, active, row, Norm(), active, far_column, active, far_row, Norm())
-    return Chain((*steps, Dropout(p=dropout)) if dropout else steps)
+    (column, row), (far_column, far_row) = _column_and_row(Conv), _column_and_row(Conv, dilation)
+    return Chain(_thinned((column, active, row, Norm(), active, far_column, active, far_row, Norm()), dropout))
 
 
 def depthwise_dilated(dilation: int = 2, active: Operator | None = None, dropout: float = 0.0) -> Chain:
@@ -52,12 +49,14 @@ def depthwise_dilated(dilation: int = 2, active: Operator | None = None, dropout
     ((5.0, 5.0, 5.0, 5.0), 1440)
     """
     active = active or Relu()
-    near = Chain((Depthwise(kernel=(3, 1), bias=False), Depthwise(kernel=(1, 3), bias=False)))
-    far = Chain(
-        (
-            Depthwise(kernel=(3, 1), dilation=dilation, bias=False),
-            Depthwise(kernel=(1, 3), dilation=dilation, bias=False),
-        )
-    )
-    steps = (Conv(bias=False), Norm(), active, Sum((near, far)), Norm(), active, pointwise(), Norm())
-    return Chain((*steps, Dropout(p=dropout)) if dropout else steps, inner=Width(over=2))
+    both = Sum((Chain(_column_and_row(Depthwise)), Chain(_column_and_row(Depthwise, dilation))))
+    steps = (Conv(bias=False), Norm(), active, both, Norm(), active, pointwise(), Norm())
+    return Chain(_thinned(steps, dropout), inner=Width(over=2))
+
+
+def _column_and_row(kind: type[Conv] | type[Depthwise], dilation: int = 1) -> tuple[Operator, Operator]:
+    return kind(kernel=(3, 1), dilation=dilation, bias=False), kind(kernel=(1, 3), dilation=dilation, bias=False)
+
+
+def _thinned(steps: tuple[Operator, ...], dropout: float) -> tuple[Operator, ...]:
+    return (*steps, Dropout(p=dropout)) if dropout else steps

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from convfabric.data.augmentation import augmented, fit_for
-from convfabric.data.imageset import ImageSet, as_targets, class_counts
+from convfabric.data.imageset import ImageSet, as_targets
 from convfabric.errors import SettingError, StuckError, TrainingError
 from convfabric.evaluation.baseline import is_chance
 from convfabric.evaluation.scoring import score
@@ -125,7 +125,7 @@ class Run:
         self.steps_an_epoch = len(data.splits["train"]) // self.batch
         self.steps = self.steps_an_epoch * recipe.epochs
         self.plan = plan_of(recipe, fabric)
-        counts = class_counts(data) if recipe.balance else ()
+        counts = data.class_counts if recipe.balance else ()
         self.objective = objective_of(self.fabric, recipe, self.plan, data.void, data.preprocessing.size, counts)
         self.objective.own.to(self.accelerator.device)
         self.model = self.objective.model

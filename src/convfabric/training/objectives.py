@@ -59,6 +59,12 @@ def objective_of(
 
     ``counts``: how many images, or pixels, of each class there are, as far as it is known.
     """
+    task = fabric.graph.head.task
+    for name, usual in (("dice", 0.0), ("hardest", 1.0)):
+        if task != "segmentation" and getattr(recipe, name) != usual:
+            raise SettingError(
+                f"{name}={getattr(recipe, name)}: of masks alone, and this is {task}; leave it {usual:g}."
+            )
     prior_K = prior_of(counts, recipe.balance)
     whole, total = for_training(fabric, plan), partial(summed_loss, void=void, kernels=plan.kernels, prior_K=prior_K)
     if recipe.gates != "none":
