@@ -3,7 +3,8 @@
     python benchmarks/scale_invariance.py --data-dir DIR --seeds 0 1 2
 
 A trellis is trained on MNIST at 32×32 pixels, nothing enlarged or shrunk, and answers images at other sizes: with
-weights of each edge's own, and with those of a layer that move alike shared along the scales.
+weights of each edge's own, and with those of a layer that move alike shared along the scales; of as many channels at
+every scale, or (--doubling) of twice as many at each coarser one, whose parts then share them.
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> None:
     words.add_argument("--images", type=int, default=10_000, help="of training; 0 for all")
     words.add_argument("--epochs", type=int, default=4)
     words.add_argument("--channels", type=int, default=16)
+    words.add_argument("--doubling", action="store_true")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--work", type=Path, default=Path("runs/scale-invariance"))
     words.add_argument("--results", type=Path, default=RESULTS)
@@ -39,12 +41,12 @@ def main() -> None:
     data = fewer(open_data("mnist", DataOptions(data_dir=said.data_dir, size=SIZE, fitting="stretch")), said.images)
     rows: list[dict[str, object]] = []
     for shared in (False, True):
-        shape = {"layers": 4, "scales": 5, "channels": said.channels, "head": "all", "shared": shared}
-        graph = weave("trellis", size=SIZE, image_channels=1, **shape)
+        shape = {"layers": 4, "scales": 5, "channels": said.channels, "head": "all", "doubling": said.doubling}
+        graph = weave("trellis", size=SIZE, image_channels=1, shared=shared, **shape)
         errors: dict[int, list[float]] = {side: [] for side in SIDES}
         for seed in said.seeds:
             recipe = Recipe(epochs=said.epochs, lr=0.1, seed=seed, shift=0.1, zoom=0.0, rotate=0.0)
-            fabric, _ = timed_fabric(graph, data, recipe, said.work / f"{shared}-{seed}", "cpu")
+            fabric, _ = timed_fabric(graph, data, recipe, said.work / f"{shared}-{said.doubling}-{seed}", "cpu")
             for side in SIDES:
                 errors[side].append(100 * (1 - score(fabric, data.at((side, side)), "test").accuracy))
         found = {f"{side}×{side}": f"{mean(known):.2f}" + _spread(known) for side, known in errors.items()}
@@ -54,9 +56,11 @@ def main() -> None:
     told = [
         f"MNIST, {len(data.splits['train']):,} training images at 32×32, {said.epochs} epochs, seeds {said.seeds}: "
         "errors in percent of 10,000 test images, mean and standard deviation, by the size they are brought to. "
-        f"Trellis of 4 layers × 5 scales × {said.channels} channels, every scale of the last layer read.",
+        f"Trellis of 4 layers × 5 scales × {said.channels} channels{' at the finest, doubling' * said.doubling}, every "
+        "scale of the last layer read.",
     ]
-    print(write_record("scale-invariance-mnist", told, rows, said.results))
+    name = f"scale-invariance-mnist{'-doubling' * said.doubling}"
+    print(write_record(name, told, rows, said.results))
 
 
 def _spread(known: list[float]) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from torch.nn import functional as F
 
 from convfabric.cutting.surgery import extract
 from convfabric.cutting.worth import _gradients
@@ -13,6 +14,7 @@ from convfabric.graph.subnetworks import Sampler
 from convfabric.operators import Chain, Conv, GlobalPool, Identity, Relu, Sigmoid
 from convfabric.weavers import Draft, Purpose, Trellis, weave, weave_trellis
 from convfabric.weavers.builder import PLAIN
+from nearness import SINGLE, apart
 from test_extraction import lively_fabric
 
 START, LEFT, RIGHT, BOTH, END = Place(0, 0), Place(1, 0, 1), Place(1, 0, 2), Place(1, 0), Place(2, 0)
@@ -152,6 +154,29 @@ def test_shared_weights_are_stored_and_counted_once_and_cut_where_they_are_no_lo
     with torch.no_grad():
         assert torch.equal(extract(fabric, small)(images), fabric(images, small))
     assert not [name for name in extract(fabric, small).state_dict() if "_up_" in name]
+
+
+def test_weights_are_shared_where_channels_double_too_each_scale_reading_parts_as_wide_as_the_finest() -> None:
+    numbers = {"layers": 3, "scales": 4, "channels": 4, "leap": 2}
+    doubling, constant = (weave_trellis(Trellis(**numbers, shared=True, doubling=yes)) for yes in (True, False))
+    assert {edge.weights for edge in doubling.edges} >= {edge.weights for edge in constant.edges if edge.shared}
+    fabric, images = lively_fabric(doubling, 0), torch.randn(2, 3, 16, 16)
+    assert costs(doubling, (16, 16)).parameters == sum(p.numel() for p in fabric.parameters())
+    found, read = fabric.forward_features(images, doubling.order), fabric.edges["layer1_same_1"]
+    with torch.no_grad():
+        for scale, parts in enumerate((1, 2, 4, 8)):
+            kernel, constant_ = read.get_parameter("each.weight"), read.get_parameter("each.bias")
+            wanted = F.conv2d(found[f"L0S{scale}"], kernel.repeat(parts, 1, 1, 1), None, 1, 1, 1, parts)
+            given = read(found[f"L0S{scale}"], wanted.shape[2:])
+            assert apart(given, wanted + constant_.repeat(parts)[:, None, None]) < SINGLE
+
+
+def test_a_leap_reads_the_scales_so_many_away_of_maps_of_any_size() -> None:
+    graph = weave_trellis(Trellis(layers=3, scales=4, channels=4, leap=3), Purpose(size=(17, 23)))
+    far = {edge.name for edge in graph.edges if abs(edge.target.scale - edge.source.scale) == 3}
+    assert far == {"L0S0_L1S3", "L0S3_L1S0", "L1S0_L2S3", "L1S3_L2S0"}
+    with torch.no_grad():
+        assert lively_fabric(graph, 0)(torch.randn(2, 3, 17, 23)).shape == (2, 10)
 
 
 def test_edges_that_share_weights_are_weighed_each_by_itself() -> None:

@@ -45,6 +45,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis of blocks": ("trellis", {"operators": "block", "head": "all", "doubling": True}),
     "trellis of long reach": ("trellis", {"reach": 2}),
     "trellis shared": ("trellis", {"shared": True}),
+    "trellis shared, doubling": ("trellis", {"shared": True, "doubling": True, "leap": 2}),
+    "trellis of blocks, leaping": ("trellis", {"operators": "block", "leap": 2, "scales": 4}),
     "trellis wide": ("trellis", {"operators": "banded", "channels": 520, "layers": 2, "scales": 2}),
     "unet bilinear": ("unet", {"up": "bilinear"}),
     "segnet transposed": ("segnet", {"up": "transposed"}),
@@ -81,7 +83,7 @@ every_file = pytest.mark.parametrize(
 """Every family once; files for segmentation, of any size, take twice as long to write, so that a few stand for all."""
 
 
-CANNOT_BE_NARROWED = {"trellis banded", "trellis wide", "trellis of far channels"}
+CANNOT_BE_NARROWED = {"trellis banded", "trellis wide", "trellis of far channels", "trellis shared, doubling"}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -53,7 +53,9 @@ def ends(operator: Operator, fine: Size) -> tuple[int, int, Size, Size]:
         fine = operator.size
     if isinstance(operator, Opaque):
         fine = operator.sizes[0]
-    before = halved(fine) if operator.stride < 1 else fine
+    before = fine
+    for _ in range(-operator.scales_moved):
+        before = halved(before)
     channels_out = 3 if isinstance(operator, Slice) else 6 if operator.keeps_channels else 12
     return 6, channels_out, before, operator.size_after(before, fine)
 
@@ -116,7 +118,7 @@ def on_an_edge(operator: Operator) -> tuple[Graph, Size]:
     """Two nodes that the operator joins, and the size of the images."""
     channels_in, channels_out, before, _ = ends(operator, (8, 8))
     image = (8, 8) if operator.stride < 1 else before
-    first = Place(0, int(operator.stride < 1))
+    first = Place(0, max(0, -operator.scales_moved))
     draft = Draft("pair", Purpose(size=image))
     draft.enter(first, Conv(stride=2**first.scale), channels_in)
     last = draft.put(Place(1, min(16, first.scale + operator.scales_moved)), channels_out, (first, operator))

@@ -140,7 +140,7 @@ def _shared_weights_fit_all_who_share(graph: Graph, image: Size | None) -> Itera
     first: dict[str, tuple[object, ...]] = {}
     own = {edge.name for edge in graph.edges if not edge.shared}
     for edge in graph.edges:
-        kind = (edge.operator, graph.node(edge.source).channels, graph.node(edge.target).channels)
+        kind = edge.operator, edge.operator.weighted(*graph.ends(edge))
         if first.setdefault(edge.weights, kind) != kind or edge.shared in own:
             yield f"{edge.name} does not fit {edge.weights}"
 

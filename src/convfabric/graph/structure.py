@@ -381,7 +381,7 @@ def _sharing_checked(graph: Graph) -> Graph:
     """The graph; GraphError where edges that share weights are no longer alike."""
     first: dict[str, tuple[Edge, object]] = {}
     for edge in graph.edges if any(edge.shared for edge in graph.edges) else ():
-        kind = edge.operator, graph.node(edge.source).channels, graph.node(edge.target).channels
+        kind = edge.operator, edge.operator.weighted(*graph.ends(edge))
         other, known = first.setdefault(edge.weights, (edge, kind))
         if known != kind:
             raise GraphError(f"{edge.name} shares the weights of {other.name}, whose channels are others.")

@@ -44,6 +44,7 @@ from convfabric.operators.blocks import (
     shuffled,
     strided_stem,
 )
+from convfabric.operators.by_parts import ByParts
 from convfabric.operators.channels import Channels, every, first
 from convfabric.operators.composites import Chain, Composite, Concat, Part, Sum, Width
 from convfabric.operators.convolutions import (
@@ -84,6 +85,7 @@ __all__ = [
     "Axes",
     "BandedConv",
     "Bilinear",
+    "ByParts",
     "Chain",
     "Channels",
     "Clamp",

@@ -49,6 +49,10 @@ class Composite(Operator):
         """The same composition of other operators."""
         return replace(self, **{self.field: tuple(inside)})  # type: ignore[type-var]
 
+    def weighted(self, channels_in: int, channels_out: int) -> tuple[Ends, ...]:
+        parts = self.parts(channels_in, channels_out)
+        return tuple(ends for part in parts for ends in part.operator.weighted(*part[1:]))
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
         return sum(part.operator.parameters(*part[1:]) for part in self.parts(channels_in, channels_out))
 

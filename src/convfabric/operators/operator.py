@@ -119,6 +119,10 @@ class Operator(ABC):
         """The dimensions of each of its weights and statistics."""
         return {}
 
+    def weighted(self, channels_in: int, channels_out: int) -> tuple[Ends, ...]:
+        """The channels that weights in it read and write; edges share weights where these are the same."""
+        return ((channels_in, channels_out),) if self.axes else ()
+
     def outputs(self, channels_in: int, channels_out: int) -> list[int]:
         """The output channel of each pair that a weight runs over."""
         raise NotImplementedError(f"{self} has no weights that run over pairs of channels")
@@ -179,12 +183,13 @@ def halved(size: Size) -> Size:
     return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
-def doubled(size: Size, fitting: Size | None = None) -> Size:
-    """Twice each side, or the size wanted where that is at most one row and one column less.
+def doubled(size: Size, fitting: Size | None = None, doublings: int = 1) -> Size:
+    """Twice each side, so many times, or the size wanted where halving that as often gives the map back.
 
-    >>> doubled((4, 3)), doubled((4, 3), (7, 6)), doubled((4, 3), (5, 6))
-    ((8, 6), (7, 6), (8, 6))
+    >>> doubled((4, 3)), doubled((4, 3), (7, 6)), doubled((4, 3), (5, 6)), doubled((4, 3), (13, 9), doublings=2)
+    ((8, 6), (7, 6), (8, 6), (13, 9))
     """
-    twice = 2 * size[0], 2 * size[1]
-    near = fitting is not None and all(0 <= two - one <= 1 for two, one in zip(twice, fitting, strict=True))
-    return fitting if near and fitting is not None else twice
+    times = 2**doublings
+    grown = times * size[0], times * size[1]
+    near = fitting is not None and all(0 <= most - one < times for most, one in zip(grown, fitting, strict=True))
+    return fitting if near and fitting is not None else grown

@@ -36,17 +36,32 @@ class Doubling(Operator):
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest(Doubling):
-    """Each pixel repeated 2×2, cropped to the finer size.
+    """Each pixel repeated 2×2, or 2×2 again as often as told, cropped to the finer size.
 
-    >>> Nearest().scales_moved, Nearest().size_after((4, 3), (7, 6))
-    (-1, (7, 6))
+    >>> Nearest().scales_moved, Nearest().size_after((4, 3), (7, 6)), Nearest(doublings=2).size_after((4, 3))
+    (-1, (7, 6), (16, 12))
     """
 
     transparent = True
 
+    doublings: int = 1
+    """Scales by which the map becomes finer, at least 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.doublings < 1:
+            raise ValueError(f"doublings={self.doublings}: a map is doubled at least once.")
+
+    @property
+    def stride(self) -> float:
+        return 0.5**self.doublings
+
     @property
     def halo(self) -> Halo:
-        return around(1, 0)
+        return around(2**self.doublings - 1, 0)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return doubled(size, fitting, self.doublings)
 
 
 @dataclass(frozen=True, kw_only=True)

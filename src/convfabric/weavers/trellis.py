@@ -46,35 +46,36 @@ class Trellis:
     all: every scale of the last layer, which then needs no edges of its own."""
     reach: int = 1
     """Above 1, each node also reads its own scale so many layers before."""
+    leap: int = 1
+    """Above 1, each node also reads the scales so many away, of the layer before."""
     distances: tuple[int, ...] = ()
     """Of banded operators: how far away further channels are that each reads, where both ends have as many."""
     activation: Activation = "relu"
     """Activation of each node, after its norm. leaky: a tenth of what is below zero is kept. prelu: each channel
     learns how much of it; slower under ONNX Runtime."""
     shared: bool = False
-    """Whether the edges of a layer that move alike share their weights, which then see every scale."""
+    """Whether the edges of a layer that move alike share their weights, which then see every scale. Where channels
+    double, kernels read them by parts, as many as the finest scale has."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("layers", 1),
-            ("scales", 1),
-            ("channels", 1),
-            ("finest", 0),
-            ("reach", 1),
-            ("inner", 0.01),
-        ):
+        for name in ("layers", "scales", "channels", "finest", "reach", "leap", "inner"):
+            least = {"finest": 0, "inner": 0.01}.get(name, 1)
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)}: a trellis has at least {least}.")
-        if self.distances and self.operators != "banded":
-            raise SettingError(f"distances={self.distances}, operators={self.operators}: others read every channel.")
-        if self.delay and not (0 < self.delay <= self.layers and self.head == "all"):
-            said = f"delay={self.delay}, layers={self.layers}, head={self.head}"
-            raise SettingError(f"{said}: a delay is at most the layers, and every scale is read then, head=all.")
-        if self.shared and self.operators in ("residual", "shortcut"):
-            said = f"shared=true, operators={self.operators}"
-            raise SettingError(f"{said}: branches are edges of their own; share block's.")
-        if self.shared and self.doubling:
-            raise SettingError("shared=true, doubling=true: weights are shared among scales of equal channels.")
+        late = self.delay and not (0 < self.delay <= self.layers and self.head == "all")
+        whole = self.shared and self.doubling and self.operators == "block"
+        branches, banded = self.operators in ("residual", "shortcut"), self.operators == "banded"
+        far = self.leap > 1 and self.doubling and banded
+        for wrong, names, why in (
+            (self.distances and not banded, "distances operators", "others read every channel"),
+            (late, "delay layers head", "a delay is at most the layers, and every scale is read then, head=all"),
+            (self.shared and branches, "shared operators", "branches are edges of their own; share block's"),
+            (whole, "shared doubling operators", "where channels double, plain and banded edges can share"),
+            (far, "leap doubling operators", "a band joins equal channels, or one and its double"),
+        ):
+            if wrong:
+                said = ", ".join(f"{name}={getattr(self, name)}".replace("True", "true") for name in names.split())
+                raise SettingError(f"{said}: {why}.")
 
 
 def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = "trellis") -> Graph:
@@ -92,7 +93,7 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     channels = {s: numbers.channels << (s - numbers.finest if numbers.doubling else 0) for s in rows}
     corner = rows[-1] if purpose.task == "classification" else rows[0]
     reads = tuple(Place(columns[s][-1], s) for s in (rows if numbers.head == "all" else (corner,)))
-    pairs = list(between_layers(columns, numbers.reach))
+    pairs = list(between_layers(columns, numbers.reach, numbers.leap))
     if not numbers.delay:
         pairs = [*within_first_layer(rows), *pairs]
     if numbers.head == "corner":
@@ -100,21 +101,19 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     then = Chain((Norm(), ACTIVATIONS[numbers.activation]))
     places = sorted(Place(x, s) for s in rows for x in columns[s])
     grid = [Node(place=place, channels=channels[place.scale], then=then) for place in places]
+    width = numbers.channels if numbers.shared and numbers.doubling else 0
     edges = tuple(
-        edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared, numbers.distances)
+        edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared, numbers.distances, width)
     )
     inside = {edge.target for edge in edges if edge.target.lane}
     narrow = {place: max(1, round(channels[place.scale] * numbers.inner)) for place in inside}
     within = [Node(place=place, channels=width, then=then) for place, width in narrow.items()]
+    entered = stem(numbers.operators, numbers.finest)
     graph = Graph(
         name=name,
         nodes=(*grid, *sorted(within, key=lambda node: node.place)),
         edges=edges,
-        entry=Entry(
-            place=Place(0, numbers.finest),
-            operator=stem(numbers.operators, numbers.finest),
-            image_channels=purpose.image_channels,
-        ),
+        entry=Entry(place=Place(0, numbers.finest), operator=entered, image_channels=purpose.image_channels),
         heads=(Head(task=purpose.task, classes=purpose.classes, reads=reads),),
     )
     return check(graph, purpose.size)

@@ -14,8 +14,8 @@ def within_first_layer(rows: range) -> Iterator[tuple[Place, Place]]:
     yield from ((Place(0, s - 1), Place(0, s)) for s in rows[1:])
 
 
-def between_layers(columns: Mapping[int, range], reach: int = 1) -> Iterator[tuple[Place, Place]]:
-    """Neighbouring scales of neighbouring columns, and the same scale so many columns before.
+def between_layers(columns: Mapping[int, range], reach: int = 1, leap: int = 1) -> Iterator[tuple[Place, Place]]:
+    """Neighbouring scales of neighbouring columns, the same scale so many columns before, scales so many away.
 
     ``columns``: for each scale those in which it has a node.
 
@@ -26,6 +26,7 @@ def between_layers(columns: Mapping[int, range], reach: int = 1) -> Iterator[tup
     for target in sorted(every):
         x, s = target.layer, target.scale
         sources = [Place(x - 1, near) for near in (s - 1, s, s + 1)] + ([Place(x - reach, s)] if reach > 1 else [])
+        sources += [Place(x - 1, far) for far in (s - leap, s + leap) if leap > 1]
         yield from ((source, target) for source in sources if source in every)
 
 

@@ -3,6 +3,7 @@
 from convfabric.fabric.layers import (
     activations,
     banded,
+    by_parts,
     composites,
     convolutions,
     norms,
@@ -17,6 +18,7 @@ __all__ = [
     "activations",
     "added",
     "banded",
+    "by_parts",
     "composites",
     "convolutions",
     "layer",

@@ -15,10 +15,14 @@ from convfabric.operators import (
 
 
 class _NearestLayer(nn.Module):
-    """Each pixel repeated 2×2, cropped to the size."""
+    """Each pixel repeated, cropped to the size."""
+
+    def __init__(self, operator: Nearest) -> None:
+        super().__init__()
+        self.times = 2.0**operator.doublings
 
     def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
-        return cropped(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"), size)
+        return cropped(F.interpolate(x_BCHW, scale_factor=self.times, mode="nearest"), size)
 
 
 class _BilinearLayer(nn.Module):
@@ -63,7 +67,7 @@ class _PadLayer(nn.Module):
 
 @layer.register
 def _(operator: Nearest, channels_in: int, channels_out: int) -> nn.Module:
-    return _NearestLayer()
+    return _NearestLayer(operator)
 
 
 @layer.register
