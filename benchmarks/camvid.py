@@ -193,7 +193,7 @@ def unet_row(like: Fabric, data: ImageSet, recipe: Recipe, seconds: float) -> Ro
         for images, targets in data.splits["train"].batches(order):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(round(1000 * spent / seconds), 1001)
-            changed, targets = augmented(images, targets, how, dice, data.ignore)
+            changed, targets = augmented(images, targets, how, dice, data.ignore, data.preprocessing.size)
             pixels = data.preprocessing.normalised(changed).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = network(pixels)

@@ -241,12 +241,14 @@ def test_a_part_learns_from_the_whole_though_it_reads_fewer_scales() -> None:
         box_loss(whole, targets, teacher_BVN=some, distil=1.0)
 
 
-@pytest.mark.parametrize("how", [Augmentation(flip=True), Augmentation(shift=0.2, zoom=0.3), Augmentation(rotate=90)])
+@pytest.mark.parametrize(
+    "how", [Augmentation(flip=True), Augmentation(shift=0.2, zoom=0.3), Augmentation(rotate=90), Augmentation(crop=0.8)]
+)
 def test_boxes_move_with_their_images(how: Augmentation) -> None:
     images, targets = torch.zeros(32, 1, 64, 64, dtype=torch.uint8), torch.zeros(32, 1, 5)
     images[:, :, 20:44, 10:50] = 255
     targets[:, 0] = torch.tensor([1.0, 10, 20, 50, 44])
-    changed, boxes = augmented(images, targets, how, torch.Generator().manual_seed(0), 255)
+    changed, boxes = augmented(images, targets, how, torch.Generator().manual_seed(0), 255, (64, 64))
     assert not torch.equal(boxes, targets)
     for image, (label, *sides) in zip(changed[:, 0], boxes[:, 0].tolist(), strict=True):
         assert label == 1

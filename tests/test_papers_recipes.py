@@ -1,13 +1,15 @@
 """Settings of training that papers name: momentum, schedules, initial weights, dropout, colours."""
 
 from dataclasses import replace
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
 
-from convfabric.data.augmentation import augmented, fit_for
+from convfabric.data.augmentation import Augmentation, augmented, cropped_from, fit_for
 from convfabric.data.imageset import HeldSplit
 from convfabric.data.opening import open_data
 from convfabric.errors import SettingError
@@ -16,11 +18,14 @@ from convfabric.fabric.module import Fabric
 from convfabric.graph.costs import costs
 from convfabric.operators import FullyConnected
 from convfabric.pipeline.inputs import opened, untrained
+from convfabric.progress import unwatched
 from convfabric.runs.job import job_from
+from convfabric.training.interrupts import Interrupts
 from convfabric.training.loop import Run
 from convfabric.training.losses import summed_loss
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
+from folders import class_folders, mask_folders
 
 
 def test_dropout_thins_what_heads_read_in_training_alone() -> None:
@@ -61,13 +66,50 @@ def test_colours_move_along_what_they_do_in_the_images() -> None:
     data = replace(open_data("digits"), splits={"train": HeldSplit(images, torch.zeros(64, dtype=torch.int64))})
     data = replace(data, preprocessing=replace(data.preprocessing, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
     how = replace(fit_for(data, colour=0.1), shift=0.0, zoom=0.0, rotate=0.0, light=0.0, flip=False)
-    changed, _ = augmented(images, torch.zeros(64, dtype=torch.int64), how, dice, 255)
+    changed, _ = augmented(images, torch.zeros(64, dtype=torch.int64), how, dice, 255, (6, 6))
     moved = (changed - images.float()).mean((2, 3))
     assert moved[:, 0].std() > 1
     assert torch.allclose(moved[:, 0], moved[:, 1], atol=0.05)
     assert moved[:, 2].abs().mean() < 0.2 * moved[:, 0].abs().mean()
     with pytest.raises(SettingError, match="images have 1 channels, not three"):
         fit_for(open_data("digits"), colour=0.1)
+
+
+def test_crops_show_a_part_anywhere_with_its_mask_or_boxes_from_files_that_are_read_larger(tmp_path: Path) -> None:
+    dice = torch.Generator().manual_seed(0)
+    rows = torch.arange(96).expand(96, 96).T
+    ramps = torch.stack([rows, rows.T]).to(torch.uint8).expand(64, 2, 96, 96)
+    masks = ramps[:, 0].long() // 32
+    seen, answers = augmented(ramps, masks, Augmentation(crop=0.4), dice, 255, (48, 48))
+    assert seen.shape[2:] == answers.shape[1:] == (48, 48)
+    inside = slice(4, -4)
+    nearest = (seen[:, 0] / 32).floor()
+    torch.testing.assert_close(answers[:, inside].float(), nearest[:, inside], atol=1, rtol=0)
+    assert (answers == nearest).float().mean() > 0.95
+    shown = (seen[:, 0, -1, 24] - seen[:, 0, 0, 24]) / 95
+    assert 0.35 < float(shown.min()) < 0.5 < 0.9 < float(shown.max()) <= 1
+    assert 255 not in answers
+    boxes = torch.tensor([[0.0, 24, 24, 72, 72]]).expand(64, 1, 5)
+    _, found = augmented(ramps, boxes, Augmentation(crop=0.999), dice, 255, (48, 48))
+    torch.testing.assert_close(found[:, 0, 1:], torch.tensor([[12.0, 12, 36, 36]]).expand(64, 4), atol=0.2, rtol=0)
+    data = open_data(class_folders(tmp_path / "photos"))
+    read, usual = (next(cropped_from(data, Augmentation(crop=crop)).batches([[0]]))[0] for crop in (0.4, 1.0))
+    assert read.shape[2:] == tuple(2 * side for side in usual.shape[2:])
+    with pytest.raises(SettingError, match=r"crop=0: give a share of the sides above 0, up to 1"):
+        fit_for(data, crop=0)
+
+
+def test_gridnet_trains_by_its_published_recipe(tmp_path: Path) -> None:
+    numbers = {"optimiser": "adamw", "weight_decay": 0.0, "lr": 0.01, "schedule": "constant", "warmup": 0.0}
+    recipe = Recipe(**numbers, batch=4, crop=0.4, flip=True, epochs=1)  # type: ignore[arg-type]
+    data = open_data(mask_folders(tmp_path / "scenes"))
+    graph = weave(
+        "gridnet", size=data.preprocessing.size, task="segmentation", classes=len(data.classes), streams=2, channels=4
+    )
+    run = Run(Fabric(graph), data, recipe)
+    run.go_on(unwatched, Interrupts())
+    assert {group["lr"] for group in run.optimiser.param_groups} == {0.01}
+    assert all(isfinite(row["train_loss"]) for row in run.progress.rows)
 
 
 def test_googlenet_s_auxiliary_heads_are_the_published_ones() -> None:

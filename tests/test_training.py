@@ -190,7 +190,7 @@ def test_ignored_pixels_do_not_count_in_either_part_of_the_loss() -> None:
 def test_shifts_move_images_and_masks_together_and_bring_in_void() -> None:
     images = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).repeat(32, 1, 1, 1)
     masks = images[:, 0].clone()
-    moved, answers = augmented(images, masks, Augmentation(shift=0.25), torch.Generator().manual_seed(0), 255)
+    moved, answers = augmented(images, masks, Augmentation(shift=0.25), torch.Generator().manual_seed(0), 255, (8, 8))
     inside = answers != 255
     assert inside.any()
     assert (~inside).any()
@@ -201,7 +201,12 @@ def test_shifts_move_images_and_masks_together_and_bring_in_void() -> None:
 def test_flips_mirror_about_half_of_the_images() -> None:
     images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).repeat(64, 1, 4, 1)
     turned, _ = augmented(
-        images, torch.zeros(64, dtype=torch.int64), Augmentation(flip=True), torch.Generator().manual_seed(0), 255
+        images,
+        torch.zeros(64, dtype=torch.int64),
+        Augmentation(flip=True),
+        torch.Generator().manual_seed(0),
+        255,
+        (4, 4),
     )
     mirrored = sum(torch.allclose(image, images[0].float().flip(-1), atol=1e-4) for image in turned)
     same = sum(torch.allclose(image, images[0].float(), atol=1e-4) for image in turned)
@@ -216,9 +221,16 @@ def test_how_images_are_changed_does_not_hang_on_the_name_of_their_folder(tmp_pa
     assert not fit_for(open_data("digits")).flip
 
 
+@pytest.mark.parametrize("other", [{"classes": 3}, {"image_channels": 3}, {"task": "segmentation"}])
+def test_a_fabric_for_other_data_is_refused_in_words(other: dict[str, Any]) -> None:
+    said = {"size": (8, 8), "image_channels": 1} | other
+    with pytest.raises(SettingError, match=r"digits is for classification of 10 classes, images of 1 channels\."):
+        train(Fabric(weave("fabric-tiny", **said)), open_data("digits"), Recipe(epochs=1))
+
+
 def test_no_augmentation_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
-    same, _ = augmented(images, torch.zeros(4, dtype=torch.int64), Augmentation(), torch.Generator(), 255)
+    same, _ = augmented(images, torch.zeros(4, dtype=torch.int64), Augmentation(), torch.Generator(), 255, (8, 8))
     assert torch.equal(same, images.float())
 
 

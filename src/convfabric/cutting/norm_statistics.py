@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from convfabric.data.augmentation import augmented, fit_for
+from convfabric.data.augmentation import augmented, cropped_from, fit_for
 from convfabric.data.imageset import ImageSet
 from convfabric.fabric.module import Fabric
 from convfabric.training.recipe import Recipe
@@ -28,9 +28,9 @@ def refresh(fabric: Fabric, data: ImageSet, recipe: Recipe | None = None) -> Fab
     device = next(fabric.parameters()).device
     was_training = fabric.training
     fabric.train()
-    for images, targets in data.splits["train"].batches(_drawn(data, recipe.seed)):
+    for images, targets in cropped_from(data, changes).batches(_drawn(data, recipe.seed)):
         with torch.inference_mode():
-            changed, _ = augmented(images, targets, changes, dice, data.ignore)
+            changed, _ = augmented(images, targets, changes, dice, data.ignore, data.preprocessing.size)
             prepared = data.preprocessing.normalised(changed.to(device))
             fabric(prepared.contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, usual, strict=True):

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convfabric.boxes.moving import moved
-from convfabric.data.imageset import ImageSet, drawn
+from convfabric.data.imageset import ImageSet, Split, drawn
 from convfabric.errors import SettingError
+from convfabric.operators import Size
 
+READ_LARGER = 2.0
+"""Times that images are read larger for crops, at most: what is further shrunk again would lose its fine pixels."""
 MEASURED = 256
 """Training images that principal components of colours are taken from."""
 
@@ -24,6 +27,8 @@ class Augmentation:
 
     shift: float = 0.0
     """Share of the side by which images move, either way."""
+    crop: float = 1.0
+    """Least share of the sides that images are cut to, anywhere, and brought back to size."""
     zoom: float = 0.0
     """Share by which images grow or shrink."""
     rotate: float = 0.0
@@ -41,18 +46,34 @@ class Augmentation:
 def fit_for(data: ImageSet, **said: Any) -> Augmentation:
     """The augmentation given, completed by the usual one for such data: written signs are never mirrored.
 
-    Raises SettingError for colours of images that are not of three channels.
+    Raises SettingError for colours of images that are not of three channels, and for crops of no or more than all.
 
     >>> from convfabric.data.opening import open_data
     >>> fit_for(open_data("digits")).flip, fit_for(open_data("digits"), rotate=3).rotate
     (False, 3)
     """
     found = replace(_usual(data), **said)
+    if not 0 < found.crop <= 1:
+        raise SettingError(f"crop={found.crop}: give a share of the sides above 0, up to 1.")
     if not found.colour:
         return found
     if data.preprocessing.channels != 3:
         raise SettingError(f"colour={found.colour}: images have {data.preprocessing.channels} channels, not three.")
     return replace(found, components=principal_components(drawn(data.splits["train"], MEASURED).images_BCHW))
+
+
+def cropped_from(data: ImageSet, how: Augmentation) -> Split:
+    """The training images as crops are taken from them: larger, where they are cropped and come from files.
+
+    >>> from convfabric.data.opening import open_data
+    >>> digits = open_data("digits")
+    >>> cropped_from(digits, Augmentation(crop=0.8)).batches([[0]]).__next__()[0].shape
+    torch.Size([1, 1, 10, 10])
+    """
+    if how.crop == 1 or data.reopened is None:
+        return data.splits["train"]
+    height, width = (round(side * min(READ_LARGER, 1 / how.crop)) for side in data.preprocessing.size)
+    return data.at((height, width)).splits["train"]
 
 
 def principal_components(images_BCHW: Tensor) -> tuple[tuple[float, ...], ...]:
@@ -78,28 +99,28 @@ def _usual(data: ImageSet) -> Augmentation:
 
 
 def augmented(
-    images_BCHW: Tensor, targets: Tensor, how: Augmentation, dice: torch.Generator, ignore: int
+    images_BCHW: Tensor, targets: Tensor, how: Augmentation, dice: torch.Generator, ignore: int, size: Size
 ) -> tuple[Tensor, Tensor]:
-    """The batch changed: uint8 (B, C, H, W) to float32 pixels 0..255, and its labels, masks or boxes with it.
+    """The batch changed: uint8 to float32 pixels 0..255 (B, C, H, W) of a size, its labels, masks or boxes with it.
 
     These are (B,), (B, H, W), and float32 (B, M, 5), see :mod:`convfabric.boxes`. What moves in from outside is black
     in images and ``ignore`` in masks.
 
     >>> images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
-    >>> changed, _ = augmented(images, labels, Augmentation(shift=0.5), torch.Generator().manual_seed(0), 255)
+    >>> changed, _ = augmented(images, labels, Augmentation(shift=0.5), torch.Generator().manual_seed(0), 255, (4, 4))
     >>> changed.dtype, tuple(changed.shape)
     (torch.float32, (2, 1, 4, 4))
     """
     images = images_BCHW.float()
-    if how.shift or how.zoom or how.rotate or how.flip:
-        size = [len(images), 1, *images.shape[2:]]
-        ways = _movements(len(images), how, dice, images.shape[2:])
-        grid = F.affine_grid(ways, size, align_corners=False)
+    if how.shift or how.crop < 1 or how.zoom or how.rotate or how.flip:
+        ways = _movements(len(images), how, dice, size)
+        grid = F.affine_grid(ways, [len(images), 1, *size], align_corners=False)
         grid = grid.to(images.device)
-        images = F.grid_sample(images, grid, align_corners=False)
         if targets.is_floating_point():
-            targets = moved(targets, ways, (images.shape[2], images.shape[3]))
-        elif targets.ndim == 3:
+            across, along = (one / other for one, other in zip(size[::-1], images.shape[:1:-1], strict=True))
+            targets = moved(targets * targets.new_tensor([1, across, along, across, along]), ways, size)
+        images = F.grid_sample(images, grid, align_corners=False)
+        if targets.ndim == 3 and not targets.is_floating_point():
             masks = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
             targets = (masks[:, 0] + ignore).round().to(targets.dtype)
     if how.colour:
@@ -110,15 +131,19 @@ def augmented(
     return images, targets
 
 
-def _movements(count: int, how: Augmentation, dice: torch.Generator, size: torch.Size) -> Tensor:
+def _movements(count: int, how: Augmentation, dice: torch.Generator, size: Size) -> Tensor:
     """An affine map (B, 2, 3) from output to input coordinates for each image."""
     even = torch.rand(4, count, generator=dice) * 2 - 1
     mirror = 1 - 2 * torch.randint(0, 2, (count,), generator=dice) * float(how.flip)
     angle, scale = even[0] * how.rotate * (torch.pi / 180), 1 + even[1] * how.zoom
-    whole = not (how.zoom or how.rotate)
+    whole = not (how.zoom or how.rotate or how.crop < 1)
     across, along = (
         (2 * _pixels(side, how.shift, draw, whole)) / side for draw, side in zip(even[2:], size[::-1], strict=True)
     )
+    if how.crop < 1:
+        shown = how.crop + (1 - how.crop) * torch.rand(count, generator=dice)
+        across, along = (moves + (1 - shown) * (2 * torch.rand(count, generator=dice) - 1) for moves in (across, along))
+        scale = scale / shown
     aspect = size[0] / size[1]
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     rows = [mirror * cos, -sin * aspect, across, mirror * sin / aspect, cos, along]

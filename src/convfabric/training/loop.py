@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from convfabric.data.augmentation import augmented, fit_for
+from convfabric.data.augmentation import augmented, cropped_from, fit_for
 from convfabric.data.imageset import ImageSet, as_targets
 from convfabric.errors import SettingError, StuckError, TrainingError
 from convfabric.evaluation.baseline import is_chance
@@ -106,6 +106,7 @@ class Run:
         earlier: Sequence[Row] = (),
         device: str = "auto",
     ) -> None:
+        _check_suits(fabric.graph, data)
         join(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -114,6 +115,7 @@ class Run:
         self.earlier, self.fresh = list(earlier), fresh
         self.teacher = answering(teacher, data.preprocessing, self.accelerator.device) if teacher else None
         self.augmentation = fit_for(data, **recipe.changes)
+        self.images = cropped_from(data, self.augmentation)
         fabric.leave_out(recipe.dropout)
         self.parts = self.accelerator.num_processes * recipe.accumulate
         self.batch = recipe.batch
@@ -183,7 +185,7 @@ class Run:
         mine = range(self.accelerator.process_index * self.recipe.accumulate * size, self.batch, size)
         mine = mine[: self.recipe.accumulate]
         lists = [batch[start : start + size] for batch in batches for start in mine]
-        loaded = self.data.splits["train"].batches(lists)
+        loaded = self.images.batches(lists)
         for step in range(within, self.steps_an_epoch):
             parts = [self._prepared(*next(loaded), self._dice(epoch, step + 1, start // size)) for start in mine]
             yield [images for images, _ in parts], [targets for _, targets in parts]
@@ -195,8 +197,9 @@ class Run:
         return torch.Generator().manual_seed(seed)
 
     def _prepared(self, images: Tensor, targets: Tensor, dice: torch.Generator) -> tuple[Tensor, Tensor]:
-        device = self.accelerator.device
-        changed, targets = augmented(images.to(device), targets.to(device), self.augmentation, dice, self.data.ignore)
+        device, size = self.accelerator.device, self.data.preprocessing.size
+        images, targets = images.to(device), targets.to(device)
+        changed, targets = augmented(images, targets, self.augmentation, dice, self.data.ignore, size)
         normal = self.data.preprocessing.normalised(changed)
         return normal.contiguous(memory_format=torch.channels_last), as_targets(targets)
 
@@ -321,6 +324,14 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
         table.writeheader()
         table.writerows(rows)
         write_atomically(file, text.getvalue())
+
+
+def _check_suits(graph: Graph, data: ImageSet) -> None:
+    asked = (graph.head.task, graph.head.classes, graph.entry.image_channels)
+    given = (data.task, len(data.classes), data.preprocessing.channels)
+    if asked != given:
+        one, other = ("{} of {} classes, images of {} channels".format(*them) for them in (asked, given))
+        raise SettingError(f"{graph.name} is for {one}; {data.name} is for {other}.")
 
 
 class _Part(nn.Module):

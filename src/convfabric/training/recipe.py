@@ -11,12 +11,13 @@ from convfabric.execution.plans import Execution, Precision
 from convfabric.graph import Task
 
 Optimiser = Literal["sgd", "adamw"]
-Schedule = Literal["cosine", "poly", "steps"]
+Schedule = Literal["cosine", "poly", "steps", "constant"]
 SCHEDULES: Mapping[Schedule, Callable[[float], float]] = MappingProxyType(
     {
         "cosine": lambda way: (1 + cos(pi * way)) / 2,
         "poly": lambda way: float((1 - way) ** 0.9),
         "steps": lambda way: 1.0 if way < 0.5 else 0.1 if way < 0.75 else 0.01,
+        "constant": lambda way: 1.0,
     }
 )
 """The learning rate, as a share of the highest, on the way from 0 to 1."""
@@ -53,7 +54,8 @@ class Recipe:
     """Share of the steps over which the learning rate rises; then it falls as the schedule says."""
     schedule: Schedule = "cosine"
     """cosine: to zero as a cosine does. poly: to zero by the power 0.9 of what is left (Liu et al. 2015). steps: to a
-    tenth at half of the steps, and to a hundredth at three quarters, as ResNet and MSDNet were trained."""
+    tenth at half of the steps, and to a hundredth at three quarters, as ResNet and MSDNet were trained. constant: it
+    stays, as GridNet was."""
     init: Initial = "he"
     """How kernels are drawn: he, by their outputs (He et al. 2015); xavier, evenly by their inputs (Caffe's, and of the
     paper's sparse fabrics); gaussian, with a spread of 0.01 (of its dense ones). Networks of others have their own."""
@@ -107,6 +109,9 @@ class Recipe:
     """Machines whose steps are counted."""
     shift: float | None = None
     """Share of the side by which images move."""
+    crop: float | None = None
+    """Least share of the sides that images are cut to, anywhere, and brought back to size; 1: none. GridNet's is 0.4.
+    Files are read larger for it, at most twice as large."""
     zoom: float | None = None
     """Share by which images grow or shrink."""
     rotate: float | None = None
@@ -210,7 +215,7 @@ class Recipe:
         >>> Recipe(zoom=0.1, flip=False).changes
         {'zoom': 0.1, 'flip': False}
         """
-        said = {name: getattr(self, name) for name in ("shift", "zoom", "rotate", "flip", "light", "colour")}
+        said = {name: getattr(self, name) for name in ("shift", "crop", "zoom", "rotate", "flip", "light", "colour")}
         return {name: value for name, value in said.items() if value is not None}
 
     def fitted(self, images: int, task: Task) -> "Recipe":
