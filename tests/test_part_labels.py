@@ -99,6 +99,7 @@ def test_a_run_is_scored_by_superpixels(faces: Path, tmp_path: Path) -> None:
     field = json.loads(result.stdout)["field"]
     assert field["score"]["images"] == 3
     assert field["refined_ms"] > field["alone_ms"] > 0
+    assert field["superpixels"]["superpixels"] == 108 >= field["superpixels"]["right"] > 0
     refused = CliRunner().invoke(app, ["evaluate", str(run), str(faces), "--crf"])
     assert refused.exit_code == 2
 
@@ -115,6 +116,15 @@ def test_a_run_is_scored_by_superpixels(faces: Path, tmp_path: Path) -> None:
 def test_lines_of_the_lists_that_name_nothing_are_named(faces: Path, file: str, text: str, said: str) -> None:
     (faces / file).write_text(text, "utf-8")
     with pytest.raises(DataError, match=said):
+        open_data(faces)
+
+
+def test_lists_are_read_in_any_coding_of_unicode_and_others_are_named(faces: Path) -> None:
+    for name in ("parts_train.txt", "parts_test.txt"):
+        (faces / name).write_text((faces / name).read_text("utf-8"), "utf-16")
+    assert {split: len(part) for split, part in open_data(faces).splits.items()} == PEOPLE
+    (faces / "parts_test.txt").write_bytes("Jos\xe9_Body 1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"parts_test\.txt: not in UTF-8, and not in UTF-16 with its mark"):
         open_data(faces)
 
 

@@ -4,12 +4,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convfabric.cli.console import REFUSED, answer, refusals, tell_doubts
 from convfabric.cli.options import AsJson, InOrder, RunFolder, Size, Strict, Weights, settings_from
+
+if TYPE_CHECKING:
+    from convfabric.evaluation.superpixels import SuperpixelScore
 
 
 def evaluate(
@@ -57,16 +60,20 @@ def evaluate(
     if data and found.same_images and found.split != "all":
         line += "; these are the run's own images, split as they were for it"
     line += "; the network was trained on some or all of them" * bool(found.trained_on)
-    if found.superpixels:
-        line += f"; {100 * found.superpixels.accuracy:.2f} % of {found.superpixels.superpixels:,} superpixels"
+    line += _said_superpixels(found.superpixels)
     if found.field:
         ms = f"{found.field.alone_ms:.3g} ms, with it {found.field.refined_ms:.3g} ms (torch, one thread)"
-        line += f"\nwith a conditional random field {said_figure(found.field.score)}; the network alone takes {ms}"
+        refined = said_figure(found.field.score) + _said_superpixels(found.field.superpixels)
+        line += f"\nwith a conditional random field {refined}; the network alone takes {ms}"
     exits = ["  ".join(row).rstrip() for row in exit_rows(found.exits)] if found.exits else []
     cut = f"convfabric fit {quote(data or '')} --network {quote(name)} --set classifier=kept"
     then = cut if is_imported(name) else f"convfabric predict {quote(name)} IMAGE..."
     answer(as_json, found.as_json(), [line, said_beside(score), *exits, f"next: {then}"])
     tell_doubts(found.doubts, strict)
+
+
+def _said_superpixels(found: "SuperpixelScore | None") -> str:
+    return f"; {100 * found.accuracy:.2f} % of {found.superpixels:,} superpixels" if found else ""
 
 
 def predict(

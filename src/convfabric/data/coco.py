@@ -99,7 +99,8 @@ def _with_boxes(files: Mapping[str, Path], documents: Mapping[str, Any], found: 
         elif split == "test":
             notes.append(f"{files[split]}: no annotation with a box, left out")
         else:
-            raise DataError(f"{files[split]}: no annotation with a box, so there is nothing to find.")
+            without = "; without this file, validation images are drawn from the others" if split == "val" else ""
+            raise DataError(f"{files[split]}: no annotation with a box, so there is nothing to find{without}.")
     if not full:
         raise DataError(f"{files['test']}: no annotation with a box, so there is nothing to find.")
     every = list(dict.fromkeys(name for _, names in full.values() for name in names))

@@ -10,6 +10,7 @@ from convfabric.data.boxes import Boxes
 from convfabric.data.faults import refuse
 from convfabric.data.folders import Found, fault_of_name, folders, images_in, loose_images, plainly
 from convfabric.data.outlines import Outlines
+from convfabric.data.texts import text_of
 from convfabric.errors import DataError
 from convfabric.graph import Task
 
@@ -319,10 +320,7 @@ def _by_name(
 def class_names(root: Path) -> tuple[str, ...]:
     """The names in classes.txt in a folder, one a line; none where there is no such file."""
     file = root / "classes.txt"
-    try:
-        lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else []
-    except UnicodeDecodeError as fault:
-        raise DataError(f"{file}: not in UTF-8 ({fault}).") from None
+    lines = text_of(file).splitlines() if file.is_file() else []
     names = tuple(line.strip() for line in lines if line.strip())
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{file}: {twice[0]} is named twice.")

@@ -14,6 +14,7 @@ from convfabric.data.faults import refuse
 from convfabric.data.folders import plainly
 from convfabric.data.layouts import Colour
 from convfabric.data.reading import Pixels, loaded, named_faults, opened
+from convfabric.data.texts import text_of
 from convfabric.errors import DataError
 
 MOST_COLOURS = 64
@@ -184,11 +185,7 @@ def read_colours(table: Path, ignore: int) -> tuple[dict[Colour, int], tuple[str
     colours: dict[Colour, int] = {}
     names: list[str] = []
     order = (0, 1, 2)
-    try:
-        lines = table.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as fault:
-        raise DataError(f"{table}: not in UTF-8 ({fault}).") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_of(table).splitlines(), 1):
         [fields] = csv.reader([re.sub(r"[\s,;:]+", ",", line.strip(" ,;:\t"))]) if line.strip() else [[]]
         numbers, words = _parted(fields)
         if not fields or line.startswith("#") or (number == 1 and not numbers):

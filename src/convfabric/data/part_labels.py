@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from convfabric.data.faults import refuse
 from convfabric.data.layouts import Colour, Item, Listing
 from convfabric.data.reading import named_faults, opened
+from convfabric.data.texts import text_of
 from convfabric.errors import DataError
 
 CLASSES = ("hair", "skin", "background")
@@ -74,9 +75,7 @@ def from_part_labels(root: Path) -> Listing:
 
 
 def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        return []
-    return file.read_text("utf-8-sig", errors="replace").splitlines()
+    return text_of(file).splitlines() if file.is_file() else []
 
 
 def _is_file(path: object) -> bool:

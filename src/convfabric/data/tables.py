@@ -5,6 +5,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from convfabric.data.layouts import (
     class_names,
     in_order,
 )
+from convfabric.data.texts import text_of
 from convfabric.errors import DataError
 
 TABLES = (".csv", ".tsv")
@@ -228,14 +230,10 @@ def _columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 def _text(file: Path) -> tuple[str, list[str]]:
     """The text of a file in UTF-8, UTF-16 with its mark, or else Windows-1252, which is said."""
-    content = file.read_bytes()
-    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with suppress(DataError):
+        return text_of(file), []
     try:
-        return content.decode(coding), []
-    except UnicodeDecodeError:
-        pass
-    try:
-        return content.decode("cp1252"), ["table: not in UTF-8, read as Windows-1252"]
+        return file.read_bytes().decode("cp1252"), ["table: not in UTF-8, read as Windows-1252"]
     except UnicodeDecodeError as fault:
         raise DataError(f"{file}: cannot be read as text in UTF-8, UTF-16 or Windows-1252 ({fault}).") from None
 

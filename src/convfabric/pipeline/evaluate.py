@@ -84,6 +84,8 @@ class WithField:
     """Of the network, torch on the processor, one thread, one image."""
     refined_ms: float
     """Of the network and the field, likewise."""
+    superpixels: SuperpixelScore | None = None
+    """Of Part Labels, the score over superpixels."""
 
 
 def with_field(run: Path, split: str | None = None) -> WithField:
@@ -98,10 +100,15 @@ def with_field(run: Path, split: str | None = None) -> WithField:
     data, _ = _opened(run, job_of(run).data, papers, whole=False)
     numbers = chosen_field(network, replace(data, preprocessing=papers.preprocessing))
     both = Refined(for_inference(network), numbers).eval()
-    found = score(both, data, _split_named(split, data))
+    name = _split_named(split, data)
+    found, over = score(both, data, name), _over_superpixels(both, data, name, Path(job_of(run).data))
     image = torch.zeros(1, papers.preprocessing.channels, *papers.preprocessing.size)
     alone, refined = (_milliseconds(module, image) for module in (both.network, both))
-    return WithField(numbers=numbers, score=found, alone_ms=alone, refined_ms=refined)
+    return WithField(numbers=numbers, score=found, alone_ms=alone, refined_ms=refined, superpixels=over)
+
+
+def _over_superpixels(network: nn.Module, data: ImageSet, split: str, root: Path) -> SuperpixelScore | None:
+    return superpixel_score(network, data, split, partial(superpixels_of, root)) if has_superpixels(root) else None
 
 
 def _milliseconds(module: nn.Module, image: Tensor) -> float:
@@ -135,7 +142,7 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
     several = len(network.graph.heads) > 1 and source is None
     exits = exits_of(network, data, name) if several else None
     said, root = tuple(doubts(found, papers.classes)), Path(source or job_of(run).data)
-    over = superpixel_score(network, labelled, name, partial(superpixels_of, root)) if has_superpixels(root) else None
+    over = _over_superpixels(network, labelled, name, root)
     return Evaluation(split=name, score=found, exits=exits, doubts=said, same_images=same, superpixels=over)
 
 
