@@ -4,18 +4,22 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from boards import answering, pretended_board, real_board
 from convfabric.errors import DeviceError, UntimedError
 from convfabric.latency import timing
-from convfabric.latency.devices import device_of, over_ssh
-from convfabric.latency.devices.board import FACTS
+from convfabric.latency.devices import device_of, measure, over_ssh
+from convfabric.latency.devices.board import FACTS, RUNTIMES
+from convfabric.latency.drafts import drafted
 from convfabric.latency.target import Target
 from convfabric.operators import Conv, Work
+from convfabric.runs.job import job_from
 from test_pipeline import TINY, done, finished, run
 
 WORKS = [Work(Conv(), channels, 4, (8, 8), (8, 8)) for channels in (3, 4)]
@@ -115,6 +119,30 @@ def test_times_of_another_machine_and_of_a_fault_are_not_taken(tmp_path: Path) -
     broken = subprocess.run(carried, check=False, capture_output=True, text=True)
     assert "carry the folder here once more" in broken.stderr
     assert "Traceback" not in broken.stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_times_operations_and_files_here_and_in_a_folder(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    here = Target(runtime=runtime)
+    assert min(device_of(here).time_operations(WORKS, here)) > 0
+    model = drafted(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+    assert measure(model, (3, 8, 8), here, seconds=0.0).runtime.startswith(RUNTIMES[runtime])
+    there = Target(device=f"kit:{tmp_path / 'kit'}", runtime=runtime)
+    with pytest.raises(UntimedError):
+        device_of(there).time_operations(WORKS, there)
+    subprocess.run([sys.executable, tmp_path / "kit" / "timing.py"], check=True, capture_output=True)
+    assert min(device_of(there).time_operations(WORKS, there)) > 0
+    assert f"{runtime} {version(runtime)}" in device_of(there).identity(there)
+    job = job_from({"data": "digits", "network": "fabric-tiny", "runtime": runtime, "device": there.device})
+    assert job.target == there
+
+
+def test_a_runtime_that_a_board_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_version", lambda package: "")
+    target = Target(runtime="openvino")
+    with pytest.raises(DeviceError, match=r"this machine: has no openvino; there, pip install openvino\."):
+        device_of(target).identity(target)
 
 
 def test_all_forms_of_a_network_are_carried_to_a_board_at_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def calibrate(
     device: Device = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option(help="Images at once.")] = 1,
-    runtime: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
+    runtime: Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")] = "onnxruntime",
     changes: Settings = None,
     as_json: AsJson = False,
 ) -> None:

@@ -30,13 +30,20 @@ class Asked:
     shape: tuple[int, int, int, int]
     """Of its float32 input: batch, channels, height and width."""
     threads: int
+    runtime: str
     seconds: float = 0.0
     """Of each block of runs, for networks."""
+
+    @property
+    def wanted(self) -> dict[str, object]:
+        """How it is to be timed, as the timing program reads it."""
+        return {name: getattr(self, name) for name in ("kind", "shape", "threads", "seconds", "runtime")}
 
     @property
     def file(self) -> str:
         """The name of a file for it, the same for the same model under the same conditions."""
         said = f"{self.kind} {self.key} {self.shape} {self.threads} {self.seconds if self.kind == 'network' else HOW}"
+        said += f" {self.runtime}" * (self.runtime != "onnxruntime")
         return f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.onnx"
 
 
@@ -53,6 +60,7 @@ def of_operation(work: Work, target: Target) -> Asked:
         model=partial(operation_draft, work, target.batch, target.precision),
         shape=(target.batch, work.channels_in, *work.size_in),
         threads=target.threads,
+        runtime=target.runtime,
     )
 
 
@@ -64,6 +72,7 @@ def of_network(graph: Graph, papers: Passport, target: Target, seconds: float) -
         model=partial(network_draft, graph, papers, target.batch, target.precision),
         shape=(target.batch, papers.preprocessing.channels, *papers.preprocessing.size),
         threads=target.threads,
+        runtime=target.runtime,
         seconds=seconds,
     )
 
@@ -77,6 +86,7 @@ def of_file(model: Path | bytes, image: tuple[int, int, int], target: Target, se
         model=lambda: content,
         shape=(target.batch, *image),
         threads=target.threads,
+        runtime=target.runtime,
         seconds=seconds,
     )
 

@@ -8,6 +8,7 @@ Convfabric runs it here, sends it to a board over ssh, or leaves it in a folder 
 from __future__ import annotations
 
 import glob
+import importlib.metadata
 import json
 import os
 import platform
@@ -45,7 +46,16 @@ def facts() -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "onnxruntime": str(onnxruntime.__version__),
+        "openvino": _version("openvino"),
     }
+
+
+def _version(package: str) -> str:
+    """The version of a package; nothing where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def processor() -> str:
@@ -93,6 +103,69 @@ def _number(file: str) -> float | None:
         return None
 
 
+Kernels = list[tuple[str, float]]
+"""The kernels of one run, in order: what each does, and its microseconds."""
+
+
+class OnnxRuntime:
+    """A model under ONNX Runtime on the processor."""
+
+    def __init__(self, model: str | bytes, shape: Sequence[int], threads: int) -> None:
+        self.model, self.threads = model, threads
+
+    def ready(self, pixels: Any) -> Callable[[], object]:
+        """What answers the batch each time it is called."""
+        opened = session(self.model, self.threads)
+        given = {opened.get_inputs()[0].name: pixels}
+        return lambda: opened.run(None, given)
+
+    def profiled(self, pixels: Any, runs: int) -> list[Kernels]:
+        """The kernels of so many runs, from the runtime's own profile."""
+        with tempfile.TemporaryDirectory() as folder:
+            opened = session(self.model, self.threads, os.path.join(folder, "probe"))
+            given = {opened.get_inputs()[0].name: pixels}
+            for _ in range(runs):
+                opened.run(None, given)
+            with open(opened.end_profiling()) as file:
+                events = json.load(file)
+        named = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("kernel_time")]
+        kernels = [(str(event["args"]["op_name"]), float(event["dur"])) for event in named]
+        each = len(kernels) // runs
+        return [kernels[at * each : (at + 1) * each] for at in range(runs)]
+
+
+class OpenVino:
+    """A model under OpenVINO on the processor, in float32 unless it is quantised."""
+
+    def __init__(self, model: str | bytes, shape: Sequence[int], threads: int) -> None:
+        import openvino
+
+        self.core = openvino.Core()
+        self.model = self.core.read_model(model)
+        self.model.reshape(list(shape))
+        self.said = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+
+    def _request(self, **more: object) -> Any:
+        return self.core.compile_model(self.model, "CPU", {**self.said, **more}).create_infer_request()
+
+    def ready(self, pixels: Any) -> Callable[[], object]:
+        """What answers the batch each time it is called."""
+        request = self._request()
+        return lambda: request.infer({0: pixels})
+
+    def profiled(self, pixels: Any, runs: int) -> list[Kernels]:
+        """The kernels of so many runs, as the runtime counts them."""
+        request, found = self._request(PERF_COUNT=True), []
+        for _ in range(runs):
+            request.infer({0: pixels})
+            known = [(str(one.node_type), one.real_time.total_seconds() * 1e6) for one in request.profiling_info]
+            found.append([kernel for kernel in known if kernel[1] > 0 or "Conv" in kernel[0]])
+        return found
+
+
+RUNTIMES: dict[str, type[OnnxRuntime] | type[OpenVino]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
 def session(model: str | bytes, threads: int, profile: str = "") -> onnxruntime.InferenceSession:
     """A session on the processor with so many threads; with a prefix for files, every kernel is timed."""
     options = onnxruntime.SessionOptions()
@@ -105,12 +178,10 @@ def session(model: str | bytes, threads: int, profile: str = "") -> onnxruntime.
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def network(model: str | bytes, shape: Sequence[int], threads: int, seconds: float) -> Answer:
+def network(model: str | bytes, shape: Sequence[int], threads: int, seconds: float, runtime: str) -> Answer:
     """Milliseconds of a whole model for a batch (B, C, H, W) of float32 pixels."""
-    opened = session(model, threads)
-    name = opened.get_inputs()[0].name
     pixels = numpy.random.default_rng(0).integers(0, 256, tuple(shape)).astype(numpy.float32)
-    return blocks(lambda: opened.run(None, {name: pixels}), seconds)
+    return blocks(RUNTIMES[runtime](model, shape, threads).ready(pixels), seconds)
 
 
 def blocks(run: Callable[[], object], seconds: float) -> Answer:
@@ -147,26 +218,17 @@ def _goes_on(runs: int, taken: float, seconds: float) -> bool:
     return runs < FEWEST_RUNS or taken < min(seconds, LONG) or (runs < LEAST_RUNS and taken < LONG)
 
 
-def operation(model: str | bytes, shape: Sequence[int], threads: int) -> Answer:
+def operation(model: str | bytes, shape: Sequence[int], threads: int, runtime: str) -> Answer:
     """Milliseconds of the kernels between the first convolution of a model and the last, changes of layout included."""
     pixels = numpy.random.default_rng(0).standard_normal(tuple(shape), numpy.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        opened = session(model, threads, os.path.join(folder, "probe"))
-        name = opened.get_inputs()[0].name
-        for _ in range(OPERATION_RUNS + WARM_UP_RUNS):
-            opened.run(None, {name: pixels})
-        with open(opened.end_profiling()) as file:
-            events = json.load(file)
-    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("kernel_time")]
-    each = len(kernels) // (OPERATION_RUNS + WARM_UP_RUNS)
-    runs = range(WARM_UP_RUNS, OPERATION_RUNS + WARM_UP_RUNS)
-    return {"ms": _middle([_between(kernels[at * each : (at + 1) * each]) for at in runs]) / 1000}
+    runs = RUNTIMES[runtime](model, shape, threads).profiled(pixels, OPERATION_RUNS + WARM_UP_RUNS)
+    return {"ms": _middle([_between(kernels) for kernels in runs[WARM_UP_RUNS:]]) / 1000}
 
 
-def _between(kernels: Sequence[Any]) -> float:
+def _between(kernels: Kernels) -> float:
     """Microseconds of what ran after the first convolution and before the last."""
-    convolutions = [at for at, event in enumerate(kernels) if "Conv" in event["args"]["op_name"]]
-    return float(sum(event["dur"] for event in kernels[convolutions[0] + 1 : convolutions[-1]]))
+    convolutions = [at for at, (kind, _) in enumerate(kernels) if "Conv" in kind]
+    return sum(took for _, took in kernels[convolutions[0] + 1 : convolutions[-1]])
 
 
 def _middle(times: Sequence[float]) -> float:
@@ -176,10 +238,11 @@ def _middle(times: Sequence[float]) -> float:
 
 
 def answer(wanted: Answer, model: str | bytes) -> Answer:
-    """The times of one model as it is asked for: kind, shape, threads and seconds."""
+    """The times of one model as it is asked for: kind, shape, threads, seconds and runtime."""
+    shape, threads, runtime = wanted["shape"], wanted["threads"], wanted.get("runtime", "onnxruntime")
     if wanted["kind"] == "operation":
-        return operation(model, wanted["shape"], wanted["threads"])
-    return network(model, wanted["shape"], wanted["threads"], wanted["seconds"])
+        return operation(model, shape, threads, runtime)
+    return network(model, shape, threads, wanted["seconds"], runtime)
 
 
 def serve(asked: BinaryIO, told: BinaryIO) -> None:

@@ -66,6 +66,8 @@ class Procedure:
     """Most that training and fine-tuning may take on this machine, about; 0: as long as the epochs take."""
     threads: int = 1
     """Threads that latency is measured with."""
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """What networks are timed by, here and on boards; the files are the same."""
     precision: Literal["float32", "int8", "auto"] = "float32"
     """Numbers that the delivered network works in: int8 where that costs few right answers, see int8_loss; auto: of
     both, each within the budget, whichever answers best."""
@@ -116,7 +118,8 @@ class Job:
         """Those of each number format that is asked for."""
         procedure = self.procedure
         formats = FORMATS if procedure.precision == "auto" else (procedure.precision,)
-        return tuple(Target(device=procedure.device, threads=procedure.threads, precision=one) for one in formats)
+        how: dict[str, Any] = {name: getattr(procedure, name) for name in ("device", "threads", "runtime")}
+        return tuple(Target(**how, precision=one) for one in formats)
 
     @property
     def source(self) -> Source:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convfabric.errors import SettingError
+from convfabric.latency.devices.board import RUNTIMES as OF_BOARDS
 from convfabric.latency.devices.board import Board, OnBoard
 from convfabric.latency.devices.device import Device, TimeOf
 from convfabric.latency.devices.here import Here
@@ -19,7 +20,7 @@ __all__ = ["BOARDS", "RUNTIMES", "Device", "TimeOf", "device_of", "measure"]
 
 BOARDS: Mapping[str, Callable[[str], Board]] = MappingProxyType({"ssh": OverSsh, "kit": InFolder})
 """By what stands before the colon in a target's device."""
-RUNTIMES = ("onnxruntime", "torch")
+RUNTIMES = (*OF_BOARDS, "torch")
 """torch times nowhere but here."""
 
 
@@ -29,10 +30,10 @@ def device_of(target: Target) -> Device:
     >>> device_of(Target(runtime="abacus"))
     Traceback (most recent call last):
         ...
-    convfabric.errors.SettingError: runtime=abacus: onnxruntime and torch are known.
+    convfabric.errors.SettingError: runtime=abacus: onnxruntime, openvino, torch are known.
     """
     if target.runtime not in RUNTIMES:
-        raise SettingError(f"runtime={target.runtime}: {' and '.join(RUNTIMES)} are known.")
+        raise SettingError(f"runtime={target.runtime}: {', '.join(RUNTIMES)} are known.")
     if target.runtime == "torch":
         if target.device != HERE:
             raise SettingError(f"runtime=torch, device={target.device}: torch is timed on this machine alone.")

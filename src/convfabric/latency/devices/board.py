@@ -19,6 +19,8 @@ NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     "operation": ("ms",),
     "network": ("median_ms", "fastest_block_ms", "interquartile_range_ms", "runs"),
 }
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Of boards, with their names in print; a board may lack all but the first."""
 MOST_TEXT = 200
 FALLEN, BUSY = 0.85, 1.5
 """Share of the highest clock that was seen, and processes that want to run, which make times doubtful."""
@@ -43,7 +45,7 @@ class Board(Protocol):
 
 
 class OnBoard:
-    """Networks under ONNX Runtime on a board."""
+    """Networks under a runtime of a board."""
 
     def __init__(self, board: Board) -> None:
         self.board, self.waits = board, board.waits
@@ -55,7 +57,7 @@ class OnBoard:
         where = f"{self.board.name} ({facts['host']}, {facts['cores']} cores), " if self.board.name else ""
         threads = f"{target.threads} thread{'s' * (target.threads > 1)}"
         numbers = f", {target.precision}" * (target.precision != "float32")
-        runtime = f"onnxruntime {facts['onnxruntime']}"
+        runtime = f"{target.runtime} {self._version(facts, target)}"
         return f"{where}{facts['processor']}, {runtime}, {threads}, batch {target.batch}{numbers}"
 
     def time_operations(self, works: Sequence[Work], target: Target) -> list[float]:
@@ -92,6 +94,12 @@ class OnBoard:
             said.append(f"{self.board.name}: other work runs there, {load:.1f} processes at once; times are too long")
         return said
 
+    def _version(self, facts: Mapping[str, str], target: Target) -> str:
+        if version := facts[target.runtime]:
+            return version
+        where = self.board.name or "this machine"
+        raise DeviceError(f"{where}: has no {target.runtime}; there, pip install {target.runtime}.")
+
     def _answers(self, asked: Sequence[Asked]) -> list[Answer]:
         found = self.board.answers(asked)
         self.conditions += [one["condition"] for one in found if "condition" in one]
@@ -100,10 +108,11 @@ class OnBoard:
     def _latency(self, asked: Asked, target: Target) -> Latency:
         [found] = self._answers([asked])
         facts = self.board.facts()
+        version = self._version(facts, target)
         where = f" on {self.board.name} ({facts['processor']})" if self.board.name else ""
         size = (asked.shape[2], asked.shape[3])
         numbers = f", {target.precision}" * (target.precision != "float32")
-        runtime = f"ONNX Runtime {facts['onnxruntime']}, CPU{where}{numbers}"
+        runtime = f"{RUNTIMES[target.runtime]} {version}, CPU{where}{numbers}"
         return latency_from(found, target, size, runtime, said_condition(found.get("condition", {})))
 
 
@@ -128,7 +137,8 @@ def checked_facts(found: object, where: str) -> Mapping[str, str]:
     said = found if isinstance(found, dict) else {}
     if not all(isinstance(said.get(name), str) and 0 < len(said[name]) <= MOST_TEXT for name in FACTS):
         raise DeviceError(f"{where}: says {str(found)[:MOST_TEXT]} of itself; {', '.join(FACTS)} were expected.")
-    return {name: "".join(letter for letter in said[name] if letter.isprintable()) for name in FACTS}
+    known = {name: said[name] for name in FACTS} | {name: str(said.get(name, ""))[:MOST_TEXT] for name in RUNTIMES}
+    return {name: "".join(letter for letter in text if letter.isprintable()) for name, text in known.items()}
 
 
 def checked_answer(found: object, asked: Asked, where: str) -> Answer:

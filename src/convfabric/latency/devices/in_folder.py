@@ -67,8 +67,7 @@ class InFolder:
         wanted = {one["file"]: one for one in self._wanted()}
         for one in missing:
             write_atomically(models / one.file, one.model())
-            facts = {"kind": one.kind, "shape": one.shape, "threads": one.threads, "seconds": one.seconds}
-            wanted[one.file] = {"file": one.file, "key": one.key, **facts}
+            wanted[one.file] = {"file": one.file, "key": one.key, **one.wanted}
         write_atomically(self.folder / timing.WANTED, json.dumps({"models": list(wanted.values())}, indent=0))
         shutil.copyfile(timing.__file__, self.folder / PROGRAM)
 

@@ -90,8 +90,7 @@ class OverSsh:
         if facts != self._first_facts:
             raise DeviceError(f"{self.name}: is another machine than before: {facts}, then {self._first_facts}.")
         model = asked.model()
-        wanted = {"kind": asked.kind, "shape": asked.shape, "threads": asked.threads, "seconds": asked.seconds}
-        self._write(process, json.dumps({**wanted, "bytes": len(model)}).encode() + b"\n" + model)
+        self._write(process, json.dumps({**asked.wanted, "bytes": len(model)}).encode() + b"\n" + model)
         return checked_answer(self._line(process), asked, self.name)
 
     def _connected(self) -> "tuple[subprocess.Popen[bytes], Mapping[str, str]]":
