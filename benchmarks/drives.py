@@ -49,6 +49,8 @@ ARMS = {
     "trellis, dice 0.5": Arm("fabric-small", FABRIC, {"dice": 0.5}),
     "trellis, hardest third": Arm("fabric-small", FABRIC, {"hardest": 0.33}),
     "trellis, zoom 0.5": Arm("fabric-small", FABRIC, {"zoom": 0.5}),
+    "trellis, growing 0.5": Arm("fabric-small", FABRIC, {"growing": 0.5}),
+    "trellis, crop 0.5": Arm("fabric-small", FABRIC, {"crop": 0.5}),
     "context": Arm(),
     "context, balance 0.5": Arm(recipe={"balance": 0.5}),
     "context, dice 0.5": Arm(recipe={"dice": 0.5}),
@@ -110,9 +112,9 @@ def trained(arm: Arm, data: ImageSet, said: argparse.Namespace, seed: int, folde
     """What a network answers of the drive that was away, and what it cost."""
     graph = widest(arm, data, said.macs)
     macs, images = costs(graph, data.preprocessing.size).macs, len(data.splits["train"])
-    epochs = max(1, round(said.tera_macs * TERA / 3 / macs / images))
-    recipe = Recipe(**{**ALIKE, **arm.recipe, "epochs": epochs, "seed": seed})
-    fabric, minutes = timed_fabric(graph, data, recipe, folder, "cpu")
+    recipe = Recipe(**{**ALIKE, **arm.recipe, "seed": seed})
+    epochs = max(1, round(said.tera_macs * TERA / 3 / macs / images / recipe.mean_area))
+    fabric, minutes = timed_fabric(graph, data, recipe.changed(epochs=epochs), folder, "cpu")
     found = score(fabric, data, "away")
     assert found.miou is not None
     return {

@@ -16,6 +16,7 @@ import torch
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.worth import WORTHS
 from convfabric.data.augmentation import Augmentation, augmented, fit_for
+from convfabric.data.image_sizes import shrunk, smaller
 from convfabric.data.imageset import HeldSplit, ImageSet, Split
 from convfabric.data.opening import open_data
 from convfabric.data.options import DataOptions
@@ -25,7 +26,7 @@ from convfabric.fabric.archive import read_tensors
 from convfabric.fabric.module import Fabric
 from convfabric.training import loop
 from convfabric.training.estimate import estimate
-from convfabric.training.loop import Moment, train
+from convfabric.training.loop import Moment, Run, train
 from convfabric.training.losses import loss
 from convfabric.training.recipe import Optimiser, Recipe
 from convfabric.weavers import weave
@@ -226,6 +227,30 @@ def test_a_fabric_for_other_data_is_refused_in_words(other: dict[str, Any]) -> N
     said = {"size": (8, 8), "image_channels": 1} | other
     with pytest.raises(SettingError, match=r"digits is for classification of 10 classes, images of 1 channels\."):
         train(Fabric(weave("fabric-tiny", **said)), open_data("digits"), Recipe(epochs=1))
+
+
+def test_images_grow_with_their_masks_and_boxes_to_their_size(tmp_path: Path) -> None:
+    for data in (open_data("digits"), open_data(mask_folders(tmp_path / "masks"))):
+        size = data.preprocessing.size
+        purpose: dict[str, Any] = {"task": data.task, "classes": len(data.classes), "size": size}
+        graph = weave("fabric-tiny", image_channels=data.preprocessing.channels, **purpose)
+        run = Run(Fabric(graph), data, Recipe(growing=0.5, epochs=4, batch=2))
+        seen = []
+        for epoch in range(4):
+            images, targets = next(run.batches(epoch, 0))
+            seen.append(tuple(images[0].shape[2:]))
+            assert targets[0].ndim == 1 or targets[0].shape[1:] == images[0].shape[2:]
+        assert seen[0] == smaller(size, 0.5) != size == seen[-1]
+        assert seen == sorted(seen)
+        run.take_step(run.model, *next(run.batches(0, 0)))
+    halves = torch.zeros(1, 8, 8, dtype=torch.int64)
+    halves[:, 4:] = 255
+    images, masks = shrunk(torch.ones(1, 1, 8, 8), halves, (4, 4))
+    assert masks.tolist() == [[[0] * 4] * 2 + [[255] * 4] * 2]
+    assert images.shape == (1, 1, 4, 4)
+    lenet = Fabric(weave("lenet", size=(32, 32), image_channels=1))
+    with pytest.raises(SettingError, match=r"growing=0\.1: "):
+        Run(lenet, open_data("digits").at((32, 32)), Recipe(growing=0.1))
 
 
 def test_no_augmentation_changes_nothing() -> None:

@@ -25,6 +25,25 @@ def _rounded(side: float) -> int:
     return round(side / MULTIPLE) * MULTIPLE if side > MULTIPLE**2 else max(1, round(side))
 
 
+def shrunk(images_BCHW: Tensor, targets: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Images of floats at a smaller size, with their masks or boxes; classes of images stay as they are.
+
+    >>> import torch
+    >>> shrunk(torch.zeros(1, 1, 4, 4), torch.tensor([[[2.0, 0, 0, 4, 2]]]), (2, 2))[1].tolist()
+    [[[2.0, 0.0, 0.0, 2.0, 1.0]]]
+    """
+    before: Size = (images_BCHW.shape[2], images_BCHW.shape[3])
+    if before == size:
+        return images_BCHW, targets
+    if targets.is_floating_point():
+        along, across = (one / other for one, other in zip(size, before, strict=True))
+        targets = targets * targets.new_tensor([1, across, along, across, along])
+    elif targets.ndim == 3:
+        nearest = F.interpolate(targets[:, None].float(), size, mode="nearest-exact")[:, 0]
+        targets = nearest.to(targets.dtype)
+    return resized(images_BCHW, size), targets
+
+
 def resized(images_BCHW: Tensor, size: Size) -> Tensor:
     """Images of floats at a size, each pixel of a smaller one the mean of what it covers.
 

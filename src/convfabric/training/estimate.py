@@ -40,7 +40,7 @@ def estimate(
     The memory is that of weights, gradients, momentum and of every response of one part of a batch,
     which the backward pass needs; the interpreter and the data come on top.
     """
-    run = Run(copy.deepcopy(fabric), data, recipe, teacher=teacher, device=device)
+    run = Run(copy.deepcopy(fabric), data, recipe.changed(growing=1.0), teacher=teacher, device=device)
     batches = chain.from_iterable(run.batches(epoch, 0) for epoch in range(TIMED_STEPS))
     began = 0.0
     for step, (images, targets) in enumerate(islice(batches, TIMED_STEPS)):
@@ -51,7 +51,7 @@ def estimate(
     found = costs(fabric.graph, data.preprocessing.size)
     responses = found.activation_bytes * (run.batch // run.parts) * (0.5 if run.plan.bfloat16 else 1.0) * 2
     return Estimate(
-        minutes=seconds * run.steps / 60,
+        minutes=seconds * run.steps * recipe.mean_area / 60,
         memory_mb=(found.parameters * FLOAT_BYTES * 3 + responses) / 1e6,
         epochs=run.recipe.epochs,
         batch=run.batch,

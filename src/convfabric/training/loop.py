@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from convfabric.data.augmentation import augmented, cropped_from, fit_for
+from convfabric.data.image_sizes import shrunk, smaller
 from convfabric.data.imageset import ImageSet, as_targets
-from convfabric.errors import SettingError, StuckError, TrainingError
+from convfabric.errors import GraphError, SettingError, StuckError, TrainingError
 from convfabric.evaluation.baseline import is_chance
 from convfabric.evaluation.scoring import score
 from convfabric.execution.plans import Plan, plan_for
@@ -27,6 +28,7 @@ from convfabric.fabric.archive import write_atomically
 from convfabric.fabric.module import HEADS, Fabric
 from convfabric.graph import Graph
 from convfabric.graph.json_format import graph_to_json
+from convfabric.graph.sizes import map_sizes
 from convfabric.progress import Moment, Row, Watch, unwatched
 from convfabric.training.checkpoints import Progress, load_state, save_state
 from convfabric.training.gates import Gates
@@ -107,6 +109,7 @@ class Run:
         device: str = "auto",
     ) -> None:
         _check_suits(fabric.graph, data)
+        _check_reads_small_images(fabric.graph, data, recipe)
         join(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.fabric = fabric.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,7 +190,8 @@ class Run:
         lists = [batch[start : start + size] for batch in batches for start in mine]
         loaded = self.images.batches(lists)
         for step in range(within, self.steps_an_epoch):
-            parts = [self._prepared(*next(loaded), self._dice(epoch, step + 1, start // size)) for start in mine]
+            way = (epoch * self.steps_an_epoch + step) / self.steps
+            parts = [self._prepared(*next(loaded), self._dice(epoch, step + 1, start // size), way) for start in mine]
             yield [images for images, _ in parts], [targets for _, targets in parts]
 
     def _dice(self, *where: int) -> torch.Generator:
@@ -196,10 +200,11 @@ class Run:
         seed = int.from_bytes(hashlib.sha256(said).digest()[:7], "big")
         return torch.Generator().manual_seed(seed)
 
-    def _prepared(self, images: Tensor, targets: Tensor, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _prepared(self, images: Tensor, targets: Tensor, dice: torch.Generator, way: float) -> tuple[Tensor, Tensor]:
         device, size = self.accelerator.device, self.data.preprocessing.size
         images, targets = images.to(device), targets.to(device)
         changed, targets = augmented(images, targets, self.augmentation, dice, self.data.ignore, size)
+        changed, targets = shrunk(changed, targets, smaller(size, self.recipe.sides(way)))
         normal = self.data.preprocessing.normalised(changed)
         return normal.contiguous(memory_format=torch.channels_last), as_targets(targets)
 
@@ -332,6 +337,13 @@ def _check_suits(graph: Graph, data: ImageSet) -> None:
     if asked != given:
         one, other = ("{} of {} classes, images of {} channels".format(*them) for them in (asked, given))
         raise SettingError(f"{graph.name} is for {one}; {data.name} is for {other}.")
+
+
+def _check_reads_small_images(graph: Graph, data: ImageSet, recipe: Recipe) -> None:
+    try:
+        map_sizes(graph, smaller(data.preprocessing.size, recipe.growing))
+    except GraphError as fault:
+        raise SettingError(f"growing={recipe.growing}: {fault}") from None
 
 
 class _Part(nn.Module):

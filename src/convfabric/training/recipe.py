@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import cos, pi
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,6 +25,8 @@ SCHEDULES: Mapping[Schedule, Callable[[float], float]] = MappingProxyType(
 Initial = Literal["he", "xavier", "gaussian"]
 USUAL_RATES: Mapping[Optimiser, float] = MappingProxyType({"sgd": 0.1, "adamw": 0.002})
 
+GROWN = 0.7
+"""Share of the steps after which images that grow have their size."""
 LEAST_PATIENCE = 5
 """Epochs before a training is given up."""
 MOST_BEGINNINGS = 3
@@ -86,6 +89,9 @@ class Recipe:
     sizes: tuple[float, ...] = ()
     """Smaller images that sub-networks read, drawn for each, as shares of the sides such as 0.57; networks are then cut
     for the size, of these and the whole one, at which they answer best."""
+    growing: float = 1.0
+    """Share of the sides that images begin with; over seven tenths of the steps they grow to their size. 1: they have
+    it from the start."""
     heads_first: float = 0.0
     """Share of the steps, the first ones, in which heads alone are trained."""
     trunk_lr: float = 1.0
@@ -141,6 +147,10 @@ class Recipe:
             raise SettingError(f"gates={self.gates}, subnetworks={self.subnetworks}: edges are drawn by one of them.")
         if self.sizes and not self.subnetworks:
             raise SettingError(f"sizes={list(self.sizes)}: sub-networks read them; give subnetworks=1 or more too.")
+        if self.sizes and self.growing < 1:
+            raise SettingError(
+                f"sizes={list(self.sizes)}, growing={self.growing}: images are made smaller by one of them."
+            )
         if not all(0 < share < 1 for share in self.sizes):
             raise SettingError(f"sizes={list(self.sizes)}: give shares of the sides above 0 and below 1.")
         if not self.lr >= 0:
@@ -148,7 +158,7 @@ class Recipe:
         for name in ("temperature", "clip_norm", "gate_lr"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
-        for name in ("narrowest", "hardest"):
+        for name in ("narrowest", "hardest", "growing"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share above 0, up to 1.")
         shares = (
@@ -182,6 +192,23 @@ class Recipe:
         if step < rising:
             return self.lr * (step + 1) / rising
         return self.lr * SCHEDULES[self.schedule]((step - rising) / max(1, steps - rising))
+
+    def sides(self, way: float) -> float:
+        """The share of their sides that images have on the way from 0 to 1.
+
+        >>> [round(Recipe(growing=0.5).sides(way), 2) for way in (0.0, 0.35, 0.7, 1.0)]
+        [0.5, 0.75, 1.0, 1.0]
+        """
+        return min(1.0, self.growing + (1 - self.growing) * way / GROWN)
+
+    @property
+    def mean_area(self) -> float:
+        """The share of their pixels that images have in the mean of all steps.
+
+        >>> Recipe().mean_area, round(Recipe(growing=0.5).mean_area, 2)
+        (1.0, 0.71)
+        """
+        return fmean(self.sides(step / 1000) ** 2 for step in range(1000))
 
     @property
     def last_chance(self) -> int:
