@@ -38,7 +38,7 @@ def evaluate(
     from convfabric.evaluation.baseline import said_beside
     from convfabric.pipeline.evaluate import evaluate as run_evaluate
     from convfabric.pipeline.evaluate import evaluate_network, with_field
-    from convfabric.report.pages import exit_rows, said_figure
+    from convfabric.report.words import exit_rows, said_figure
     from convfabric.weavers import is_imported
 
     name = str(run)

@@ -165,7 +165,7 @@ def extract(
     from convfabric.pipeline.inputs import reopened
     from convfabric.pipeline.steps import extract_step
     from convfabric.progress import UNHEARD, Listener
-    from convfabric.report.pages import said_macs, said_share
+    from convfabric.report.words import said_macs, said_share
     from convfabric.runs.folder import recut
     from convfabric.runs.lock import held
     from convfabric.runs.record import read_record

@@ -114,7 +114,8 @@ def fit(
 def _fitted_lines(record: "RunRecord", folder: Path) -> list[str]:
     """The result of a finished run, for people."""
     from convfabric.evaluation.baseline import said_beside
-    from convfabric.report.pages import parts_of, said_figure, said_macs, said_tuning
+    from convfabric.report.words import said_figure, said_macs, said_tuning
+    from convfabric.runs.record import parts_of
 
     data, fabric, cut, network, tuning, exported = parts_of(record)
     small = exported.int8

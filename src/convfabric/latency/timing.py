@@ -225,6 +225,16 @@ def operation(model: str | bytes, shape: Sequence[int], threads: int, runtime: s
     return {"ms": _middle([_between(kernels) for kernels in runs[WARM_UP_RUNS:]]) / 1000}
 
 
+def by_kind(model: str | bytes, shape: Sequence[int], threads: int, runtime: str) -> dict[str, float]:
+    """Milliseconds of all kernels of each kind in a model, the mean of the middle half of the runs."""
+    pixels = numpy.random.default_rng(0).integers(0, 256, tuple(shape)).astype(numpy.float32)
+    runs = RUNTIMES[runtime](model, shape, threads).profiled(pixels, OPERATION_RUNS + WARM_UP_RUNS)[WARM_UP_RUNS:]
+    kinds = dict.fromkeys(kind for kernels in runs for kind, _ in kernels)
+    return {
+        kind: _middle([sum(took for one, took in kernels if one == kind) for kernels in runs]) / 1000 for kind in kinds
+    }
+
+
 def _between(kernels: Kernels) -> float:
     """Microseconds of what ran after the first convolution and before the last."""
     convolutions = [at for at, (kind, _) in enumerate(kernels) if "Conv" in kind]

@@ -27,11 +27,11 @@ from convfabric.pipeline.fit import network_step
 from convfabric.pipeline.inputs import reopened
 from convfabric.progress import UNHEARD, Listener
 from convfabric.report.curve_page import Dot, Point, curve_page
-from convfabric.report.pages import figure_name, parts_of, said_macs, said_share
+from convfabric.report.words import figure_name, said_macs, said_share
 from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, job_of, recut
 from convfabric.runs.job import Job, settings_of
 from convfabric.runs.lock import held
-from convfabric.runs.record import CutRecord, read_record, update_record
+from convfabric.runs.record import CutRecord, parts_of, read_record, update_record
 
 KINDS = ("latency_ms", "macs", "params")
 DOT_COLUMNS = ["name", "latency_ms", "score"]

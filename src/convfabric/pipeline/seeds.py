@@ -8,10 +8,10 @@ from statistics import fmean, stdev
 from convfabric.errors import ArchiveError
 from convfabric.pipeline.fit import run_job
 from convfabric.progress import Listener
-from convfabric.report.pages import parts_of, said_share
+from convfabric.report.words import said_share
 from convfabric.runs.folder import CONFIG, job_of
 from convfabric.runs.job import Job
-from convfabric.runs.record import RunRecord
+from convfabric.runs.record import RunRecord, parts_of
 
 
 def fit_seeds(

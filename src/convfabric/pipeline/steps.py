@@ -33,7 +33,7 @@ from convfabric.fabric.archive import (
 )
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
-from convfabric.latency.devices import device_of, measure
+from convfabric.latency.devices import device_of, measure, times_by_kind
 from convfabric.latency.measurement import calmest
 from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.cutters import Cutters, Form, Surveys
@@ -261,9 +261,9 @@ def export_step(folder: Path, job: Job, data: ImageSet, network: Fabric) -> Expo
         file, target = INT8_FILE, replace(job.target, precision="int8")
     latency = calmest(lambda: measure(folder / file, image, target), most, pause=PAUSE)
     size = (folder / "model.onnx").stat().st_size
-    exported = ExportRecord(
-        latency=latency, largest_difference=apart, onnx_bytes=size, precision=target.precision, int8=small
-    )
+    kinds = times_by_kind(folder / file, image, target)
+    about: Any = {"latency": latency, "onnx_bytes": size, "precision": target.precision, "operations": kinds}
+    exported = ExportRecord(largest_difference=apart, int8=small, **about)
     record = update_record(folder, exported=exported)
     if record.budget_met is False and record.cut:
         allowed = record.cut.ceilings["latency_ms"]

@@ -23,7 +23,7 @@ from convfabric.graph.json_format import parsed
 from convfabric.operators import Size
 from convfabric.pipeline.teachers import teacher_there
 from convfabric.progress import Listener, Row
-from convfabric.report.pages import said_macs
+from convfabric.report.words import said_macs
 from convfabric.runs.job import Job
 from convfabric.runs.record import TuningRecord
 from convfabric.training.estimate import estimate

@@ -12,8 +12,7 @@ from convfabric.boxes.answers import LIKELY, found_in
 from convfabric.data.imageset import ImageSet, in_order
 from convfabric.evaluation.answers import answers
 from convfabric.fabric.module import Fabric
-from convfabric.report.pages import Picture
-from convfabric.report.pictures import as_colours, as_picture, shades_of
+from convfabric.report.pictures import Picture, as_colours, as_picture, shades_of
 
 MOST_PICTURES, WIDE = 12, 360
 Drawn = tuple[Sequence[float], int, str]

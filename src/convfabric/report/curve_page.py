@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 
 from convfabric.graph import Graph
 from convfabric.report.drawing import DARK, DEAD, LIVE, PALE, draw
-from convfabric.report.pages import STYLE, opening, table
+from convfabric.report.style import STYLE, opening, table
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 14, 46

@@ -31,10 +31,16 @@ class _Layout:
     height: float
 
 
-def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | None = None) -> str:
+def draw(
+    whole: Graph,
+    kept: Graph | None = None,
+    worth: Mapping[str, float] | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> str:
     """The whole graph, the edges of ``kept`` dark and as wide as their worth, all others pale.
 
-    Concatenations are orange. Numbers are channels.
+    Concatenations are orange. Numbers are channels. With ``facts``, a line for each edge, edges can be touched, and
+    reached by the tabulator key.
 
     >>> from convfabric.weavers import weave
     >>> graph = weave("fabric-tiny", size=(8, 8))
@@ -51,6 +57,7 @@ def draw(whole: Graph, kept: Graph | None = None, worth: Mapping[str, float] | N
         *(_row(scale, y, layout.width) for scale, y in layout.rows.items()),
         *(_edge(edge, layout, PALE, 1.0) for edge in cut),
         *(_edge(edge, layout, DARK, widths[edge.name]) for edge in kept.edges),
+        *(_touched(edge, layout, facts[edge.name]) for edge in whole.edges if facts and edge.name in facts),
         *(_node(layout.spots[node.place], alive.get(node.place, node), node.place in alive) for node in whole.nodes),
         _entry(layout.spots[whole.entry.place]),
         *(_read(layout.spots[place], head.name, place in reads) for head in whole.heads for place in head.reads),
@@ -113,14 +120,26 @@ def _widths(kept: Graph, worth: Mapping[str, float]) -> dict[str, float]:
     return {name: THINNEST + step * rank for rank, name in enumerate(names)}
 
 
-def _edge(edge: Edge, layout: _Layout, colour: str, width: float) -> str:
+def _line(edge: Edge, layout: _Layout) -> str:
     (x, y), (u, v) = layout.spots[edge.source], layout.spots[edge.target]
     side = -26 if x == u else 0
     bow = -18 * (edge.lane % 2) - (20 if y == v and u - x > 1.5 * layout.step else 0)
-    line = f"M{x:.0f} {y:.0f} Q{(x + u) / 2 + side:.0f} {(y + v) / 2 + 2 * bow:.0f} {u:.0f} {v:.0f}"
+    return f"M{x:.0f} {y:.0f} Q{(x + u) / 2 + side:.0f} {(y + v) / 2 + 2 * bow:.0f} {u:.0f} {v:.0f}"
+
+
+def _touched(edge: Edge, layout: _Layout, fact: str) -> str:
+    """A wide edge that is not seen, and says what the edge is."""
+    said = escape(fact)
     return (
-        f'<path data-edge="{edge.name}" d="{line}" fill="none" stroke="{colour}" stroke-width="{width:.1f}" '
-        f'stroke-linecap="round" opacity="0.85"><title>{edge.name}</title></path>'
+        f'<path class="hit" tabindex="0" role="img" aria-label="{said}" d="{_line(edge, layout)}" fill="none" '
+        f'stroke="transparent" stroke-width="12"><title>{said}</title></path>'
+    )
+
+
+def _edge(edge: Edge, layout: _Layout, colour: str, width: float) -> str:
+    return (
+        f'<path data-edge="{edge.name}" d="{_line(edge, layout)}" fill="none" stroke="{colour}" '
+        f'stroke-width="{width:.1f}" stroke-linecap="round" opacity="0.85"><title>{edge.name}</title></path>'
     )
 
 

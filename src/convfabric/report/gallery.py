@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from convfabric.report.pages import STYLE, Picture, figure, opening
+from convfabric.report.pictures import Picture, figure
+from convfabric.report.style import STYLE, opening
 
 Section = tuple[str, str, str]
 """A title, a line below it, and HTML."""
@@ -30,7 +31,7 @@ def gallery(sections: Iterable[Section], heading: str = "Every family is a graph
 def figures(pictures: Sequence[Picture]) -> str:
     """Pictures side by side, each with its caption.
 
-    >>> figures([Picture(png_base64="", caption="a", width=4)]).count("<figure>")
+    >>> figures([Picture(source="", caption="a", width=4)]).count("<figure>")
     1
     """
     return "".join(map(figure, pictures))

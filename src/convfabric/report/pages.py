@@ -1,15 +1,17 @@
 """The page of a run: one HTML file that opens offline."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-from convfabric.evaluation.baseline import said_beside
 from convfabric.evaluation.exit_thresholds import Exits
-from convfabric.evaluation.scoring import HEADLINES, Score
+from convfabric.evaluation.scoring import Score
+from convfabric.report.cards import cards
+from convfabric.report.confusions import CONFUSION_STYLE, Confusion, confusion_table, precision_of, recall_of
+from convfabric.report.page_script import SCRIPT, SCRIPT_STYLE
+from convfabric.report.pictures import Picture, figure
+from convfabric.report.style import STYLE, opening, table
+from convfabric.report.words import exit_rows, figure_name, said_share, said_tuning
 from convfabric.runs.record import (
     CutRecord,
     DataRecord,
@@ -17,83 +19,54 @@ from convfabric.runs.record import (
     NetworkRecord,
     RunRecord,
     TuningRecord,
+    parts_of,
 )
-
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#22303a;max-width:1080px;margin:2em auto;padding:0 1em}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d7dee4}
-table{border-collapse:collapse;margin:.5em 0;display:block;overflow-x:auto}
-td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #eef2f5}
-td:first-child,th:first-child{text-align:left}.note{color:#5c6b76}
-figure{display:inline-block;max-width:100%;margin:4px;text-align:center}
-figcaption{font-size:11px}img{image-rendering:pixelated;border:1px solid #d7dee4;
-max-width:100%;height:auto;box-sizing:border-box}svg{max-width:100%;height:auto}
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image for the page, with what is said under it."""
+class Drawn:
+    """All that a page shows beside the record: SVG, pictures, and lines of text."""
 
-    png_base64: str
-    caption: str
-    width: int
-    """Pixels on the screen."""
+    network: str
+    """The fabric and the edges that were kept, as SVG."""
+    curves: str
+    exits: str = ""
+    """Accuracy against cost of early exits, as SVG; empty without."""
+    pictures: Sequence[Picture]
+    confusion: Confusion = ()
+    """Of classification, images by class and prediction."""
+    shades: Sequence[str] = ()
+    """Of segmentation, the colour of each class as CSS has it."""
+    again: str
+    """The command that repeats the run."""
+    conditions: Sequence[str]
 
 
-def page(
-    record: RunRecord,
-    drawing: str,
-    curves: str,
-    pictures: Sequence[Picture],
-    conditions: Sequence[str],
-    exits: str = "",
-) -> str:
+def page(record: RunRecord, drawn: Drawn) -> str:
     """The whole page, from the record of a finished run and what was drawn of it."""
     data, fabric, cut, network, tuning, exported = parts_of(record)
     sections = (
-        _headline(record),
+        f"<h1>{escape(data.name)}</h1>",
+        cards(record),
+        "".join(f'<p class="bad">Doubtful: {escape(doubt)}.</p>' for doubt in record.doubts),
         _section("Scores", _scores(data, fabric, network, tuning, exported)),
-        _exits(record.exits, exits),
+        _section("Mistakes", confusion_table(drawn.confusion, data.classes)) if drawn.confusion else "",
+        _section(_pictures_title(data, network, len(drawn.pictures)), _pictures(data, drawn)),
+        _section("Classes", _classes(data, fabric, network, drawn.confusion)),
+        _exits(record.exits, drawn.exits),
         _section("Costs", _costs(data, fabric, cut, network, exported)),
-        _section("The fabric, and what is left of it", drawing + _DRAWING_NOTE),
-        _section("Training", _beginning(record) + curves),
-        _section(
-            _pictures_title(data, network, len(pictures)),
-            _class_table(data, fabric, network) + "".join(map(figure, pictures)),
-        ),
-        _section("Conditions", _list([*data.notes, *conditions])),
+        _operations(exported),
+        _section("The fabric, and what is left of it", f'<div class="plate">{drawn.network}</div>{_DRAWING_NOTE}'),
+        _section("Training", f'{_beginning(record)}<div class="plate">{drawn.curves}</div>'),
+        _section("The same again", f"<pre>{escape(drawn.again)}</pre>"),
+        "<details><summary>Conditions</summary>" + _list([*data.notes, *drawn.conditions]) + "</details>",
     )
-    return f"{opening(f'{data.name}: convfabric', STYLE)}{''.join(sections)}</html>\n"
-
-
-def opening(title: str, style: str, script: str = "") -> str:
-    """The head of a page that loads nothing, and runs no script but the one given.
-
-    >>> "default-src 'none'" in opening("a < b", STYLE), "a &lt; b" in opening("a < b", STYLE)
-    (True, True)
-    """
-    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else "'none'"
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{style}</style>'
-    )
-
-
-Parts = tuple[DataRecord, NetworkRecord, CutRecord, NetworkRecord, TuningRecord, ExportRecord]
-
-
-def parts_of(record: RunRecord) -> Parts:
-    """Data, fabric, cut, network, tuning and exported files of a finished run; ArchiveError where one is missing."""
-    record.done("data", "fabric", "cut", "network", "tuning", "exported")
-    parts: Any = (record.data, record.fabric, record.cut, record.network, record.tuning, record.exported)
-    found: Parts = parts
-    return found
+    head = opening(f"{data.name}: convfabric", STYLE + SCRIPT_STYLE + CONFUSION_STYLE, SCRIPT)
+    return f"{head}{''.join(sections)}<script>{SCRIPT}</script></html>\n"
 
 
 _DRAWING_NOTE = (
+    '<output id="about">Touch an edge to read its operator, channels, map, cost and worth.</output>'
     '<p class="note">Layers from left to right, the finest scale on top, channels in the nodes. Dark edges are kept, '
     "the wider the more they are worth (by rank); pale ones were cut.</p>"
 )
@@ -105,70 +78,6 @@ def _section(title: str, content: str) -> str:
 
 def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of plain text.
-
-    >>> table(["a"], [["<b>"]])
-    '<table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table>'
-    """
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def figure_name(data: DataRecord) -> str:
-    """The name of the score that networks of a run are compared by, with its split.
-
-    >>> facts = {"classes": (), "images": {}, "size": (8, 8), "channels": 1, "digest": "", "notes": ()}
-    >>> figure_name(DataRecord(name="a", task="classification", scored_split="val", **facts))
-    'val accuracy'
-    """
-    return f"{data.scored_split} {HEADLINES[data.task]}"
-
-
-def said_share(score: Score) -> str:
-    """The headline of a score, in percent.
-
-    >>> said_share(Score(images=8, loss=0.5, accuracy=0.9812, miou=None, class_iou=()))
-    '98.12 %'
-    """
-    return f"{100 * score.headline:.2f} %"
-
-
-def said_figure(score: Score) -> str:
-    """As :func:`said_share`, with what it is where that is not the share of right answers.
-
-    >>> said_figure(Score(images=8, loss=0.5, accuracy=0.9, miou=0.5, class_iou=(0.6, 0.4)))
-    '50.00 % mIoU, 90.00 % of pixels right'
-    """
-    if score.ap50 is not None:
-        return f"{said_share(score)} AP50, {100 * score.accuracy:.2f} % of boxes surely found"
-    pixels = "" if score.miou is None else f" mIoU, {100 * score.accuracy:.2f} % of pixels right"
-    return said_share(score) + pixels
-
-
-def said_tuning(tuning: TuningRecord) -> str:
-    """Whether fine-tuned weights were kept, in words.
-
-    >>> score = Score(images=8, loss=0.5, accuracy=0.98, miou=None, class_iou=())
-    >>> said_tuning(TuningRecord(after_pruning=score, after_recalibration=score, fine_tuned=True))
-    'fine-tuned'
-    """
-    return "fine-tuned" if tuning.fine_tuned else "not fine-tuned"
-
-
-def _headline(record: RunRecord) -> str:
-    data, fabric, cut, network, _, exported = parts_of(record)
-    lines = [
-        f"{figure_name(data)} {said_share(record.delivered or network.score)} at {said_macs(network.macs)}, "
-        f"{network.macs / fabric.macs:.0%} of the fabric's; {exported.latency.median_ms:.3f} ms.",
-        f"Budget: {cut.requested}.",
-        *([f"{said_beside(record.delivered or network.score)}."] if network.score.recall else []),
-        *(f"Doubtful: {doubt}." for doubt in record.doubts),
-    ]
-    return f"<h1>{escape(data.name)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _scores(
@@ -183,33 +92,6 @@ def _scores(
     stages += (("in int8", exported.int8.score),) if exported.int8 else ()
     rows = [[name, said_share(score), f"{score.loss:.4f}", str(score.images)] for name, score in stages]
     return table(["network", figure_name(data), "loss (nats)", "images"], rows)
-
-
-def said_macs(macs: int) -> str:
-    """Multiply-accumulates per image with their unit.
-
-    >>> said_macs(1_860_168)
-    '1.86 M MACs'
-    """
-    return f"{macs / 1e6:.2f} M MACs"
-
-
-def exit_rows(exits: Exits) -> list[list[str]]:
-    """Of each exit, and of stopping where the recommended thresholds say: name, score, cost, share that leaves there.
-
-    >>> from convfabric.evaluation.exit_thresholds import Exit
-    >>> exit_rows(Exits(split="test", each=(Exit(name="exit1", score=0.5, macs=2_000_000),)))
-    [['exit1', '50.00 %', '2.00 M MACs', '']]
-    """
-    best = exits.recommended
-    shares = [f"{share:.0%}" for share in best.shares] if best else [""] * len(exits.each)
-    rows = [
-        [exit_.name, f"{100 * exit_.score:.2f} %", said_macs(exit_.macs), share]
-        for exit_, share in zip(exits.each, shares, strict=True)
-    ]
-    if best:
-        rows.append(["early", f"{100 * best.accuracy:.2f} %", f"{best.macs / 1e6:.2f} M MACs, mean", "100%"])
-    return rows
 
 
 def _exits(exits: Exits | None, drawn: str) -> str:
@@ -253,6 +135,17 @@ def _costs(
     return table(["", "fabric", "network", "share"], rows) + _list(lines)
 
 
+def _operations(exported: ExportRecord) -> str:
+    """Milliseconds by kind of operation, the longest first; nothing where the file was timed elsewhere."""
+    total = sum(exported.operations.values())
+    if not total:
+        return ""
+    longest = sorted(exported.operations.items(), key=lambda one: -one[1])
+    rows = [[kind, f"{took:.4f} ms", f"{took / total:.0%}"] for kind, took in longest if took]
+    note = "By the runtime's own profile of the delivered file; profiling makes each operation a little slower."
+    return _section("Time by operation", table(["operation", "time", "share"], rows) + f'<p class="note">{note}</p>')
+
+
 def _int8_lines(exported: ExportRecord) -> list[str]:
     """What the int8 file, if there is one, is and costs."""
     if exported.int8 is None:
@@ -266,35 +159,47 @@ def _row(name: str, before: float, after: float, scale: float, unit: str) -> lis
     return [name, *(f"{value / scale:.{digits}f} {unit}".strip() for value in (before, after)), f"{after / before:.0%}"]
 
 
-def _class_table(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord) -> str:
+def _classes(data: DataRecord, fabric: NetworkRecord, network: NetworkRecord, confusion: Confusion) -> str:
+    """Images, precision and recall of each class; or IoU or average precision, of the fabric and of the network."""
+    if confusion:
+        rows = [
+            [name, str(sum(confusion[at])), _share(precision_of(confusion, at)), _share(recall_of(confusion, at))]
+            for at, name in enumerate(data.classes)
+        ]
+        return table(["class", "images", "precision", "recall"], rows)
     kind, before, after = "IoU", fabric.score.class_iou, network.score.class_iou
     if data.task == "detection":
         kind, before, after = "AP", fabric.score.class_ap, network.score.class_ap
-    rows = [
-        [name, *("not there" if v is None else f"{100 * v:.1f} %" for v in both)]
-        for name, *both in zip(data.classes, before, after, strict=False)
-    ]
-    return table(["class", f"{kind}, fabric", f"{kind}, network"], rows) if rows else ""
+    rows = [[name, *map(_share, both)] for name, *both in zip(data.classes, before, after, strict=False)]
+    return table(["class", f"{kind}, fabric", f"{kind}, network"], rows)
+
+
+def _share(value: float | None) -> str:
+    return "not there" if value is None else f"{100 * value:.1f} %"
+
+
+def _pictures(data: DataRecord, drawn: Drawn) -> str:
+    shown = "".join(map(figure, drawn.pictures))
+    if data.task == "classification":
+        return f'<p class="note" id="filtered" role="status"></p>{shown}'
+    if data.task == "detection":
+        return shown
+    key = "".join(
+        f'<span><i style="background:{shade}"></i>{escape(name)}</span>'
+        for name, shade in zip(data.classes, drawn.shades, strict=False)
+    )
+    dial = (
+        '<input id="dial" type="range" min="0" max="2" step="0.05" value="2" aria-label="image, truth or prediction">'
+    )
+    return f'<p class="dial"><span>image</span>{dial}<span>truth · prediction</span></p><p class="key">{key}</p>{shown}'
 
 
 def _pictures_title(data: DataRecord, network: NetworkRecord, shown: int) -> str:
     if data.task == "detection":
         return "Boxes that are there (left), and boxes found (right)"
     if data.task == "segmentation":
-        return "Image, truth, prediction"
+        return "Images, their masks, and the network's"
     score = network.score
     errors = round(score.images * (1 - score.accuracy))
-    listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors"
-    return f"{listed} on {data.scored_split}: prediction (truth)"
-
-
-def figure(picture: Picture) -> str:
-    """A picture and its caption as HTML.
-
-    >>> "<b>" in figure(Picture(png_base64="", caption="<b>", width=4))
-    False
-    """
-    return (
-        f'<figure><img width="{picture.width}" alt="{escape(picture.caption)}" '
-        f'src="data:image/png;base64,{picture.png_base64}"><figcaption>{escape(picture.caption)}</figcaption></figure>'
-    )
+    listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors, the surest"
+    return f"{listed} on {data.scored_split}: prediction, its probability (class)"

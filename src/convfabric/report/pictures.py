@@ -2,23 +2,68 @@
 
 import io
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from convfabric.report.pages import Picture
+LARGE = 64
+"""Pixels on a side above which JPEG's losses are not seen, and PNG takes ten times the bytes."""
 
 
-def as_picture(pixels: Any, caption: str, width: int) -> Picture:
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image for the page, with what is said under it."""
+
+    source: str
+    """A data URL."""
+    caption: str
+    width: int
+    """Pixels on the screen."""
+    above: tuple[str, ...] = ()
+    """Images of the same size that can be laid over it, such as masks, as data URLs."""
+    mistake: tuple[int, int] | None = None
+    """Of an image answered wrong, its class and the one predicted."""
+
+
+def as_picture(pixels: Any, caption: str, width: int, above: Sequence[Any] = ()) -> Picture:
     """A uint8 array (height, width) or (height, width, 3) as a picture so many pixels wide on the screen.
+
+    ``above``: arrays (height, width, 4) that can be laid over it.
 
     >>> as_picture(np.zeros((2, 2), np.uint8), "black", 10).caption
     'black'
     """
+    return Picture(source=as_url(pixels), caption=caption, width=width, above=tuple(map(as_url, above)))
+
+
+def as_url(pixels: Any) -> str:
+    """A uint8 array (height, width) or (height, width, 3 or 4) as a data URL: JPEG of large colour images, else PNG.
+
+    >>> as_url(np.zeros((1, 1), np.uint8))[:28]
+    'data:image/png;base64,iVBORw'
+    """
+    kind = "JPEG" if pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape[:2]) > LARGE else "PNG"
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return Picture(png_base64=b64encode(file.getvalue()).decode(), caption=caption, width=width)
+    Image.fromarray(pixels).save(file, kind, optimize=True)
+    return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode()}"
+
+
+def figure(picture: Picture) -> str:
+    """A picture and its caption as HTML.
+
+    >>> "<b>" in figure(Picture(source="", caption="<b>", width=4))
+    False
+    """
+    said = escape(picture.caption)
+    layers = "".join(f'<img class="layer" alt="" src="{one}">' for one in picture.above)
+    image = f'<img width="{picture.width}" alt="{said}" src="{picture.source}">'
+    content = f'<div class="layers">{image}{layers}</div>' if layers else image
+    truth = 'data-truth="{}" data-guess="{}"'.format(*picture.mistake) if picture.mistake else ""
+    return f"<figure{' ' * bool(truth)}{truth}>{content}<figcaption>{said}</figcaption></figure>"
 
 
 def as_colours(image: Any) -> Any:

@@ -10,7 +10,7 @@ from convfabric.progress import FIGURES, figure_in
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Losses and the validation figure against epochs, the stages side by side; rows as in metrics.csv.
+    """Losses, and the validation figure, against epochs, one stage behind the other; rows as in metrics.csv.
 
     >>> row = {"stage": "fabric", "train_loss": 2.0, "val_loss": 2.1, "val_accuracy": 0.3, "val_miou": ""}
     >>> curves([row, row])[:4]
@@ -19,9 +19,10 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    FigureCanvasSVG(figure)
-    losses, figures = figure.subplots(1, 2)
+    both = [Figure(figsize=(4.5, 3), layout="constrained") for _ in range(2)]
+    for one in both:
+        FigureCanvasSVG(one)
+    losses, figures = (one.subplots() for one in both)
     epochs = range(1, len(rows) + 1)
     losses.plot(epochs, [row["train_loss"] for row in rows], label="train")
     losses.plot(epochs, [row["val_loss"] for row in rows], label="val")
@@ -33,7 +34,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     for axes in (losses, figures):
         for end in (i + 1.5 for i, (a, b) in enumerate(pairwise(rows)) if a["stage"] != b["stage"]):
             axes.axvline(end, color="#a9b4bd", linestyle=":")
-    return _drawn(figure)
+    return "".join(map(_drawn, both))
 
 
 def exit_curve(exits: Exits) -> str:

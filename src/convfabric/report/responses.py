@@ -14,8 +14,7 @@ from convfabric.graph import POINT, Edge, Place
 from convfabric.graph.receptive_fields import Field, receptive_fields
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import Section, figures
-from convfabric.report.pages import Picture
-from convfabric.report.pictures import as_colours, as_picture
+from convfabric.report.pictures import Picture, as_colours, as_picture
 from convfabric.understanding.covariance import inter_layer_covariance
 from convfabric.understanding.strongest_patches import Patch, deconvolved, strongest_patches
 

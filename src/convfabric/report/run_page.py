@@ -1,13 +1,17 @@
 """The pictures of a report, taken from what a network answers, and the page around them."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from convfabric.data.imageset import ImageSet, in_order
@@ -17,30 +21,52 @@ from convfabric.fabric.archive import Passport, write_atomically
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
 from convfabric.report.box_pictures import box_pictures
+from convfabric.report.confusions import Confusion
 from convfabric.report.drawing import draw
-from convfabric.report.pages import Picture, page
-from convfabric.report.pictures import as_colours, as_picture, shades_of
+from convfabric.report.edge_facts import edge_facts
+from convfabric.report.pages import Drawn, page
+from convfabric.report.pictures import Picture, as_colours, as_picture, shades_of
 from convfabric.report.plots import curves, exit_curve
 from convfabric.runs.record import RunRecord
 
 MOST_ERRORS, MOST_MASKS = 2000, 12
+MOST_TEXT = 600_000
+"""Letters of the pictures of errors: a page is a few hundred kB."""
 BATCH = 64
+ERROR_WIDTH, MASK_WIDTH = 112, 480
+"""Pixels on the screen, and of images that are larger."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a network answers on the scored split: pictures, and of classification the confusion."""
+
+    pictures: Sequence[Picture]
+    confusion: Confusion = ()
 
 
 def write_report(
     folder: Path, record: RunRecord, whole: Graph, network: Fabric, papers: Passport, data: ImageSet
 ) -> Path:
     """``report.html`` in a run folder, from its record and what the network answers."""
-    taken = PICTURES[data.task](network, data)
+    answered = ANSWERED[data.task](network, data)
     with (folder / "metrics.csv").open(newline="") as table:
         rows = [_numbers(row) for row in csv.DictReader(table)]
     conditions = {"training ran in": record.plan, **machine(), **versions()}
-    lines = [f"{name}: {value}" for name, value in conditions.items()]
-    drawing = draw(whole, papers.graph, record.cut.worth if record.cut else {})
-    exits = exit_curve(record.exits) if record.exits and record.exits.budgeted else ""
-    content = page(record, drawing, curves(rows), list(taken), lines, exits)
-    write_atomically(folder / "report.html", content)
-    write_atomically(folder / "network.svg", drawing)
+    worth = record.cut.worth if record.cut else {}
+    facts = edge_facts(whole, papers.graph, worth, papers.preprocessing.size)
+    drawn = Drawn(
+        network=draw(whole, papers.graph, worth, facts),
+        curves=curves(rows),
+        exits=exit_curve(record.exits) if record.exits and record.exits.budgeted else "",
+        pictures=answered.pictures,
+        confusion=answered.confusion,
+        shades=["rgb({},{},{})".format(*shade) for shade in shades_of(len(data.classes)).tolist()],
+        again=shlex.join(["convfabric", "fit", "--config", str(folder / "config.yaml"), "--out", f"{folder}-again"]),
+        conditions=[f"{name}: {value}" for name, value in conditions.items()],
+    )
+    write_atomically(folder / "report.html", page(record, drawn))
+    write_atomically(folder / "network.svg", draw(whole, papers.graph, worth))
     return folder / "report.html"
 
 
@@ -48,8 +74,20 @@ def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
     return {k: v if k == "stage" or v == "" else float(v) for k, v in row.items()}
 
 
+@dataclass(frozen=True, order=True)
+class _Mistake:
+    """An image answered wrong."""
+
+    truth: int
+    guess: int
+    odds: float
+    """Probability of what was predicted."""
+    at: int
+    """Its position in the split."""
+
+
 def wrong_pictures(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    """Every image of the judging split that is answered wrong, as *prediction (truth)*; 2,000 at most.
+    """Every image of the scored split that is answered wrong, by class and prediction; the 2,000 surest at most.
 
     >>> from convfabric.data.opening import open_data
     >>> from convfabric.weavers import weave
@@ -58,32 +96,71 @@ def wrong_pictures(network: Fabric, data: ImageSet) -> Iterator[Picture]:
     >>> len(list(wrong_pictures(fabric, digits))) <= len(digits.splits["test"])
     True
     """
-    return islice(_all_errors(network, data), MOST_ERRORS)
+    yield from _pictured(sorted(_surest(_mistakes(network, data)[0])), data)
 
 
-def _all_errors(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    split = data.splits[data.scored_split]
-    pixels = split.batches(in_order(len(split), BATCH))
-    for (images, _), (logits, targets) in zip(pixels, answers(network, data, split, BATCH), strict=True):
-        guesses = logits.argmax(1)
-        for wrong in (guesses != targets).nonzero().flatten().tolist():
-            guess, truth = data.classes[int(guesses[wrong])], data.classes[int(targets[wrong])]
-            yield as_picture(_shown(images[wrong]), f"{guess} ({truth})", 64)
+def _classified(network: Fabric, data: ImageSet) -> Answered:
+    """Pictures of the surest errors, as many as a page bears, and the confusion."""
+    mistakes, confusion = _mistakes(network, data)
+    shown, text = list[Picture](), 0
+    for picture in _pictured(_surest(mistakes), data):
+        text += len(picture.source)
+        if text > MOST_TEXT:
+            break
+        shown.append(picture)
+    return Answered(sorted(shown, key=lambda one: one.mistake or (0, 0)), confusion)
 
 
-def _masks(network: Fabric, data: ImageSet) -> Iterator[Picture]:
-    """Images evenly taken from the judging split, each beside its truth and its prediction."""
+def _surest(mistakes: Sequence[_Mistake]) -> list[_Mistake]:
+    return sorted(mistakes, key=lambda one: -one.odds)[:MOST_ERRORS]
+
+
+def _mistakes(network: Fabric, data: ImageSet) -> tuple[list[_Mistake], Confusion]:
+    classes, found, begin = len(data.classes), list[_Mistake](), 0
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    for logits, targets in answers(network, data, data.splits[data.scored_split]):
+        odds, guesses = logits.softmax(1).max(1)
+        counts += torch.bincount(classes * targets.cpu() + guesses.cpu(), minlength=classes**2).view(classes, classes)
+        found += [
+            _Mistake(int(targets[at]), int(guesses[at]), float(odds[at]), begin + at)
+            for at in (guesses != targets).nonzero().flatten().tolist()
+        ]
+        begin += len(targets)
+    return found, tuple(map(tuple, counts.tolist()))
+
+
+def _pictured(mistakes: Sequence[_Mistake], data: ImageSet) -> Iterator[Picture]:
+    groups = [mistakes[start : start + BATCH] for start in range(0, len(mistakes), BATCH)]
+    loaded = data.splits[data.scored_split].batches([[one.at for one in group] for group in groups])
+    for group, (images, _) in zip(groups, loaded, strict=True):
+        for one, image in zip(group, images, strict=True):
+            said = f"{data.classes[one.guess]}, {one.odds:.0%} ({data.classes[one.truth]})"
+            picture = as_picture(_at_most(_shown(image), 2 * ERROR_WIDTH), said, ERROR_WIDTH)
+            yield replace(picture, mistake=(one.truth, one.guess))
+
+
+def _masked(network: Fabric, data: ImageSet) -> Answered:
+    """Images evenly taken from the scored split, with their masks and the network's to lay over them."""
     split = data.splits[data.scored_split]
     stride = max(1, len(split) // MOST_MASKS)
     shades = shades_of(len(data.classes))
     pixels = split.batches(in_order(len(split), 1))
-    for (image, _), (logits, targets) in islice(
-        zip(pixels, answers(network, data, split, 1), strict=True), 0, stride * MOST_MASKS, stride
-    ):
-        truth, guess = targets[0].numpy(), logits[0].argmax(0).numpy()
-        void = (truth == data.ignore)[..., None]
-        maps = [np.where(void, 0, shades[np.minimum(m, len(shades) - 1)]).astype(np.uint8) for m in (truth, guess)]
-        yield as_picture(np.concatenate([_shown(image[0]), *maps], axis=1), "", 720)
+    both = islice(zip(pixels, answers(network, data, split, 1), strict=True), 0, stride * MOST_MASKS, stride)
+    pictures = []
+    for (image, _), (logits, targets) in both:
+        truth, guess = targets[0].cpu().numpy(), logits[0].argmax(0).cpu().numpy()
+        counted = truth != data.ignore
+        right = float((truth == guess)[counted].mean()) if counted.any() else 0.0
+        above = [_overlay(mask, shades, counted) for mask in (truth, guess)]
+        said = f"{right:.1%} of its pixels right"
+        pictures.append(as_picture(_at_most(_shown(image[0]), MASK_WIDTH), said, MASK_WIDTH, above))
+    return Answered(pictures)
+
+
+def _overlay(mask: Any, shades: Any, counted: Any) -> Any:
+    """A mask in colours, uint8 (height, width, 4); clear where nothing counts."""
+    colours = shades[np.minimum(mask, len(shades) - 1)]
+    return np.concatenate([colours, np.where(counted, 255, 0)[..., None]], axis=2).astype(np.uint8)
 
 
 def _shown(image_CHW: Tensor) -> Any:
@@ -91,7 +168,19 @@ def _shown(image_CHW: Tensor) -> Any:
     return as_colours(image_CHW.permute(1, 2, 0).numpy())
 
 
-PICTURES: Mapping[Task, Callable[[Fabric, ImageSet], Iterator[Picture]]] = MappingProxyType(
-    {"classification": wrong_pictures, "segmentation": _masks, "detection": box_pictures}
+def _at_most(pixels: Any, wide: int) -> Any:
+    """The same, made smaller where it is wider."""
+    if pixels.shape[1] <= wide:
+        return pixels
+    high = max(1, round(pixels.shape[0] * wide / pixels.shape[1]))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((wide, high)))
+
+
+def _boxed(network: Fabric, data: ImageSet) -> Answered:
+    return Answered(list(box_pictures(network, data)))
+
+
+ANSWERED: Mapping[Task, Callable[[Fabric, ImageSet], Answered]] = MappingProxyType(
+    {"classification": _classified, "segmentation": _masked, "detection": _boxed}
 )
 """What a page shows of a network's answers, for each task."""

@@ -132,6 +132,8 @@ class ExportRecord(_Counted):
     """Numbers that the delivered file works in: int8 of model.int8.onnx, else model.onnx."""
     int8: Int8 | None = None
     """How model.int8.onnx answers, where there is one."""
+    operations: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of each kind of operation in the delivered file; empty where it was timed elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,17 @@ class RunRecord:
             "doubts": self.doubts,
             "paths": {"run": str(folder), **paths},
         }
+
+
+Parts = tuple[DataRecord, NetworkRecord, CutRecord, NetworkRecord, TuningRecord, ExportRecord]
+
+
+def parts_of(record: RunRecord) -> Parts:
+    """Data, fabric, cut, network, tuning and exported files of a finished run; ArchiveError where one is missing."""
+    record.done("data", "fabric", "cut", "network", "tuning", "exported")
+    parts: Any = (record.data, record.fabric, record.cut, record.network, record.tuning, record.exported)
+    found: Parts = parts
+    return found
 
 
 def data_record(data: ImageSet) -> DataRecord:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convfabric.errors import SettingError
+from convfabric.latency import timing
 from convfabric.latency.devices.board import RUNTIMES as OF_BOARDS
 from convfabric.latency.devices.board import Board, OnBoard
 from convfabric.latency.devices.device import Device, TimeOf
@@ -16,7 +17,7 @@ from convfabric.latency.devices.torch_here import TorchHere
 from convfabric.latency.measurement import LEAST_SECONDS, Latency
 from convfabric.latency.target import HERE, Target
 
-__all__ = ["BOARDS", "RUNTIMES", "Device", "TimeOf", "device_of", "measure"]
+__all__ = ["BOARDS", "RUNTIMES", "Device", "TimeOf", "device_of", "measure", "times_by_kind"]
 
 BOARDS: Mapping[str, Callable[[str], Board]] = MappingProxyType({"ssh": OverSsh, "kit": InFolder})
 """By what stands before the colon in a target's device."""
@@ -41,6 +42,16 @@ def device_of(target: Target) -> Device:
             raise SettingError(f"runtime=torch, precision={target.precision}: torch is timed in float32 alone.")
         return TorchHere()
     return _on(target.device)
+
+
+def times_by_kind(file: Path, image: tuple[int, int, int], target: Target) -> Mapping[str, float]:
+    """Milliseconds of each kind of operation in an ONNX file for images of (channels, height, width), on this machine.
+
+    Empty for targets elsewhere.
+    """
+    if target.device != HERE:
+        return {}
+    return timing.by_kind(str(file), (target.batch, *image), target.threads, target.runtime)
 
 
 @cache
