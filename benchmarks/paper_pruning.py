@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
+from cifar import fewer
 from convfabric.choice import Budget, choose
 from convfabric.cutting.norm_statistics import refresh
 from convfabric.cutting.surgery import extract
@@ -38,7 +39,7 @@ Row = dict[str, object]
 
 def main() -> None:
     said = _said()
-    data = open_data(said.data, DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad"))
+    data = fewer(open_data(said.data, DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad")), said.images)
     numbers = {"channels": said.channels} if said.channels else {}
     channels, classes = data.preprocessing.channels, len(data.classes)
     graph = weave(said.network, size=SIZE, image_channels=channels, classes=classes, **numbers)
@@ -53,6 +54,7 @@ def _said() -> argparse.Namespace:
     words.add_argument("--data-dir", help="for mnist, the folder that holds MNIST/raw")
     words.add_argument("--network", default="paper-mnist-dense")
     words.add_argument("--channels", type=int, default=0, help="0: the paper's")
+    words.add_argument("--images", type=int, default=0, help="of training; 0: all")
     words.add_argument("--epochs", type=int, default=5)
     words.add_argument("--lr", type=float, default=0.1)
     words.add_argument("--finetune-epochs", type=int, default=2)
