@@ -22,7 +22,9 @@ from convfabric.errors import ExportError
 from convfabric.exporting import program as programs
 from convfabric.exporting.exporter import export
 from convfabric.fabric.archive import load_fabric
+from convfabric.runs.job import known_settings
 from convfabric.runs.record import read_record
+from convfabric.setting_values import OTHER_NAMES
 from folders import class_folders, mask_folders
 
 RUN_FILES = (
@@ -318,6 +320,7 @@ def test_a_budget_of_milliseconds_below_the_quickest_route_names_what_that_was_m
     ("unknown", "advice"),
     [
         ("epoch", "Did you mean epochs?"),
+        ("learning_rate", "Did you mean lr?"),
         ("growth", "Networks that have it: msdnet, densenet."),
         ("quux", "Known are of auto layers, scales"),
     ],
@@ -326,6 +329,16 @@ def test_an_unknown_setting_is_refused_with_what_may_be_meant(unknown: str, advi
     said = refusal(["fit", "digits", "--out", tmp_path / "r", "--set", f"{unknown}=3"])
     assert f"{unknown}: unknown for auto. {advice}" in said
     assert not (tmp_path / "r").exists()
+
+
+def test_every_setting_is_listed_with_default_values_and_meaning() -> None:
+    listed = json.loads(done(["settings", "--json"]))["settings"]
+    assert {one["name"] for one in listed} >= set(known_settings()) - {"data", "prior"}
+    assert [one["name"] for one in listed if not (one["about"] and one["kind"])] == []
+    assert re.search(r"schedule +cosine  cosine, poly, steps or constant\n", done(["settings"]))
+    assert "Highest learning rate; 0: what usually" in done(["settings", "lr"])
+    assert "batch_size: no setting. Did you mean batch?" in refusal(["settings", "batch_size"])
+    assert set(OTHER_NAMES.values()) <= {one["name"] for one in listed}
 
 
 def test_a_setting_of_another_kind_is_refused(tmp_path: Path) -> None:

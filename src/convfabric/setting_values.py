@@ -1,13 +1,47 @@
 """Values of settings, held against the kind that a record's field is annotated with."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from math import isfinite
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convfabric.errors import SettingError
 
 LARGEST_SIDE = 4096
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "learning_rate": "lr",
+        "max_lr": "lr",
+        "batch_size": "batch",
+        "num_epochs": "epochs",
+        "max_epochs": "epochs",
+        "image_size": "size",
+        "img_size": "size",
+        "resolution": "size",
+        "wd": "weight_decay",
+        "decay": "weight_decay",
+        "lr_schedule": "schedule",
+        "scheduler": "schedule",
+        "optimizer": "optimiser",
+        "smoothing": "label_smoothing",
+        "random_seed": "seed",
+        "width": "channels",
+        "depth": "layers",
+        "num_workers": "workers",
+        "latency": "latency_ms",
+        "flops": "macs",
+        "parameters": "params",
+        "memory": "memory_mb",
+        "dropout_rate": "dropout",
+        "color": "colour",
+        "colors": "colours",
+        "gpu": "accelerator",
+        "amp": "autocast",
+        "ignore_index": "ignore",
+    }
+)
+"""What other libraries call settings, and ours."""
 
 
 def accepted(kind: type, settings: dict[str, Any]) -> dict[str, Any]:

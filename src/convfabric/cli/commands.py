@@ -45,6 +45,7 @@ from convfabric.cli.options import (
     not_both,
     settings_from,
 )
+from convfabric.cli.setting_list import settings
 from convfabric.cli.universality import universality
 from convfabric.environment import command, is_first_process, process_count
 from convfabric.execution.allocation import keep_imports, keep_memory
@@ -317,6 +318,7 @@ def gallery(
 
 
 app.command()(universality)
+app.command()(settings)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from convfabric.graph import Graph, Task
 from convfabric.graph.rewrites import find_prior
 from convfabric.latency.target import FORMATS, HERE, Target
 from convfabric.operators import Size
-from convfabric.setting_values import accepted, accepted_value, parsed_size
+from convfabric.setting_values import OTHER_NAMES, accepted, accepted_value, parsed_size
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import DEFAULT, FAMILIES, Purpose, Source, find_preset, is_imported, weave
 from convfabric.weavers.presets import OF_IMPORTED, OF_KEPT
@@ -205,15 +205,17 @@ def job_from(settings: Mapping[str, Any]) -> Job:
 
 
 def _meant(unknown: str, network: str) -> str:
-    """Suggestion for an unknown setting: the one spelt nearly so, networks that have it, or else all there are.
+    """Suggestion for an unknown setting: our name for it, networks that have it, one spelt nearly so, or all there are.
 
-    >>> _meant("epoch", "unet"), _meant("growth", "unet")
-    ('Did you mean epochs?', 'Networks that have it: msdnet, densenet.')
+    >>> _meant("epoch", "unet"), _meant("growth", "unet"), _meant("learning_rate", "unet")
+    ('Did you mean epochs?', 'Networks that have it: msdnet, densenet.', 'Did you mean lr?')
     """
-    if near := get_close_matches(unknown, known_settings(network), n=1):
-        return f"Did you mean {near[0]}?"
+    if OTHER_NAMES.get(unknown.lower()) in known_settings(network):
+        return f"Did you mean {OTHER_NAMES[unknown.lower()]}?"
     if others := [name for name in FAMILIES if unknown in _numbers_of(name)]:
         return f"Networks that have it: {', '.join(others)}."
+    if near := get_close_matches(unknown, known_settings(network), n=1):
+        return f"Did you mean {near[0]}?"
     parts = {network: _numbers_of(network)} | {name: [f.name for f in fields(kind)] for name, kind in SECTIONS.items()}
     return f"Known are {'; '.join('of ' + part + ' ' + ', '.join(names) for part, names in parts.items())}."
 

@@ -31,8 +31,11 @@ class BudgetedTrellis:
     """The numbers of a B-CNF: the paper's trellis, each edge normalised by itself."""
 
     layers: int = 8
+    """Columns of nodes that each scale has."""
     scales: int = 6
+    """Rows of nodes."""
     channels: int = 128
+    """Of each node."""
 
 
 def weave_resnet_fabric(numbers: ResnetFabric, purpose: Purpose, name: str = "resnet-fabric") -> Graph:

@@ -61,6 +61,7 @@ class Context:
     surround: bool = False
     """Whether channels are multiplied by what the whole image says."""
     activation: Activation = "relu"
+    """After each norm: relu, leaky (a tenth of what is below zero is kept) or prelu (each channel learns how much)."""
     dropout: float = 0.1
     """Behind each block at an eighth of the size."""
 

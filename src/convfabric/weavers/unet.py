@@ -14,6 +14,7 @@ class Unet:
     """The numbers of a U-Net."""
 
     scales: int = 5
+    """Rows of the way down, the images' size included."""
     channels: int = 16
     """At the finest scale; each coarser one doubles them. The published net has 64."""
     up: Literal["transposed", "bilinear"] = "transposed"
