@@ -18,6 +18,7 @@ from convfabric.choice import Budget, budget_from
 from convfabric.data.imageset import ImageSet
 from convfabric.environment import is_first_process, machine, versions
 from convfabric.errors import SettingError
+from convfabric.evaluation.baseline import said_beside
 from convfabric.execution.processes import alone_first, by_first, join
 from convfabric.fabric.archive import load_fabric, write_atomically
 from convfabric.fabric.module import Fabric
@@ -205,10 +206,12 @@ def _point(folder: Path) -> Point:
     record = read_record(folder)
     _, _, cut, network, tuning, exported = parts_of(record)
     pruned, recalibrated = said_share(tuning.after_pruning), said_share(tuning.after_recalibration)
+    score = record.delivered or network.score
     return Point(
         name=_said_budget(cut),
         milliseconds=exported.latency.median_ms,
-        score=(record.delivered or network.score).headline,
+        score=score.headline,
+        error=score.standard_error or 0.0,
         measured=str(exported.latency),
         about=(
             f"{said_macs(network.macs)}, {network.parameters / 1e3:.0f} k parameters, {network.edges} edges; "
@@ -270,5 +273,8 @@ def _write(
     said = [fabric, *(f"{point.name}: {point.measured}" for point in points)]
     conditions = [*said, *(f"{name}: {value}" for name, value in (machine() | versions()).items())]
     heading = [list(rows[0]), *(list(row.values()) for row in rows)]
-    content = curve_page(record.data.name, figure_name(record.data), whole, points, dots, heading, conditions)
+    score = record.fabric.score
+    note = f"{score.images:,} {record.data.scored_split} images, read once a network; networks were chosen on val."
+    note += f" Bars are a standard error. {said_beside(score)}." if score.standard_error else ""
+    content = curve_page(record.data.name, figure_name(record.data), whole, points, dots, heading, conditions, note)
     write_atomically(run / CURVE_PAGE, content)

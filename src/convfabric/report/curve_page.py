@@ -34,6 +34,8 @@ class Point:
     """Names of those that stay."""
     channels: Mapping[str, int]
     """By the names of the places that stay."""
+    error: float = 0.0
+    """Standard error of the score; 0 where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,12 @@ def curve_page(
     dots: Sequence[Dot],
     rows: Sequence[Sequence[str]],
     conditions: Sequence[str],
+    note: str = "",
 ) -> str:
-    """One HTML file that opens offline; ``figure`` names the score, ``rows`` begin with their heading."""
+    """One HTML file that opens offline.
+
+    ``figure`` names the score, ``note`` says what it was taken on, ``rows`` begin with their heading.
+    """
     chosen = len(points) // 2
     facts = json.dumps([asdict(point) for point in points]).replace("<", "\\u003c")
     listed = "".join(f"<li>{escape(line)}</li>" for line in conditions)
@@ -62,10 +68,10 @@ def curve_page(
         opening(f"{title}: curve", STYLE + _STYLE, _SCRIPT)
         + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
         + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
-        f'<div class="chart">{chart(points, dots, figure)}</div>'
+        f'<p class="note">{escape(note)}</p><div class="chart plate">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
         f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
-        f'<div class="wide" id="network">{draw(whole)}</div>'
+        f'<div class="wide plate" id="network">{draw(whole)}</div>'
         '<p class="note">Layers from left to right, the finest scale on top, channels in the nodes. Dark edges are in '
         "the network of this budget, pale ones are not.</p>"
         f'<h2>All networks</h2><div class="wide">{table(rows[0], rows[1:])}</div>'
@@ -82,7 +88,9 @@ def chart(points: Sequence[Point], dots: Sequence[Dot], figure: str) -> str:
     2
     """
     every: list[Point | Dot] = [*points, *dots]
-    times, scores = [one.milliseconds for one in every], [100 * one.score for one in every]
+    times = [one.milliseconds for one in every]
+    errors = [(point.score, way * point.error) for point in points for way in (-1, 1)]
+    scores = [*(100 * one.score for one in every), *(100 * (score + error) for score, error in errors)]
     low, high = log10(min(times)) - 0.08, log10(max(times)) + 0.08
     step = _nice((max(scores) - min(scores)) / 4 or 1.0)
     floor_, ceiling = step * floor(min(scores) / step), step * ceil(max(scores) / step + 0.2)
@@ -105,6 +113,12 @@ def chart(points: Sequence[Point], dots: Sequence[Dot], figure: str) -> str:
         f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">measured milliseconds per image</text>',
         f'<text transform="translate(14 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">{escape(figure)}, %</text>',
         f'<polyline points="{line}" fill="none" stroke="{DARK}" stroke-width="2"/>',
+        *(
+            f'<path d="M{x(p.milliseconds):.1f} {y(100 * (p.score - p.error)):.1f}V{y(100 * (p.score + p.error)):.1f}" '
+            f'stroke="{DARK}" opacity="0.5"/>'
+            for p in points
+            if p.error
+        ),
         *(_dot(x(dot.milliseconds), y(100 * dot.score), dot.name, WIDTH) for dot in dots),
         *(
             f'<circle class="point" data-at="{i}" cx="{x(p.milliseconds):.1f}" cy="{y(100 * p.score):.1f}" r="5" '
@@ -147,7 +161,7 @@ def _dot(x: float, y: float, name: str, width: float) -> str:
 
 _STYLE = """
 .wide{overflow-x:auto}.pick{display:flex;flex-wrap:wrap;gap:.4em 1em;align-items:center;position:sticky;top:0;
-background:#fff;padding:.5em 0;margin:0;border-bottom:1px solid #d7dee4}
+background:var(--paper);padding:.5em 0;margin:0;border-bottom:1px solid var(--line)}
 .chart>svg,.wide>svg{width:100%;height:auto}.chart>svg{display:block;max-width:760px;margin:auto}
 #network svg{min-width:520px}
 .pick input{flex:1 1 200px;min-width:0}
