@@ -1,12 +1,15 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.fabric.module import Fabric
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Task
 from convfabric.graph.costs import costs, peak_bytes
 from convfabric.operators import Size
-from convfabric.weavers import PRESETS, Trellis, weave, weave_trellis
+from convfabric.report.describe import layer_rows
+from convfabric.weavers import FAMILIES, PRESETS, Trellis, weave, weave_trellis
 from graphs import random_trellis
 
 
@@ -24,6 +27,17 @@ def check_costs_against_torch(graph: Graph, image: Size) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_costs_of_every_preset_equal_torchs_counter(name: str) -> None:
     check_costs_against_torch(weave(name), PRESETS[name].size)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_of_layers_add_up_to_what_the_network_has(name: str, task: Task) -> None:
+    if (name, task) == ("lenet", "segmentation"):
+        pytest.skip("kernels without padding")
+    graph = weave(name, size=(64, 64), task=task)
+    rows, whole = layer_rows(graph, (64, 64))[1:], costs(graph, (64, 64))
+    assert sum(int(row[4]) for row in rows) == whole.parameters
+    assert sum(float(row[5]) for row in rows) == pytest.approx(whole.macs / 1e6, abs=0.005 * len(rows))
 
 
 @pytest.mark.parametrize("block", range(4))

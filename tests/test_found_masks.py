@@ -185,6 +185,11 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda d: d["images"][1].update(id=d["images"][0]["id"]),
         r"images 0\.png and 1\.png have the same id 0",
     ),
+    "an annotation twice": (
+        lambda d: d["annotations"].extend([d["annotations"][0] | {"id": 5}] * 2),
+        "stands there twice, with the id 5",
+    ),
+    "no images": (lambda d: d.pop("images"), "not a COCO file, as it has no 'images'"),
     "an image without a name": (lambda d: d["images"][2].pop("file_name"), r"image 2: no file_name"),
     "a name twice": (
         lambda d: d["categories"].append({"id": 9, "name": "dent"}),

@@ -99,6 +99,27 @@ def test_crops_show_a_part_anywhere_with_its_mask_or_boxes_from_files_that_are_r
         fit_for(data, crop=0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"colour": -1.0}, "a share from 0 to 1"),
+        ({"shift": 3.0}, "a share from 0 to 1"),
+        ({"light": -1.0}, "a share from 0 to 1"),
+        ({"weight_decay": 2.0}, "a share from 0 to 1"),
+        ({"zoom": 1.0}, "a share from 0, below 1"),
+        ({"momentum": 1.0}, "a share from 0, below 1"),
+        ({"dropout": 1.0}, "a share from 0, below 1"),
+        ({"rotate": -400.0}, "degrees from 0 to 180"),
+        ({"lr": 1e9}, "at most 100"),
+        ({"crop": 0.0}, "a share of the sides above 0"),
+        ({"growing": 0.0}, "a share above 0, up to 1"),
+    ],
+)
+def test_settings_of_training_have_a_range(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        Recipe(**wrong)
+
+
 def test_gridnet_trains_by_its_published_recipe(tmp_path: Path) -> None:
     numbers = {"optimiser": "adamw", "weight_decay": 0.0, "lr": 0.01, "schedule": "constant", "warmup": 0.0}
     recipe = Recipe(**numbers, batch=4, crop=0.4, flip=True, epochs=1)  # type: ignore[arg-type]

@@ -146,6 +146,8 @@ def test_a_mask_of_another_colour_is_named(faces: Path) -> None:
         (SUPERPIXELS, ("99 " * SIDE + "\n") * SIDE, "superpixels 99 to 99; there are the classes of 0 to 35"),
         (OF_SUPERPIXELS, "4\n0\n1\n", "promises 4 superpixels and has the classes of 2"),
         (OF_SUPERPIXELS, "2\n0\n7\n", "class 7; classes are 0"),
+        (SUPERPIXELS, f"{10**20} 1\n", f"line 1: '{10**20}'; whole numbers from 0"),
+        (OF_SUPERPIXELS, "0\n", "no superpixel; their number and the class of each"),
         (SUPERPIXELS, None, "is not there: superpixels of Some_Body_c0_0001.jpg"),
     ],
 )

@@ -14,6 +14,7 @@ from convfabric.cli.commands import app
 from convfabric.errors import EmbeddingError
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph
+from convfabric.importing.network import import_network
 from convfabric.operators import (
     Chain,
     Clamp,
@@ -173,6 +174,16 @@ def test_a_dense_layer_is_a_sparse_fabric(seed: int) -> None:
     assert float((answers - wanted).abs().max()) <= 1e-5 * max(1.0, most * inputs)
 
 
+def test_a_network_of_others_that_doubles_by_the_nearest_is_embedded() -> None:
+    layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3, padding=1)]
+    theirs = nn.Sequential(*layers).eval()
+    found, images = embedded(import_network(theirs, (16, 16)), (16, 16)), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(found.fabric(images), theirs(images), atol=1e-5, rtol=1e-4)
+    with pytest.raises(EmbeddingError, match=r"image=32: height and width in pixels"):
+        embedded(import_network(theirs, (16, 16)), 32)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("shape", "constants", "most", "said"),
     [
@@ -180,6 +191,8 @@ def test_a_dense_layer_is_a_sparse_fabric(seed: int) -> None:
         ((2, 3, 5, 5), 2, 1.0, "kernels .outputs, inputs, 3, 3."),
         ((2, 3, 3, 3), 3, 1.0, "a constant for each output"),
         ((2, 3, 3, 3), 2, -1.0, "most=-1.0"),
+        ((2, 3, 3, 3), 2, float("inf"), "most=inf"),
+        ((0, 3, 3, 3), 0, 1.0, "there is at least one"),
     ],
 )
 def test_what_is_no_dense_layer_is_refused(shape: tuple[int, ...], constants: int, most: float, said: str) -> None:

@@ -51,6 +51,8 @@ def test_onnx_files_are_of_the_oldest_format_that_has_their_operators(
     export(fabric, papers_of(fabric.graph), noise("classification"), tmp_path, formats=formats_with(opset)[:1])
     made = onnx.load(tmp_path / "model.onnx")
     assert ([one.version for one in made.opset_import], made.ir_version) == ([opset], ir_version)
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert made.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     onnx.checker.check_model(made, full_check=True)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf, isfinite
 from pathlib import Path
@@ -141,6 +141,8 @@ def _document(file: Path) -> Any:
         _ = document["images"], document["categories"], [one.get("segmentation") for one in document["annotations"]]
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
         raise DataError(f"{file}: not JSON ({fault}).") from None
+    except KeyError as missing:
+        raise DataError(f"{file}: not a COCO file, as it has no {missing}; it has images and categories.") from None
     except NO_COCO as fault:
         raise DataError(f"{file}: not a COCO file ({fault!r}); it has images, categories and annotations.") from None
     return document
@@ -201,6 +203,7 @@ def _by_image(
     Raises DataError with what is wrong in which annotations.
     """
     images, faults = _by_id(document["images"], str(file)), list[str]()
+    faults += _twice(document["annotations"], str(file))
     found: dict[Any, list[Any]] = {known: [] for known in images}
     for position, one in enumerate(document["annotations"]):
         where = f"{file}, annotation {position}"
@@ -216,10 +219,18 @@ def _by_image(
     return images, found
 
 
+def _twice(annotations: Sequence[Mapping[str, Any]], file: str) -> Iterator[str]:
+    """Annotations that are those of before, with the same id."""
+    seen: dict[Any, Mapping[str, Any]] = {}
+    for position, one in enumerate(annotations):
+        if "id" in one and seen.setdefault(one["id"], one) is not one and seen[one["id"]] == one:
+            yield f"{file}, annotation {position}: stands there twice, with the id {one['id']!r}."
+
+
 def _box(annotation: Mapping[str, Any], where: str, image: Mapping[str, Any]) -> tuple[float, ...]:
     """Left, top, right and bottom; nothing for a box that does not count."""
     found: Any = annotation.get("bbox")
-    numbers = isinstance(found, list) and all(isinstance(side, int | float) and isfinite(side) for side in found)
+    numbers = isinstance(found, list) and all(type(side) in (int, float) and isfinite(side) for side in found)
     if not numbers or len(found) != 4 or min(found[2:]) < 0:
         raise DataError(f"{where}: bbox {found!r}; left, top, width and height in pixels are read.")
     if not _counts(annotation):

@@ -25,6 +25,8 @@ CLASSES = ("hair", "skin", "background")
 COLOURS: Mapping[Colour, int] = MappingProxyType({(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2})
 LISTS = {"train": "parts_train.txt", "val": "parts_validation.txt", "test": "parts_test.txt"}
 IMAGES, MASKS = "lfw_funneled", "parts_lfw_funneled_gt_images"
+MOST_DIGITS = 10
+"""Of a number; superpixels are a few hundred."""
 SUPERPIXELS, OF_SUPERPIXELS = "parts_lfw_funneled_superpixels_mat", "parts_lfw_funneled_gt"
 
 
@@ -103,6 +105,8 @@ def superpixels_of(root: Path, image: Path) -> tuple[NDArray[np.int64], NDArray[
         )
     if count != len(classes):
         raise DataError(f"{file}: promises {count} superpixels and has the classes of {len(classes)}.")
+    if not classes:
+        raise DataError(f"{file}: no superpixel; their number and the class of each are read.")
     if odd := sorted(set(classes) - set(range(len(CLASSES)))):
         raise DataError(f"{file}: class {odd[0]}; classes are 0 (hair), 1 (skin) and 2 (background).")
     if labels_HW.min() < 0 or labels_HW.max() >= count:
@@ -119,7 +123,7 @@ def _numbers(file: Path, image: Path) -> NDArray[np.int64]:
     if not rows:
         raise DataError(f"{file}: empty; rows of whole numbers are read.")
     for number, words in rows:
-        if odd := [word for word in words if not (word.isascii() and word.isdigit())]:
+        if odd := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < MOST_DIGITS)]:
             raise DataError(f"{file}, line {number}: {odd[0][:40]!r}; whole numbers from 0 are read.")
         if len(words) != len(rows[0][1]):
             raise DataError(f"{file}, line {number}: {len(words)} numbers; the first row has {len(rows[0][1])}.")

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from onnx.helper import find_min_ir_version_for, make_opsetid
 from torch.export import ExportedProgram
 
@@ -77,7 +78,22 @@ def save_onnx(
     versions = [make_opsetid(domain, version) for domain, version in made.model.opset_imports.items()]
     made.model.ir_version = find_min_ir_version_for(versions)
     made.model.metadata_props["convfabric"] = facts
-    write_atomically(file, made.model_proto.SerializeToString())
+    write_atomically(file, _with_named_axes(made.model_proto).SerializeToString())
+
+
+def _with_named_axes(model: ModelProto) -> ModelProto:
+    """The model with its free axes called batch, height and width instead of by torch's symbols."""
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    names = {
+        axis.dim_param: name
+        for axis, name in zip(shape, ("batch", "channels", "height", "width"), strict=False)
+        if axis.dim_param
+    }
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
+    return model
 
 
 def run_onnx(file: Path | bytes) -> Answer:

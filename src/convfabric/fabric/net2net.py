@@ -29,6 +29,8 @@ def widened(fabric: Fabric, channels: Mapping[Place, int], seed: int = 0, noise:
     >>> wide.graph.node(Place(0, 0)).channels, bool(torch.allclose(wide(images), fabric(images), atol=1e-6))
     (7, True)
     """
+    if not noise >= 0:
+        raise GraphError(f"noise={noise}: a share of the spread of each weight, from 0 on.")
     graph = wider(fabric.graph, channels)
     stays = _copied(fabric.graph, graph, random.Random(seed))
     _check_copies(fabric.graph, stays)

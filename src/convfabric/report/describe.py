@@ -13,6 +13,7 @@ from convfabric.graph.costs import FLOAT_BYTES, costs, peak_bytes, works
 from convfabric.graph.depths import depth
 from convfabric.graph.paths import count_routes
 from convfabric.graph.receptive_fields import receptive_fields
+from convfabric.graph.sizes import map_sizes
 from convfabric.operators import Size
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import Section
@@ -119,7 +120,21 @@ def layer_rows(graph: Graph, image: Size) -> list[list[str]]:
             channels, size = f"{work.channels_in} to {work.channels_out}", f"{work.size_out[0]}×{work.size_out[1]}"
             costs_of = str(weights), f"{operator.macs(*work[1:]) / 1e6:.2f}", f"{FLOAT_BYTES * values / 1e3:.0f}"
             rows.append([str(place), type(operator).__name__, channels, size, *costs_of, seen])
-    return rows
+    return [*rows, *_head_rows(graph, image)]
+
+
+def _head_rows(graph: Graph, image: Size) -> Iterator[list[str]]:
+    """For each head its linear maps of what it reads; those that answer by maps alone have none."""
+    sizes = map_sizes(graph, image)
+    for head in graph.heads if graph.head.linear else ():
+        for place in head.reads:
+            channels, (height, width) = graph.node(place).channels, sizes[place]
+            pixels = 1 if head.task == "classification" else height * width
+            weights = channels * head.values + head.values * (place == head.reads[0])
+            written = FLOAT_BYTES * head.values * pixels / 1e3
+            size = "1×1" if head.task == "classification" else f"{height}×{width}"
+            costs_of = str(weights), f"{channels * head.values * pixels / 1e6:.2f}", f"{written:.0f}"
+            yield [f"{head.name} at {place}", "Linear", f"{channels} to {head.values}", size, *costs_of, "all"]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

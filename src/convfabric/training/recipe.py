@@ -27,6 +27,8 @@ USUAL_RATES: Mapping[Optimiser, float] = MappingProxyType({"sgd": 0.1, "adamw": 
 
 GROWN = 0.7
 """Share of the steps after which images that grow have their size."""
+HIGHEST_RATE = 100
+"""Learning rates above it are slips of the keyboard."""
 LEAST_PATIENCE = 5
 """Epochs before a training is given up."""
 MOST_BEGINNINGS = 3
@@ -153,8 +155,8 @@ class Recipe:
             )
         if not all(0 < share < 1 for share in self.sizes):
             raise SettingError(f"sizes={list(self.sizes)}: give shares of the sides above 0 and below 1.")
-        if not self.lr >= 0:
-            raise SettingError(f"lr={self.lr}: give a number above 0, or 0 for the usual one.")
+        if not 0 <= self.lr <= HIGHEST_RATE:
+            raise SettingError(f"lr={self.lr}: give a number above 0, at most {HIGHEST_RATE}, or 0 for the usual one.")
         for name in ("temperature", "clip_norm", "gate_lr"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name}={getattr(self, name)}: give a number above 0.")
@@ -171,14 +173,23 @@ class Recipe:
             "trunk_lr",
             "give_up",
             "balance",
-            "momentum",
             "early",
-            "dropout",
             "dice",
+            "weight_decay",
+            "shift",
+            "light",
+            "colour",
         )
         for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise SettingError(f"{name}={getattr(self, name)}: give a share from 0 to 1.")
+        for name in ("momentum", "dropout", "zoom"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise SettingError(f"{name}={getattr(self, name)}: give a share from 0, below 1.")
+        if not 0 <= (self.rotate or 0) <= 180:
+            raise SettingError(f"rotate={self.rotate}: give degrees from 0 to 180; images turn either way.")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise SettingError(f"crop={self.crop}: give a share of the sides above 0, up to 1.")
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, of so many.

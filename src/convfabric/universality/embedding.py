@@ -95,6 +95,8 @@ def embedded(fabric: Fabric, image: Size) -> Embedding:
     >>> bool(torch.allclose(found.fabric(images), fabric(images), atol=1e-5))
     True
     """
+    if not (isinstance(image, tuple) and len(image) == 2 and all(isinstance(side, int) for side in image)):
+        raise EmbeddingError(f"image={image!r}: height and width in pixels, such as (32, 32).")
     simple = as_delivered(fabric).double()
     with torch.no_grad():
         walk = _Walk(simple, image)

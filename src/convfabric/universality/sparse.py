@@ -5,6 +5,7 @@ Legend of the suffixes: O output channels, I input channels, H height, W width.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -58,8 +59,10 @@ def _checked(weight_OIHW: Tensor, constant_O: Tensor, most: float) -> tuple[int,
     if weight_OIHW.ndim != 4 or weight_OIHW.shape[2:] != (3, 3) or constant_O.shape != weight_OIHW.shape[:1]:
         shapes = f"kernels {tuple(weight_OIHW.shape)} and constants {tuple(constant_O.shape)}"
         raise EmbeddingError(f"{shapes}: kernels (outputs, inputs, 3, 3) and a constant for each output are embedded.")
-    if not most > 0:
-        raise EmbeddingError(f"most={most}: the largest value of the images is above 0.")
+    if not 0 < most < inf:
+        raise EmbeddingError(f"most={most}: the largest value of the images is a finite number above 0.")
+    if not (weight_OIHW.numel() and weight_OIHW.isfinite().all() and constant_O.isfinite().all()):
+        raise EmbeddingError("kernels and constants: there is at least one, and all are finite numbers.")
     return weight_OIHW.shape[0], weight_OIHW.shape[1]
 
 

@@ -6,7 +6,8 @@ from convfabric.weavers.imported import Imported, is_imported
 from convfabric.weavers.ladder import bulk, ladder
 from convfabric.weavers.presets import AUTO, DEFAULT, PRESETS, Preset, find_preset, weave
 from convfabric.weavers.source import Source
-from convfabric.weavers.trellis import Trellis, weave_trellis
+from convfabric.weavers.trellis import weave_trellis
+from convfabric.weavers.trellis_numbers import Trellis
 
 __all__ = [
     "AUTO",

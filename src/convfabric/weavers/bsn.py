@@ -7,7 +7,8 @@ from convfabric.graph import Graph, Place
 from convfabric.graph.laws import check
 from convfabric.operators import Chain, Conv, Identity, Nearest, Norm, Operator, Relu, basic_block, projection
 from convfabric.weavers.builder import Draft, Purpose
-from convfabric.weavers.trellis import Trellis, weave_trellis
+from convfabric.weavers.trellis import weave_trellis
+from convfabric.weavers.trellis_numbers import Trellis
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from convfabric.weavers.nin import Nin, weave_nin
 from convfabric.weavers.resnet import Resnet, weave_resnet
 from convfabric.weavers.segnet import Segnet, weave_segnet
 from convfabric.weavers.squeeze_excite import SqueezeExcite, weave_squeeze_excite
-from convfabric.weavers.trellis import Trellis, weave_trellis
+from convfabric.weavers.trellis import weave_trellis
+from convfabric.weavers.trellis_numbers import Trellis
 from convfabric.weavers.unet import Unet, weave_unet
 from convfabric.weavers.vgg import Vgg, weave_vgg
 

@@ -7,7 +7,7 @@ from typing import Any
 from convfabric.graph import Task
 from convfabric.operators import Size
 from convfabric.weavers.presets import AUTO, find_preset, numbers_for
-from convfabric.weavers.trellis import Trellis
+from convfabric.weavers.trellis_numbers import Trellis
 
 RUNGS = (
     *((1, 8), (2, 8), (3, 8), (2, 16), (3, 16), (4, 16), (3, 24), (4, 24), (4, 32)),

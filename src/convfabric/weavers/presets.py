@@ -19,7 +19,7 @@ from convfabric.weavers.families import FAMILIES, weave_numbers
 from convfabric.weavers.imported import Imported, is_imported
 from convfabric.weavers.msdnet import Msdnet
 from convfabric.weavers.resnet import Resnet
-from convfabric.weavers.trellis import Trellis
+from convfabric.weavers.trellis_numbers import Trellis
 from convfabric.weavers.vgg import Vgg
 
 

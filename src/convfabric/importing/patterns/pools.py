@@ -7,7 +7,17 @@ from convfabric.importing.formulas import Formula
 from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen
 from convfabric.importing.patterns.values import function, joined
 from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
-from convfabric.operators import AdaptivePool, GlobalPool, Operator, Padding, PixelSoftmax, Pool, Resize, padding_of
+from convfabric.operators import (
+    AdaptivePool,
+    GlobalPool,
+    Nearest,
+    Operator,
+    Padding,
+    PixelSoftmax,
+    Pool,
+    Resize,
+    padding_of,
+)
 
 
 @row("aten.max_pool2d.default")
@@ -113,7 +123,11 @@ def _(x: Value, size: Any, corners: bool = False, *scales: Any, shape: Any) -> V
 
 @row("aten.upsample_nearest2d.vec", "aten.upsample_nearest2d.default")
 def _(x: Value, size: Any, *scales: Any, shape: Any) -> Value:
-    return whole(response(x), Resize(size=shape[-2:], mode="nearest"), shape[-2:])
+    source, size = response(x), (shape[-2], shape[-1])
+    times = size[0] // source.size[0]
+    doublings = times.bit_length() - 1
+    doubled_so = doublings > 0 and size == (source.size[0] << doublings, source.size[1] << doublings)
+    return whole(source, Nearest(doublings=doublings) if doubled_so else Resize(size=size, mode="nearest"), size)
 
 
 @row("aten.softmax.int", "aten._softmax.default")
