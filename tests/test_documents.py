@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convfabric.cli.commands import app
+from convfabric.runs.reference import PAGES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +24,7 @@ def test_python_blocks_run_one_after_another(file: Path, tmp_path: Path, monkeyp
     names: dict[str, object] = {"__name__": file.stem}
     for block in blocks(file, "python"):
         exec(compile(block, file.name, "exec"), names)
-    assert blocks(file, "python") or file.name in ("idea.md", "measured.md")
+    assert blocks(file, "python") or file.name in ("idea.md", "measured.md", *PAGES)
 
 
 @pytest.mark.slow
@@ -51,3 +52,10 @@ def test_a_family_is_added_in_a_page_and_every_weaver_is_short() -> None:
     for file in (ROOT / "src" / "convfabric" / "weavers").glob("*.py"):
         table = file.name in ("presets.py", "families.py")
         assert table or len(file.read_text("utf-8").splitlines()) <= 120, file
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_that_follow_from_the_code_are_what_it_says_and_every_line_has_a_meaning(name: str) -> None:
+    said = PAGES[name]()
+    assert (ROOT / "docs" / name).read_text("utf-8") == said, "run python -m convfabric.runs.reference docs"
+    assert [line for line in said.splitlines() if line.endswith("|  |")] == []

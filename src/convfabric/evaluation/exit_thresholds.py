@@ -73,6 +73,7 @@ class Stop:
     shares: tuple[float, ...]
     """Of the images, that left at each exit."""
     accuracy: float
+    """Of all images together."""
     macs: float
     """Mean multiply-accumulates per image."""
 
@@ -82,6 +83,7 @@ class Exit:
     """One exit of a network."""
 
     name: str
+    """Of its head."""
     score: float
     """Accuracy, or mean intersection over union."""
     macs: int
@@ -93,7 +95,9 @@ class Exits:
     """Score and cost of each exit of a network on a split, and where images should leave."""
 
     split: str
+    """That scores are of."""
     each: tuple[Exit, ...]
+    """The earliest first."""
     budgeted: tuple[Stop, ...] = ()
     """For classification: what stopping gives and costs for thresholds from one end to the other."""
     recommended: Stop | None = None

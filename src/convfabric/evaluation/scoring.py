@@ -30,6 +30,7 @@ class Score:
     """Scores of a network on a split; shares run from 0 to 1."""
 
     images: int
+    """That were answered."""
     loss: float
     """Cross-entropy in nats, mean over images (classification) or counted pixels (segmentation); of boxes see
     :func:`convfabric.boxes.multibox.box_loss`."""

@@ -33,7 +33,9 @@ class Int8:
     layers: int
     """All of them."""
     val_score: Score
+    """On validation images."""
     val_score_float32: Score
+    """The same of the file in float32."""
     score: Score
     """On the scored split."""
     bytes: int

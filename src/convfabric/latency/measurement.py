@@ -19,17 +19,23 @@ class Latency:
     """How long a batch of images takes, all conditions stated."""
 
     median_ms: float
+    """Of the block whose median is the middle one of three."""
     fastest_block_ms: float
     """The median of the fastest block: what the network takes while nothing else is at work."""
     interquartile_range_ms: float
     """Between the first and the third quartile."""
     runs: int
+    """In that block."""
     warm_up_runs: int
+    """Before each block."""
     threads: int
+    """Of the runtime."""
     batch: int
+    """Images at once."""
     size: tuple[int, int]
     """Height and width in pixels."""
     runtime: str
+    """Its name and version, the kind of device, and the board where it is one."""
     condition: str = ""
     """Clock, temperature and load of the machine when it was measured, as far as it says."""
 

@@ -45,13 +45,17 @@ class DataRecord(_Counted):
     """The data of a run."""
 
     name: str
+    """Of the folder, file or named set."""
     task: Task
+    """What the data are for."""
     classes: tuple[str, ...]
+    """Their names, in the order in which answers count them."""
     images: Mapping[str, int]
     """Of each split."""
     size: tuple[int, int]
     """Height and width in pixels."""
     channels: int
+    """Of images."""
     digest: str
     """Of what was read: the same for the same images, wherever they lie."""
     notes: tuple[str, ...]
@@ -65,7 +69,9 @@ class NetworkRecord(_Counted):
     """A trained network: its costs for one image, and its scores."""
 
     edges: int
+    """Of its graph."""
     parameters: int
+    """Trained values."""
     macs: int
     """Multiply-accumulates."""
     activation_bytes: int
@@ -125,9 +131,11 @@ class ExportRecord(_Counted):
     """The exported files."""
 
     latency: Latency
+    """Of the delivered file, on the target."""
     largest_difference: float
     """Between logits of a file and of the network, over the images compared."""
     onnx_bytes: int
+    """Size of model.onnx."""
     precision: Precision = "float32"
     """Numbers that the delivered file works in: int8 of model.int8.onnx, else model.onnx."""
     int8: Int8 | None = None
@@ -141,7 +149,9 @@ class RunRecord:
     """The record of a run so far; parts that have not happened yet are None."""
 
     data: DataRecord | None = None
+    """Known once the data were opened."""
     fabric: NetworkRecord | None = None
+    """Known once the fabric was trained."""
     begun_with: Mapping[str, str] = field(default_factory=dict)
     """The network of others that training began with, its weights and their licence; nothing for one that is woven."""
     given_up: tuple[str, ...] = ()
@@ -149,9 +159,13 @@ class RunRecord:
     plan: str = "unknown"
     """How the fabric was trained: number format, layout, kernels."""
     cut: CutRecord | None = None
+    """Known once a network was cut."""
     network: NetworkRecord | None = None
+    """The network that was cut and fine-tuned."""
     tuning: TuningRecord | None = None
+    """How it came to its weights."""
     exported: ExportRecord | None = None
+    """Known once files were written and checked."""
     exits: Exits | None = None
     """Of networks with several exits, scores and costs of each."""
 

@@ -5,7 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -112,4 +112,8 @@ def said_kind(hint: Any) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     if get_origin(hint) is tuple:
         return f"list of {said_kind(kinds[0])}s"
+    if get_origin(hint) is Mapping:
+        return f"{said_kind(kinds[1])}s by name"
+    if is_dataclass(hint):
+        return str(getattr(hint, "__name__", hint))
     return {float: "number", int: "whole number", bool: "true or false", str: "text"}.get(hint, str(hint))
