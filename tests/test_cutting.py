@@ -29,6 +29,7 @@ from convfabric.pipeline.fit import fit
 from convfabric.progress import Listener
 from convfabric.runs.folder import begin, job_of
 from convfabric.runs.record import read_record
+from convfabric.runs.run import Run
 from convfabric.weavers import weave
 from test_pipeline import done, refusal
 
@@ -38,8 +39,20 @@ SMALL: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "epochs": 1, "se
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    fit("digits", folder, macs="80%", listener=Listener(say=lambda text: None), **SMALL)
+    assert fit("digits", folder, macs="80%", listener=Listener(say=lambda text: None), **SMALL) == Run(folder)
     return folder
+
+
+def test_a_finished_run_has_its_network_files_and_figures(first: Path) -> None:
+    run = Run(first)
+    assert run.onnx_path.is_file()
+    assert run.report_path.is_file()
+    assert run.budget_met
+    assert run.milliseconds > 0
+    assert run.record.network
+    assert run.score == run.record.network.score.headline
+    assert len(run.classes) == run.network.graph.head.classes == 10
+    assert not run.network.training
 
 
 @pytest.fixture

@@ -215,7 +215,9 @@ def test_a_run_with_gates_is_cut_by_what_they_learnt(tmp_path: Path) -> None:
 
     network = {"network": "b-cnf", "layers": 3, "scales": 3, "channels": 8}
     settings = {"gates": "bernoulli", "gate_lr": 0.5, "lr": 0.05, "epochs": 4, "macs": "40%", "search": "exact"}
-    record: Any = fit("digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings)
+    record: Any = fit(
+        "digits", tmp_path / "run", listener=Listener(say=lambda text: None), **network, **settings
+    ).record
     kept = set(load_fabric(tmp_path / "run")[0].graph.edge_names)
     tuned = json.loads(read_tensors(tmp_path / "run" / "finetune.state.safetensors")[1]["identity"])["recipe"]
     assert "gates='none'" in tuned

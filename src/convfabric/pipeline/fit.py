@@ -26,6 +26,7 @@ from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
 from convfabric.runs.job import Job, default_folder, job_from
 from convfabric.runs.lock import held
 from convfabric.runs.record import RunRecord, read_record
+from convfabric.runs.run import Run
 from convfabric.weavers import AUTO
 
 MOST_SMALLER = 2
@@ -40,8 +41,8 @@ def fit(
     resume: bool = False,
     listener: Listener | None = None,
     **settings: Any,
-) -> RunRecord:
-    """The whole job from Python: ``fit("photos/", latency_ms=5)``; returns the record of the run.
+) -> Run:
+    """The whole job from Python: ``fit("photos/", latency_ms=5).onnx_path``; returns the finished run.
 
     ``data`` is what :func:`convfabric.data.opening.open_data` takes, map-style data sets by split included;
     ``settings`` are those of ``config.yaml``. The run folder is ``out``, by default runs/ and the name of the data.
@@ -51,7 +52,8 @@ def fit(
     job = job_from({"data": str(named), **settings})
     images = None if isinstance(data, str | Path) else open_data(data, job.options)
     folder = default_folder(named) if out is None else Path(out)
-    return run_job(job, folder, force=force, resume=resume, listener=listener, data=images)
+    run_job(job, folder, force=force, resume=resume, listener=listener, data=images)
+    return Run(folder)
 
 
 def run_job(
