@@ -204,7 +204,7 @@ def test_calibrate_prints_operations_and_how_well_they_predict(tmp_path: Path, m
     assert "0 of them measured now" in said
     assert "predictions are off by" in said
     assert f"kept in {tmp_path}" in said
-    assert "runtime=tf: onnxruntime and torch are known" in refusal([*words, "--runtime", "tf"])
+    assert "runtime=tf: onnxruntime, openvino, torch are known" in refusal([*words, "--runtime", "tf"])
     assert "threads=0, batch=1: give at least 1" in refusal([*words, "--threads", "0"])
     assert "scales=40" in refusal([*words, "--set", "scales=40"])
 

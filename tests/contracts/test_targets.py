@@ -68,7 +68,7 @@ def test_times_of_one_target_are_never_taken_for_another_s() -> None:
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        ({"runtime": "abacus"}, "runtime=abacus: onnxruntime and torch are known"),
+        ({"runtime": "abacus"}, "runtime=abacus: onnxruntime, openvino, torch are known"),
         ({"device": "moon"}, r"device=moon: local, ssh:user@host\[:python\] and kit:FOLDER are known"),
         ({"device": "ssh:"}, "device=ssh:: local, ssh:"),
         ({"device": "ssh:-oProxyCommand=date"}, "is accepted"),
