@@ -132,19 +132,16 @@ def driven(page_: str, width: int, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
-@pytest.mark.parametrize("width", [1280, 390])
-def test_mistakes_masks_and_edges_answer_to_touch_and_nothing_is_wider_than_the_screen(
-    width: int, tmp_path: Path
-) -> None:
+def test_mistakes_masks_and_edges_answer_to_touch_and_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
     facts = dict.fromkeys(GRAPH.edge_names, "an edge " * 30)
     drawn = replace(DRAWN, network=draw(GRAPH, facts=facts), pictures=ERRORS, confusion=((3, 2), (1, 3)))
-    found = driven(page(record(), drawn), width, tmp_path)
+    found = driven(page(record(), drawn), 390, tmp_path)
     assert (found["all"], found["some"], found["again"]) == (3, 2, 3)
     assert found["pressed"] == "true"
     assert found["said"].startswith("2 of 3 pictures: ")
     assert found["edge"].startswith("an edge an edge")
     assert found["wide"] <= 0
     many = replace(record(), data=replace(record().done("data").data, task="segmentation"))  # type: ignore[type-var]
-    masks = driven(page(many, replace(drawn, pictures=[MASKED], confusion=())), width, tmp_path)
+    masks = driven(page(many, replace(drawn, pictures=[MASKED], confusion=())), 390, tmp_path)
     assert [masks[str(at)] for at in range(3)] == [["0", "0"], ["0.7", "0"], ["0", "0.7"]]
     assert masks["wide"] <= 0

@@ -26,6 +26,16 @@ RECORD = """# The record of a run
 `record.json` in a run folder, and what `--json` prints: every field, generated from the code. Parts that have not
 happened yet are null. Shares run from 0 to 1, times are milliseconds unless a name says seconds. `--json` adds
 `budget_met`, `balanced_accuracy`, `doubts` and the `paths` of the files.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | refused: a file, a value, a board; the message names it |
+| 2 | the command line cannot be read |
+| 3 | over budget: no sub-network meets it, or the file is slower when measured |
+| 4 | with `--strict`, the result is doubtful |
+| 5 | a board that no connection reaches has to time models first |
+| 130 | interrupted; `--resume` goes on |
 """
 
 
