@@ -98,13 +98,17 @@ def test_the_page_opens_offline_and_shows_everything(digits: Path, masks: Path) 
             "after pruning",
             "after batch-norm recalibration",
             "fine-tuned",
+            "✓ met",
             "MACs per image",
             "Predicted",
             "measured",
         ):
             assert word in page
-    errors = int(re.search(r"(\d+) errors on test", (digits / "report.html").read_text()).group(1))  # type: ignore[union-attr]
-    assert (digits / "report.html").read_text().count("<figure>") == errors
+    page = (digits / "report.html").read_text()
+    errors = int(re.search(r"(\d+) errors on test", page).group(1))  # type: ignore[union-attr]
+    assert page.count("<figure data-truth=") == errors
+    assert sum(map(int, re.findall(r'aria-label="\d taken for \d: (\d+) image', page))) == errors
+    assert "Time by operation" in page
     assert "IoU, network" in (masks / "report.html").read_text()
 
 
