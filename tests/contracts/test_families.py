@@ -46,7 +46,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis of long reach": ("trellis", {"reach": 2}),
     "trellis shared": ("trellis", {"shared": True}),
     "trellis shared, doubling": ("trellis", {"shared": True, "doubling": True, "leap": 2}),
-    "trellis of blocks, leaping": ("trellis", {"operators": "block", "leap": 2, "scales": 4}),
     "trellis wide": ("trellis", {"operators": "banded", "channels": 520, "layers": 2, "scales": 2}),
     "unet bilinear": ("unet", {"up": "bilinear"}),
     "segnet transposed": ("segnet", {"up": "transposed"}),
