@@ -70,7 +70,7 @@ def test_an_unknown_number_is_refused() -> None:
 
 
 def test_a_trellis_without_layers_is_refused() -> None:
-    with pytest.raises(SettingError, match="layers=0: a trellis has at least 1"):
+    with pytest.raises(SettingError, match="layers=0: give at least 1"):
         Trellis(layers=0)
 
 
