@@ -117,5 +117,5 @@ def test_each_scale_begins_behind_the_finer_one_and_no_node_is_dead(delay: int) 
 
 @pytest.mark.parametrize("numbers", [{"delay": 3, "head": "all"}, {"delay": 1}, {"delay": -1, "head": "all"}])
 def test_a_delay_that_leaves_a_gap_or_an_unread_scale_is_refused(numbers: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="at most the layers"):
+    with pytest.raises(SettingError, match="from 0 to the layers, and every scale"):
         Trellis(layers=2, **numbers)
