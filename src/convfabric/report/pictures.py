@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 LARGE = 64
-"""Pixels on a side above which JPEG's losses are not seen, and PNG takes ten times the bytes."""
+"""Pixels on a side of a photo above which JPEG's losses are not seen, and PNG takes ten times the bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,25 +29,25 @@ class Picture:
     """Of an image answered wrong, its class and the one predicted."""
 
 
-def as_picture(pixels: Any, caption: str, width: int, above: Sequence[Any] = ()) -> Picture:
+def as_picture(pixels: Any, caption: str, width: int, above: Sequence[Any] = (), photo: bool = False) -> Picture:
     """A uint8 array (height, width) or (height, width, 3) as a picture so many pixels wide on the screen.
 
-    ``above``: arrays (height, width, 4) that can be laid over it.
+    ``above``: arrays (height, width, 4) that can be laid over it. A large ``photo`` is compressed with losses.
 
     >>> as_picture(np.zeros((2, 2), np.uint8), "black", 10).caption
     'black'
     """
-    return Picture(source=as_url(pixels), caption=caption, width=width, above=tuple(map(as_url, above)))
+    lossy = photo and min(pixels.shape[:2]) > LARGE
+    return Picture(source=as_url(pixels, lossy), caption=caption, width=width, above=tuple(map(as_url, above)))
 
 
-def as_url(pixels: Any) -> str:
-    """A uint8 array (height, width) or (height, width, 3 or 4) as a data URL: JPEG of large colour images, else PNG.
+def as_url(pixels: Any, lossy: bool = False) -> str:
+    """A uint8 array (height, width) or (height, width, 3 or 4) as a data URL, of PNG or with losses of JPEG.
 
     >>> as_url(np.zeros((1, 1), np.uint8))[:28]
     'data:image/png;base64,iVBORw'
     """
-    kind = "JPEG" if pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape[:2]) > LARGE else "PNG"
-    file = io.BytesIO()
+    file, kind = io.BytesIO(), "JPEG" if lossy else "PNG"
     Image.fromarray(pixels).save(file, kind, optimize=True)
     return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode()}"
 

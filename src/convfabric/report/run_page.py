@@ -135,7 +135,7 @@ def _pictured(mistakes: Sequence[_Mistake], data: ImageSet) -> Iterator[Picture]
     for group, (images, _) in zip(groups, loaded, strict=True):
         for one, image in zip(group, images, strict=True):
             said = f"{data.classes[one.guess]}, {one.odds:.0%} ({data.classes[one.truth]})"
-            picture = as_picture(_at_most(_shown(image), 2 * ERROR_WIDTH), said, ERROR_WIDTH)
+            picture = as_picture(_at_most(_shown(image), 2 * ERROR_WIDTH), said, ERROR_WIDTH, photo=True)
             yield replace(picture, mistake=(one.truth, one.guess))
 
 
@@ -153,7 +153,7 @@ def _masked(network: Fabric, data: ImageSet) -> Answered:
         right = float((truth == guess)[counted].mean()) if counted.any() else 0.0
         above = [_overlay(mask, shades, counted) for mask in (truth, guess)]
         said = f"{right:.1%} of its pixels right"
-        pictures.append(as_picture(_at_most(_shown(image[0]), MASK_WIDTH), said, MASK_WIDTH, above))
+        pictures.append(as_picture(_at_most(_shown(image[0]), MASK_WIDTH), said, MASK_WIDTH, above, photo=True))
     return Answered(pictures)
 
 
