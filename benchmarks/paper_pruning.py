@@ -79,8 +79,8 @@ def experiment(said: argparse.Namespace, data: ImageSet, graph: Graph, seed: int
         worths = worth(fabric, data)
         kept = round(len(graph.edges) * (1 - said.cut))
         small = extract(fabric, choose(graph, worths, Budget(edges=kept), SIZE))
-        before = {"as cut": small, "statistics renewed": refresh(small, data)}
-        errors = {f"error {when} %": _error(network, data) for when, network in before.items()}
+        errors = {"error as cut %": _error(small, data)}
+        errors |= {"error statistics renewed %": _error(refresh(small, data), data)}
         tuning = recipe.changed(epochs=said.finetune_epochs, lr=said.lr / 3)
         folder = work / name.replace(" ", "-")
         tuned, minutes = timed_training(small, data, tuning, folder, said.device)
