@@ -38,10 +38,11 @@ def main() -> None:
     words.add_argument("--results", type=Path, default=RESULTS)
     said = words.parse_args()
     torch.set_num_threads(1)
-    data = fewer(open_data("mnist", DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad")), said.images)
+    whole = open_data("mnist", DataOptions(data_dir=said.data_dir, size=SIZE, fitting="pad"))
+    data = fewer(fewer(whole, said.images), said.images, "val")
     rows: list[dict[str, object]] = []
     for channels in said.channels:
-        for far in dict.fromkeys(((), tuple(said.distances))):
+        for far in dict.fromkeys(((), tuple(distance for distance in said.distances if distance < channels))):
             shape = {"layers": LAYERS, "scales": SCALES, "channels": channels, "distances": far}
             graph = weave("trellis", size=SIZE, image_channels=1, operators="banded", **shape)
             errors, minutes = [], 0.0
