@@ -453,7 +453,7 @@ def test_fit_from_python_takes_settings_by_name_and_data_sets(tmp_path: Path) ->
 
     sets = {name: TensorDataset(torch.rand(64, 2, 8, 8), torch.arange(64) % 3) for name in ("train", "val")}
     small: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "epochs": 1, "search": "exact"}
-    record = convfabric.fit(sets, tmp_path / "r", params="60%", **small)
+    record: Any = convfabric.fit(sets, tmp_path / "r", params="60%", **small).record
     assert record.network.parameters <= 0.6 * record.fabric.parameters
     assert (tmp_path / "r" / "model.onnx").is_file()
     assert "its images have 2 channels" in refusal(["predict", tmp_path / "r", "any.png"])
