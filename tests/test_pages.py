@@ -90,6 +90,7 @@ def test_markup_in_any_field_is_text(kind: str) -> None:
     assert "alert" in made
     assert "<script>alert" not in made
     assert "<img src=x" not in made
+    assert made.count("<h1>") == (kind != "drawing")
     assert made.count("<script") == made.count("</script>") == {"curve": 2, "report": 1}.get(kind, 0)
 
 

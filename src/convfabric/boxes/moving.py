@@ -29,6 +29,16 @@ def moved(targets_BM5: Tensor, ways_B23: Tensor, size: Size) -> Tensor:
     return clipped(torch.cat([targets_BM5[..., :1], new_BM42.amin(2), new_BM42.amax(2)], -1), size)
 
 
+def scaled(targets_BM5: Tensor, before: Size, after: Size) -> Tensor:
+    """The boxes of images of a height and width, in pixels of another.
+
+    >>> scaled(torch.tensor([[2.0, 0, 0, 4, 2]]), (4, 4), (2, 2)).tolist()
+    [[2.0, 0.0, 0.0, 2.0, 1.0]]
+    """
+    along, across = (one / other for one, other in zip(after, before, strict=True))
+    return targets_BM5 * targets_BM5.new_tensor([1, across, along, across, along])
+
+
 def clipped(targets_BM5: Tensor, size: Size) -> Tensor:
     """The boxes as far as they are in an image; one that is hardly in it gets class -1, and no sides.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convfabric.boxes.moving import moved
+from convfabric.boxes.moving import moved, scaled
 from convfabric.data.imageset import ImageSet, Split, drawn
 from convfabric.errors import SettingError
 from convfabric.operators import Size
@@ -117,8 +117,7 @@ def augmented(
         grid = F.affine_grid(ways, [len(images), 1, *size], align_corners=False)
         grid = grid.to(images.device)
         if targets.is_floating_point():
-            across, along = (one / other for one, other in zip(size[::-1], images.shape[:1:-1], strict=True))
-            targets = moved(targets * targets.new_tensor([1, across, along, across, along]), ways, size)
+            targets = moved(scaled(targets, (images.shape[2], images.shape[3]), size), ways, size)
         images = F.grid_sample(images, grid, align_corners=False)
         if targets.ndim == 3 and not targets.is_floating_point():
             masks = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)

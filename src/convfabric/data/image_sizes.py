@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from convfabric.boxes.moving import scaled
 from convfabric.operators import Size
 
 SHARES = (5 / 7, 4 / 7, 3 / 7)
@@ -36,8 +37,7 @@ def shrunk(images_BCHW: Tensor, targets: Tensor, size: Size) -> tuple[Tensor, Te
     if before == size:
         return images_BCHW, targets
     if targets.is_floating_point():
-        along, across = (one / other for one, other in zip(size, before, strict=True))
-        targets = targets * targets.new_tensor([1, across, along, across, along])
+        targets = scaled(targets, before, size)
     elif targets.ndim == 3:
         nearest = F.interpolate(targets[:, None].float(), size, mode="nearest-exact")[:, 0]
         targets = nearest.to(targets.dtype)

@@ -67,7 +67,6 @@ def curve_page(
     return (
         opening(f"{title}: curve", STYLE + _STYLE, _SCRIPT)
         + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
-        + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
         f'<p class="note">{escape(note)}</p><div class="chart plate">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
         f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
