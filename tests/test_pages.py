@@ -1,11 +1,7 @@
 """Pages: no text from files becomes markup, nothing is loaded from elsewhere, and what can be touched answers."""
 
-import html
-import json
-import re
-import shutil
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from browser import Tab, needs_browser, tab
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import figures, gallery
@@ -100,49 +97,75 @@ def test_pages_say_that_nothing_else_may_run() -> None:
     assert "default-src 'none'" in PAGES["curve"]()
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DOT = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 )
 ERRORS = [Picture(source=DOT, caption="error", width=112, mistake=mistake) for mistake in ((0, 1), (0, 1), (1, 0))]
 MASKED = Picture(source=DOT, caption="masks", width=480, above=(DOT, DOT))
-TOUCH = """{
-const figures=()=>document.querySelectorAll('figure:not([hidden])').length,found={all:figures()};
-const [button,edge]=['.mistake','.hit'].map((what)=>document.querySelector(what)),dial=document.getElementById('dial');
-if(button){button.click();found.some=figures();found.said=document.getElementById('filtered').textContent;
- found.pressed=button.getAttribute('aria-pressed');button.click();found.again=figures();}
-const opacity=(layer)=>getComputedStyle(layer).opacity;
-if(dial)for(const at of [0,1,2]){dial.value=at;dial.dispatchEvent(new Event('input'));
- found[at]=[...document.querySelectorAll('.layer')].map(opacity);}
-edge.focus();found.edge=document.getElementById('about').textContent;
-found.wide=document.documentElement.scrollWidth-window.innerWidth;
-const said=document.createElement('pre');said.id='found';said.textContent=JSON.stringify(found);
-document.body.append(said);
-}"""
+ANY_WINDOW = pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+BEYOND = "document.documentElement.scrollWidth - window.innerWidth"
+SHOWN = "document.querySelectorAll('figure:not([hidden])').length"
+OPACITY = "[...document.querySelectorAll('.layer')].map((layer) => getComputedStyle(layer).opacity)"
+PALE_EDGES = "[...document.querySelectorAll('#network path')].filter((edge) => edge.style.opacity === '0.45').length"
+LIGHT = "getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'"
 
 
-def driven(page_: str, width: int, folder: Path) -> dict[str, Any]:
-    """What a browser of some width finds when it touches a page; the page's own rule lets no such script run."""
-    file = folder / "page.html"
-    open_ = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", page_)
-    file.write_text(open_.replace("</html>", f"<script>{TOUCH}</script></html>"), "utf-8")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom", file.as_uri()]
-    shown = subprocess.run([str(BROWSER), *words], check=True, capture_output=True, text=True, timeout=120).stdout
-    [said] = re.findall(r'<pre id="found">(.*?)</pre>', shown)
-    return dict(json.loads(html.unescape(said)))
+@contextmanager
+def opened(made: str, folder: Path, width: int, dark: bool = False) -> Iterator[Tab]:
+    (folder / "page.html").write_text(made, "utf-8")
+    with tab(folder / "page.html", width, dark) as shown:
+        yield shown
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
-def test_mistakes_masks_and_edges_answer_to_touch_and_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
+def slid(shown: Tab, dial: str, to: int) -> None:
+    found = f"const dial = document.getElementById('{dial}'); dial.value = {to};"
+    shown.run(f"{{ {found} dial.dispatchEvent(new Event('input')); }}")
+
+
+@needs_browser
+@ANY_WINDOW
+def test_mistakes_and_edges_answer_to_touch_and_nothing_is_wider_than_the_window(
+    width: int, dark: bool, tmp_path: Path
+) -> None:
     facts = dict.fromkeys(GRAPH.edge_names, "an edge " * 30)
     drawn = replace(DRAWN, network=draw(GRAPH, facts=facts), pictures=ERRORS, confusion=((3, 2), (1, 3)))
-    found = driven(page(record(), drawn), 390, tmp_path)
-    assert (found["all"], found["some"], found["again"]) == (3, 2, 3)
-    assert found["pressed"] == "true"
-    assert found["said"].startswith("2 of 3 pictures: ")
-    assert found["edge"].startswith("an edge an edge")
-    assert found["wide"] <= 0
+    with opened(page(record(), drawn), tmp_path, width, dark) as shown:
+        assert shown.run(LIGHT) != dark
+        touch = "document.querySelector('.mistake').click()"
+        assert shown.run(SHOWN) == 3
+        shown.run(touch)
+        assert shown.run(SHOWN) == 2
+        assert shown.run("document.querySelector('.mistake').getAttribute('aria-pressed')") == "true"
+        assert shown.run("document.getElementById('filtered').textContent").startswith("2 of 3 pictures: ")
+        shown.run(touch)
+        assert shown.run(SHOWN) == 3
+        shown.run("document.querySelector('.hit').focus()")
+        assert shown.run("document.getElementById('about').textContent").startswith("an edge an edge")
+        assert shown.run(BEYOND) <= 0
+
+
+@needs_browser
+@ANY_WINDOW
+def test_masks_are_laid_over_images(width: int, dark: bool, tmp_path: Path) -> None:
     many = replace(record(), data=replace(record().done("data").data, task="segmentation"))  # type: ignore[type-var]
-    masks = driven(page(many, replace(drawn, pictures=[MASKED], confusion=())), 390, tmp_path)
-    assert [masks[str(at)] for at in range(3)] == [["0", "0"], ["0.7", "0"], ["0", "0.7"]]
-    assert masks["wide"] <= 0
+    drawn = replace(DRAWN, pictures=[MASKED], confusion=())
+    with opened(page(many, drawn), tmp_path, width, dark) as shown:
+        for at, wanted in enumerate([["0", "0"], ["0.7", "0"], ["0", "0.7"]]):
+            slid(shown, "dial", at)
+            assert shown.run(OPACITY) == wanted
+        assert shown.run(BEYOND) <= 0
+
+
+@needs_browser
+@ANY_WINDOW
+def test_the_slider_of_a_curve_shows_what_is_kept_for_each_budget(width: int, dark: bool, tmp_path: Path) -> None:
+    some = sorted(GRAPH.edge_names)[:2]
+    points = [replace(POINT, name=f"budget {at}", edges=tuple(some[:at])) for at in (0, 1, 2)]
+    dots = [Dot(name="another", milliseconds=1.0, score=0.5)]
+    made = curve_page("a run", "", GRAPH, points, dots, [["name"], ["a long cell " * 20], ["b"]], ["a condition"])
+    with opened(made, tmp_path, width, dark) as shown:
+        for at in (2, 1, 0):
+            slid(shown, "budget", at)
+            assert shown.run("document.getElementById('said').textContent").startswith(f"budget {at}: ")
+            assert shown.run(PALE_EDGES) == len(GRAPH.edges) - at
+        assert shown.run(BEYOND) <= 0

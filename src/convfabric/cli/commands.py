@@ -219,21 +219,37 @@ def export(
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(
+    run: RunFolder,
+    tried: Annotated[
+        bool,
+        typer.Option(
+            "--try",
+            help="Write try.html as well: the network answers images that are dropped on it, in the browser. Its "
+            "runtime, onnxruntime-web, is fetched once (33 MB).",
+        ),
+    ] = False,
+) -> None:
     """Write report.html of a run."""
     from convfabric.fabric.archive import load_fabric
     from convfabric.pipeline.inputs import reopened
     from convfabric.pipeline.steps import report_step
+    from convfabric.report.trial_page import check_tried, write_trial
     from convfabric.runs.folder import check_exported, job_of
     from convfabric.runs.lock import held
 
     with refusals():
         network, papers = load_fabric(run)
+        if tried:
+            check_tried(papers)
         data = reopened(run, job_of(run), PUT_BACK).at(papers.preprocessing.size)
         check_exported(run)
         with held(run):
-            page = report_step(run, data, load_fabric(run / "fabric")[0].graph, network)
-    typer.echo(f"{page}\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE...")
+            pages = [report_step(run, data, load_fabric(run / "fabric")[0].graph, network)]
+            pages += [write_trial(run, papers)] if tried else []
+    typer.echo(
+        "\n".join(map(str, pages)) + f"\nnext: open it in a browser, or convfabric predict {quote(str(run))} IMAGE..."
+    )
 
 
 app.command()(evaluate)
