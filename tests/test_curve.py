@@ -69,9 +69,10 @@ def test_the_page_stands_alone_and_knows_every_network(run: Path) -> None:
     assert not re.search(r"(src|href)=.?https?:", page)
     found = re.search(r'id="facts">(.*?)</script>', page, re.DOTALL)
     assert found
-    points = json.loads(found[1])
-    whole = load_fabric(run / "fabric")[0].graph
+    facts = json.loads(found[1])
+    points, whole = facts["points"], load_fabric(run / "fabric")[0].graph
     assert len(points) == 3
+    assert facts["tried"] == []
     assert all(set(point["edges"]) <= whole.edge_names and point["channels"] for point in points)
     drawn = set(re.findall(r'<path data-edge="([^"]+)"', page))
     assert drawn == whole.edge_names

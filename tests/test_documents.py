@@ -1,13 +1,10 @@
-"""Every block of Python in the README and the documents is run; so is every command of the README."""
+"""Every block of Python in the README and the documents is run; tests/test_commands.py types their commands."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from convfabric.cli.commands import app
 from convfabric.runs.reference import PAGES
 
 ROOT = Path(__file__).parents[1]
@@ -25,21 +22,6 @@ def test_python_blocks_run_one_after_another(file: Path, tmp_path: Path, monkeyp
     for block in blocks(file, "python"):
         exec(compile(block, file.name, "exec"), names)
     assert blocks(file, "python") or file.name in ("idea.md", "measured.md", *PAGES)
-
-
-@pytest.mark.slow
-def test_console_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    commands = [line for block in blocks(ROOT / "README.md", "console") for line in block.splitlines()]
-    ours = [shlex.split(command) for command in commands if command.startswith("convfabric ")]
-    assert len(ours) >= 3
-    for words in ours:
-        words += ["--set", "trials=4", "--epochs", "1"] * (words[1] == "fit")  # of 64 and 6, to be done sooner
-        words += ["--set", "layers=2"] * ("fabric-tiny" in words and words[1] == "fit")  # of 4
-        words += ["--set", "layers=2"] * (words[1] == "calibrate")  # of 4
-        words = words[:-1] if words[1] == "curve" else words  # one budget of two
-        result = CliRunner().invoke(app, words[1:])
-        assert result.exit_code == 0, (words, result.output)
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from browser import Tab, needs_browser, tab
+from convfabric.pipeline.tried import trial_of
 from convfabric.report.curve_page import Dot, Point, curve_page
 from convfabric.report.drawing import draw
 from convfabric.report.gallery import figures, gallery
@@ -162,10 +163,17 @@ def test_the_slider_of_a_curve_shows_what_is_kept_for_each_budget(width: int, da
     some = sorted(GRAPH.edge_names)[:2]
     points = [replace(POINT, name=f"budget {at}", edges=tuple(some[:at])) for at in (0, 1, 2)]
     dots = [Dot(name="another", milliseconds=1.0, score=0.5)]
-    made = curve_page("a run", "", GRAPH, points, dots, [["name"], ["a long cell " * 20], ["b"]], ["a condition"])
+    part = GRAPH.restrict(GRAPH.edge_names - {some[0]})
+    tried = [trial_of(GRAPH, part, 0.25, 0.5), trial_of(GRAPH, GRAPH, 0.5, 0.75)]
+    rows = [["name"], ["a long cell " * 20], ["b"]]
+    made = curve_page("a run", "", GRAPH, points, dots, rows, ["a condition"], tried=tried)
     with opened(made, tmp_path, width, dark) as shown:
         for at in (2, 1, 0):
             slid(shown, "budget", at)
             assert shown.run("document.getElementById('said').textContent").startswith(f"budget {at}: ")
             assert shown.run(PALE_EDGES) == len(GRAPH.edges) - at
+        for at, pale in ((0, len(GRAPH.edges) - len(part.edges)), (1, 0)):
+            slid(shown, "tried", at)
+            assert "ms predicted" in shown.run("document.getElementById('said').textContent")
+            assert shown.run(PALE_EDGES) == pale
         assert shown.run(BEYOND) <= 0

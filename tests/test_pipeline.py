@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from convfabric.cli.commands import app
 from convfabric.data.opening import open_data
-from convfabric.errors import ExportError
+from convfabric.errors import ArchiveError, ExportError
 from convfabric.exporting import program as programs
 from convfabric.exporting.exporter import export
 from convfabric.fabric.archive import load_fabric
+from convfabric.pipeline.tried import read_tried
 from convfabric.runs.job import known_settings
 from convfabric.runs.record import read_record
 from convfabric.setting_values import OTHER_NAMES
@@ -82,7 +83,13 @@ def test_fit_leaves_every_file_and_meets_its_budget(digits: Path) -> None:
     assert record.network.macs <= 0.3 * record.fabric.macs
     assert record.exported.latency.median_ms > 0
     assert record.cut.predicted_ms > 0
-    assert set(record.cut.worth) == load_fabric(digits / "fabric")[0].graph.edge_names
+    whole = load_fabric(digits / "fabric")[0].graph
+    assert set(record.cut.worth) == whole.edge_names
+    assert set(record.cut.edge_ms) == load_fabric(digits)[0].graph.edge_names
+    assert len(read_tried([digits], whole)) >= 16
+    (digits / "tried.json").write_text("[[1, 2, 3]]")
+    with pytest.raises(ArchiveError, match=r"tried.json: damaged"):
+        read_tried([digits], whole)
 
 
 def test_fit_works_for_masks_as_well(masks: Path) -> None:

@@ -26,8 +26,9 @@ from convfabric.graph import Graph
 from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.fit import network_step
 from convfabric.pipeline.inputs import reopened
+from convfabric.pipeline.tried import read_tried
 from convfabric.progress import UNHEARD, Listener
-from convfabric.report.curve_page import Dot, Point, curve_page
+from convfabric.report.curve_page import Dot, Point, Trial, curve_page
 from convfabric.report.words import figure_name, said_macs, said_share
 from convfabric.runs.folder import CONFIG, CURVE_PAGE, CURVE_TABLE, begin, changes, is_exported, job_of, recut
 from convfabric.runs.job import Job, settings_of
@@ -105,7 +106,7 @@ def _summed_up(run: Path, dots: Sequence[Dot], whole: Graph) -> list[dict[str, s
     every = [folder for folder in (run / "curve").iterdir() if _is_of(folder, run) and is_exported(folder)]
     found = sorted(every, key=taken)
     rows = [row_of(folder) for folder in found]
-    _write(run, rows, [_point(folder) for folder in found], dots, whole)
+    _write(run, rows, [_point(folder) for folder in found], dots, whole, read_tried(found, whole))
     return rows
 
 
@@ -259,7 +260,12 @@ def _dot(file: Path, line: int, row: dict[str, str]) -> Dot:
 
 
 def _write(
-    run: Path, rows: Sequence[dict[str, str]], points: Sequence[Point], dots: Sequence[Dot], whole: Graph
+    run: Path,
+    rows: Sequence[dict[str, str]],
+    points: Sequence[Point],
+    dots: Sequence[Dot],
+    whole: Graph,
+    tried: Sequence[Trial],
 ) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -276,5 +282,6 @@ def _write(
     score = record.fabric.score
     note = f"{score.images:,} {record.data.scored_split} images, read once a network; networks were chosen on val."
     note += f" Bars are a standard error. {said_beside(score)}." if score.standard_error else ""
-    content = curve_page(record.data.name, figure_name(record.data), whole, points, dots, heading, conditions, note)
+    name, figure = record.data.name, figure_name(record.data)
+    content = curve_page(name, figure, whole, points, dots, heading, conditions, note, tried)
     write_atomically(run / CURVE_PAGE, content)

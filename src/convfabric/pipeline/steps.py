@@ -39,6 +39,7 @@ from convfabric.pipeline.announcements import said_gates, said_parts
 from convfabric.pipeline.cutters import Cutters, Form, Surveys
 from convfabric.pipeline.inputs import KEPT, LEFT_OUT, origin_of, original_of, prepared_for, untrained, woven
 from convfabric.pipeline.teachers import teacher_there
+from convfabric.pipeline.tried import keep_tried
 from convfabric.pipeline.tuning import Tuner
 from convfabric.progress import Listener, Say
 from convfabric.report.run_page import write_report
@@ -213,18 +214,21 @@ def _cut_anew(folder: Path, tuner: Tuner, cutters: Cutters | None, share: float,
 def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -> None:
     """What was cut in place of an earlier network, and how it came to be."""
     assert cutters is not None
-    job, found = tuner.job, cutters.surveys.at(Form(small.size, small.precision))
+    job, form = tuner.job, Form(small.size, small.precision)
+    found = cutters.surveys.at(form)
     budget, data = cutters.surveys.resolved(job.budget), tuner.data.at(small.size)
     _say_exits(tuner.whole.graph, small.network.graph, tuner.listener.say)
     if data is not tuner.data:
         tuner.listener.say(f"its images are brought to {small.size[1]}×{small.size[0]} pixels")
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
+    graph = small.network.graph
     cut = CutRecord(
         requested=str(job.budget),
         ceilings=ceilings,
         predicted_ms=small.predicted_ms,
         prediction_error=found.prediction.median_error,
         worth=cutters.first.material.worth,
+        edge_ms={edge.name: found.prediction.edge_milliseconds(graph, edge) for edge in graph.edges},
         precision=small.precision,
         target=device_of(found.prediction.table.target).identity(found.prediction.table.target),
     )
@@ -232,6 +236,7 @@ def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -
         tuner.listener.say(f"{folder}: the files of the network that was there before are removed")
     remove_network(folder)
     update_record(folder, cut=cut, network=None, tuning=None, exported=None, exits=None)
+    keep_tried(folder, tuner.whole.graph, cutters.at(form).material.tried, found.prediction.milliseconds)
     save_fabric(folder / "cut", small.network, passport(small.network, data))
 
 

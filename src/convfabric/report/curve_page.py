@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from math import ceil, floor, log10
+from typing import NamedTuple
 
 from convfabric.graph import Graph
 from convfabric.report.drawing import DARK, DEAD, LIVE, PALE, draw
@@ -47,6 +48,19 @@ class Dot:
     score: float
 
 
+class Trial(NamedTuple):
+    """A sub-network that the search tried, with the weights it inherited."""
+
+    milliseconds: float
+    """Predicted."""
+    fitness: float
+    """On a part of the validation images: accuracy or mIoU, less a share of the loss."""
+    edges: str
+    """1 for each edge of the fabric that stays, in its order, else 0."""
+    channels: tuple[int, ...]
+    """Of each node of the fabric, in its order; 0 where it goes."""
+
+
 def curve_page(
     title: str,
     figure: str,
@@ -56,26 +70,40 @@ def curve_page(
     rows: Sequence[Sequence[str]],
     conditions: Sequence[str],
     note: str = "",
+    tried: Sequence[Trial] = (),
 ) -> str:
     """One HTML file that opens offline.
 
     ``figure`` names the score, ``note`` says what it was taken on, ``rows`` begin with their heading.
     """
     chosen = len(points) // 2
-    facts = json.dumps([asdict(point) for point in points]).replace("<", "\\u003c")
+    order = {"edges": [edge.name for edge in whole.edges], "nodes": [str(node.place) for node in whole.nodes]}
+    known = {"points": [asdict(point) for point in points], "tried": tried, **order}
+    facts = json.dumps(known).replace("<", "\\u003c")
     listed = "".join(f"<li>{escape(line)}</li>" for line in conditions)
     return (
         opening(f"{title}: curve", STYLE + _STYLE, _SCRIPT)
         + f"<h1>{escape(title)}: {len(points)} network{'s' * (len(points) > 1)} from one training</h1>"
         f'<p class="note">{escape(note)}</p><div class="chart plate">{chart(points, dots, figure)}</div>'
         f'<p class="pick"><label for="budget">Budget</label><input id="budget" type="range" min="0" '
-        f'max="{len(points) - 1}" step="1" value="{chosen}"><output id="said" for="budget"></output></p>'
+        f'max="{len(points) - 1}" step="1" value="{chosen}">{_tried_slider(len(tried))}'
+        '<output id="said" for="budget"></output></p>'
         f'<div class="wide plate" id="network">{draw(whole)}</div>'
         '<p class="note">Layers from left to right, the finest scale on top, channels in the nodes. Dark edges are in '
         "the network of this budget, pale ones are not.</p>"
         f'<h2>All networks</h2><div class="wide">{table(rows[0], rows[1:])}</div>'
         f"<h2>Conditions</h2><ul>{listed}</ul>"
         f'<script type="application/json" id="facts">{facts}</script><script>{_SCRIPT}</script></html>\n'
+    )
+
+
+def _tried_slider(count: int) -> str:
+    """A slider over what was tried, where something was."""
+    if not count:
+        return ""
+    return (
+        f'<label for="tried">{count} tried by the search</label>'
+        f'<input id="tried" type="range" min="0" max="{count - 1}" step="1" value="{count - 1}">'
     )
 
 
@@ -169,22 +197,34 @@ td{white-space:nowrap}td:first-child{white-space:normal;min-width:9em}
 #network path,#network circle{transition:stroke .2s,fill .2s,opacity .2s}
 """
 _SCRIPT = f"""
-const facts=JSON.parse(document.getElementById('facts').textContent),slider=document.getElementById('budget');
-const all=(what)=>document.querySelectorAll(what);
-function show(){{
- const point=facts[slider.value],kept=new Set(point.edges);
- const title=document.querySelector('#network title');
- title.textContent=kept.size+' of '+all('#network path').length+' edges kept';
+const facts=JSON.parse(document.getElementById('facts').textContent);
+const all=(what)=>document.querySelectorAll(what),place=(id)=>document.getElementById(id);
+const slider=place('budget'),tried=place('tried');
+function shown(edges,channels,at,said){{
+ const kept=new Set(edges);
+ document.querySelector('#network title').textContent=kept.size+' of '+all('#network path').length+' edges kept';
  for(const path of all('#network path')){{const stays=kept.has(path.dataset.edge);
   path.style.stroke=stays?'{DARK}':'{PALE}';path.style.opacity=stays?.85:.45;}}
- for(const circle of all('#network circle')){{const place=circle.dataset.place,stays=place in point.channels;
-  circle.style.fill=stays?'{LIVE}':'{DEAD}';circle.style.stroke=stays?'{DARK}':'{PALE}';
-  const text=circle.nextElementSibling;text.textContent=stays?point.channels[place]:'';}}
- for(const dot of all('.point'))dot.setAttribute('r',dot.dataset.at==slider.value?9:5);
- document.getElementById('said').textContent=point.name+': '+(100*point.score).toFixed(2)+' % in '
-  +point.milliseconds.toFixed(3)+' ms; '+point.about;
+ for(const circle of all('#network circle')){{const there=channels[circle.dataset.place];
+  circle.style.fill=there?'{LIVE}':'{DEAD}';circle.style.stroke=there?'{DARK}':'{PALE}';
+  circle.nextElementSibling.textContent=there||'';}}
+ for(const dot of all('.point'))dot.setAttribute('r',Number(dot.dataset.at)===at?9:5);
+ place('said').textContent=said;
+}}
+function show(){{
+ const at=Number(slider.value),point=facts.points[at];
+ shown(point.edges,point.channels,at,point.name+': '+(100*point.score).toFixed(2)+' % in '
+  +point.milliseconds.toFixed(3)+' ms; '+point.about);
+}}
+function showTried(){{
+ const [milliseconds,fitness,bits,counts]=facts.tried[tried.value],channels={{}};
+ facts.nodes.forEach((name,i)=>{{channels[name]=counts[i];}});
+ const edges=facts.edges.filter((_,i)=>bits[i]==='1');
+ shown(edges,channels,-1,'Tried with inherited weights: fitness '+fitness.toFixed(3)+' (validation, less a share of '
+  +'the loss), '+milliseconds.toFixed(3)+' ms predicted, '+edges.length+' edges');
 }}
 slider.addEventListener('input',show);
+if(tried)for(const kind of ['input','focus'])tried.addEventListener(kind,showTried);
 for(const dot of all('.point'))dot.addEventListener('click',()=>{{slider.value=dot.dataset.at;show();}});
 show();
 """

@@ -53,8 +53,8 @@ def write_report(
     with (folder / "metrics.csv").open(newline="") as table:
         rows = [_numbers(row) for row in csv.DictReader(table)]
     conditions = {"training ran in": record.plan, **machine(), **versions()}
-    worth = record.cut.worth if record.cut else {}
-    facts = edge_facts(whole, papers.graph, worth, papers.preprocessing.size)
+    worth, edge_ms = (record.cut.worth, record.cut.edge_ms) if record.cut else ({}, {})
+    facts = edge_facts(whole, papers.graph, worth, edge_ms, papers.preprocessing.size)
     drawn = Drawn(
         network=draw(whole, papers.graph, worth, facts),
         curves=curves(rows),

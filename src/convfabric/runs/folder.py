@@ -33,12 +33,13 @@ from convfabric.weavers import find_preset
 CONFIG = "config.yaml"
 FINETUNE_STATE = "finetune.state.safetensors"
 CURVE_TABLE, CURVE_PAGE = "curve.csv", "curve.html"
+TRIED = "tried.json"
 TEACHER = "teacher"
 EXPORTED = ("model.onnx", "model.int8.onnx", "model.pt2", "predict.py", "report.html", "network.svg")
 NETWORK = (GRAPH_FILE, WEIGHTS_FILE)
 WRITTEN = (
     *(CONFIG, RECORD, "environment.json", "metrics.csv"),
-    *("fabric.state.safetensors", FINETUNE_STATE, "gates.json", CURVE_TABLE, CURVE_PAGE),
+    *("fabric.state.safetensors", FINETUNE_STATE, "gates.json", TRIED, CURVE_TABLE, CURVE_PAGE),
     *(f"{place}{file}" for place in ("fabric/", "cut/", "") for file in NETWORK),
     *EXPORTED,
 )
@@ -198,7 +199,7 @@ def remove_exported(folder: Path) -> None:
 def remove_network(folder: Path) -> None:
     """Removes the network of a run, pruned, fine-tuned and exported, and leaves the fabric."""
     remove_exported(folder)
-    for name in (f"cut/{GRAPH_FILE}", FINETUNE_STATE, *NETWORK):
+    for name in (f"cut/{GRAPH_FILE}", FINETUNE_STATE, TRIED, *NETWORK):
         _remove(folder / name)
 
 

@@ -102,6 +102,8 @@ class CutRecord(_Counted):
     """Median of |predicted / measured - 1| over networks that were measured."""
     worth: Mapping[str, float]
     """Of each edge of the fabric."""
+    edge_ms: Mapping[str, float] = field(default_factory=dict)
+    """The least by which each edge of the network makes it slower, as predicted."""
     precision: Precision = "float32"
     """Numbers that it was chosen for."""
     target: str = ""
