@@ -2,9 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from convfabric.cli.commands import app
 from convfabric.runs.reference import PAGES
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +39,20 @@ def test_a_family_is_added_in_a_page_and_every_weaver_is_short() -> None:
     for file in (ROOT / "src" / "convfabric" / "weavers").glob("*.py"):
         table = file.name in ("presets.py", "families.py")
         assert table or len(file.read_text("utf-8").splitlines()) <= 120, file
+
+
+def bare(text: str) -> str:
+    return re.sub(r"[^0-9a-zA-Z:()]", "", text)
+
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_all_that_an_option_says_of_itself(name: str) -> None:
+    shown = bare(CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "160"}).stdout)
+    for option in COMMANDS[name].params:
+        assert bare(option.help or "") in shown, option.name
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,4 +1,4 @@
-"""Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file.
+"""Give it images and a budget; get back the most accurate small CNN that meets it, as a checked ONNX file.
 
 The half without torch is here at once; names that need torch are imported when first used.
 """

@@ -20,10 +20,10 @@ def evaluate(
         Path, typer.Argument(help="The folder of a run, or a network of others as for --network.", show_default=False)
     ],
     data: Annotated[
-        str | None, typer.Argument(help="Other data, in any accepted layout.  [default: the run's own]")
+        str | None, typer.Argument(help="Other data, in any accepted layout. (default: the run's own)")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val, test, or all of unsplit data.  [default: test, or all, or val]")
+        str | None, typer.Option(help="train, val, test, or all of unsplit data. (default: test, or all, or val)")
     ] = None,
     weights: Weights = None,
     weights_in_order: InOrder = False,
@@ -80,7 +80,7 @@ def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     least: Annotated[
-        float | None, typer.Option(help="Probability from which on boxes are told.  [default: 0.3]", min=0, max=1)
+        float | None, typer.Option(help="Probability from which on boxes are told. (default: 0.3)", min=0, max=1)
     ] = None,
 ) -> None:
     """Answers for image files, one JSON object a line: what predict.py prints, from the run's weights.

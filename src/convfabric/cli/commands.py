@@ -52,7 +52,7 @@ from convfabric.execution.allocation import keep_imports, keep_memory
 
 app = typer.Typer(
     name="convfabric",
-    help="Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file.",
+    help="Give it images and a budget; get back the most accurate small CNN that meets it, as a checked ONNX file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -76,7 +76,7 @@ def _options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Images and a budget in; the most accurate small CNN that meets it out, as a checked ONNX file."""
+    """Give it images and a budget; get back the most accurate small CNN that meets it, as a checked ONNX file."""
     if process_count() > 1 and context.invoked_subcommand not in SHARED_OUT:
         shared = f"{', '.join(SHARED_OUT)} are shared out by torchrun"
         raise typer.BadParameter(f"{context.invoked_subcommand} is one process's work; {shared}.")
@@ -84,7 +84,17 @@ def _options(
     keep_memory()
 
 
-app.command()(fit)
+app.command(
+    epilog="""For example:
+
+convfabric fit photos/ --latency-ms 5
+
+convfabric fit photos/ --network torchvision:resnet18 --latency-ms 5 --minutes 30
+
+convfabric fit photos/ --latency-ms 20 --device ssh:pi@raspberrypi --precision auto
+
+convfabric fit digits --network fabric-tiny --macs 25% --set lr=0.05"""
+)(fit)
 
 
 @app.command()
@@ -108,7 +118,7 @@ def train(
     force: Force = False,
     resume: Resume = False,
 ) -> None:
-    """Train a fabric, and nothing else. Started by torchrun, the processes share the work."""
+    """Train a fabric, from which extract and curve cut networks. Started by torchrun, the processes share the work."""
     from convfabric.runs.job import default_folder
 
     not_both(force, resume)
@@ -189,9 +199,9 @@ def extract(
     answer(as_json, written(network), [line, f"next: convfabric export {quote(str(run))}"])
 
 
-app.command()(curve)
+app.command(epilog="For example: convfabric curve runs/photos --latency-ms 2 5 10")(curve)
 app.command()(calibrate)
-app.command()(probe)
+app.command(epilog="For example: convfabric probe photos/ --latency-ms 20 --out kit")(probe)
 
 
 @app.command()
@@ -252,8 +262,8 @@ def report(
     )
 
 
-app.command()(evaluate)
-app.command()(predict)
+app.command(epilog="For example: convfabric evaluate runs/photos new-photos/")(evaluate)
+app.command(epilog="For example: convfabric predict runs/photos some.jpg")(predict)
 
 
 @app.command()
@@ -305,7 +315,7 @@ def list_(as_json: AsJson = False) -> None:
 def gallery(
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run, or a network of others, that is shown as well.  [default: families alone]"),
+        typer.Argument(help="A run, or a network of others, that is shown as well. (default: families alone)"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("gallery.html"),
     force: Annotated[bool, typer.Option("--force", help="Replace the page that is there.")] = False,

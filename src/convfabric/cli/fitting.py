@@ -79,7 +79,10 @@ def fit(
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
-    """Train a fabric on DATA, cut the network that fits the budget, fine-tune, export, check and report."""
+    """From images to a network within a budget: the whole job.
+
+    Trains a fabric, one network that holds very many; cuts the one that fits; fine-tunes, exports and checks it.
+    """
     from convfabric.runs.job import default_folder
 
     not_both(force, resume)

@@ -13,82 +13,144 @@ Data = Annotated[
     typer.Argument(help="A folder, a table, a COCO file, or one of digits, mnist, fashion-mnist, cifar10, cifar100."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]
-Out = Annotated[Path | None, typer.Option("--out", help="The run folder.  [default: runs/DATA]")]
-Config = Annotated[Path | None, typer.Option(help="A flat YAML file of settings, such as a run's config.yaml.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting; repeat for several.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder. (default: runs/DATA)")]
+Config = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel="Training", help="A flat YAML file of settings, such as a run's config.yaml."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", rich_help_panel="Training", help="NAME=VALUE, any setting; repeat for several."),
+]
 Network = Annotated[
     str | None,
     typer.Option(
+        rich_help_panel="Network",
         help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2.  "
-        "[default: a fabric as large as the budget asks for]"
+        "(default: a fabric as large as the budget asks for)",
     ),
 ]
 From = Annotated[
     Path | None,
-    typer.Option("--from", help="An earlier run, whose fabric is trained on, with new heads.", show_default=False),
+    typer.Option(
+        "--from",
+        rich_help_panel="Network",
+        help="An earlier run, whose fabric is trained on, with new heads.",
+        show_default=False,
+    ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Of a network of others: a file, default (its library's) or none (fresh).  [default: default]"),
+    typer.Option(
+        rich_help_panel="Network",
+        help="Of a network of others: a file, default (its library's) or none (fresh). (default: default)",
+    ),
 ]
 InOrder = Annotated[
-    bool, typer.Option("--weights-in-order", help="Take the file's tensors in their order, whatever their names.")
+    bool,
+    typer.Option(
+        "--weights-in-order",
+        rich_help_panel="Network",
+        help="Take the file's tensors in their order, whatever their names.",
+    ),
 ]
 Teacher = Annotated[
     str | None,
     typer.Option(
-        help="A network of others, as for --network, that is tuned on the images and followed.  [default: none]"
+        rich_help_panel="Network",
+        help="A network of others, as for --network, that is tuned on the images and followed. (default: none)",
     ),
 ]
-TeacherWeights = Annotated[str | None, typer.Option(help="Its weights, as --weights.  [default: default]")]
+TeacherWeights = Annotated[
+    str | None, typer.Option(rich_help_panel="Network", help="Its weights, as --weights. (default: default)")
+]
 Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the training images.  [default: fit for their number]")
+    int | None,
+    typer.Option(
+        rich_help_panel="Training", min=1, help="Passes over the training images. (default: fit for their number)"
+    ),
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Most that training and fine-tuning may take, about.  [default: as long as the epochs take]"),
+    typer.Option(
+        rich_help_panel="Training",
+        help="Most that training and fine-tuning may take, about. (default: as long as the epochs take)",
+    ),
 ]
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that images are brought to.  [default: from the images]")]
+Size = Annotated[
+    str | None,
+    typer.Option(rich_help_panel="Data", help="WIDTHxHEIGHT that images are brought to. (default: from the images)"),
+]
 Task = Annotated[
     str | None,
     typer.Option(
-        help="What a COCO file is read for: segmentation (outlines) or detection (boxes).  [default: outlines, if any]",
+        rich_help_panel="Data",
+        help="What a COCO file is read for: segmentation (outlines) or detection (boxes). (default: outlines, if any)",
         show_default=False,
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Random seed for initial weights, batch order and augmentation.  [default: 0]")
+    int | None,
+    typer.Option(
+        rich_help_panel="Training", help="Random seed for initial weights, batch order and augmentation. (default: 0)"
+    ),
 ]
 Seeds = Annotated[
     int | None,
-    typer.Option(min=2, help="Repeat all for so many seeds, each in OUT/seed-N, and say how far apart results are."),
+    typer.Option(
+        rich_help_panel="Training",
+        min=2,
+        help="Repeat all for so many seeds, each in OUT/seed-N, and say how far apart results are.",
+    ),
 ]
-DataDir = Annotated[str | None, typer.Option(help="Folder of the named data sets.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set into --data-dir.")]
-Threads = Annotated[int | None, typer.Option(help="Threads that latency is measured with.  [default: 1]")]
+DataDir = Annotated[str | None, typer.Option(rich_help_panel="Data", help="Folder of the named data sets.")]
+Download = Annotated[
+    bool, typer.Option("--download", rich_help_panel="Data", help="Fetch a named data set into --data-dir.")
+]
+Threads = Annotated[
+    int | None, typer.Option(rich_help_panel="Budget", help="Threads that latency is measured with. (default: 1)")
+]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where milliseconds are measured: local, ssh:user@host[:python] or kit:FOLDER.  [default: local]",
+        rich_help_panel="Budget",
+        help="Where milliseconds are measured: local, ssh:user@host[:python] or kit:FOLDER. (default: local)",
         show_default=False,
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="Numbers that the network works in: float32, int8 or auto (whichever answers best).  [default: float32]",
+        rich_help_panel="Budget",
+        help="Numbers that the network works in: float32, int8 or auto (whichever answers best). (default: float32)",
         show_default=False,
     ),
 ]
 Opset = Annotated[
     int | None,
-    typer.Option(min=18, max=24, help="Version of ONNX's operators in the files, for older runtimes.  [default: 18]"),
+    typer.Option(
+        rich_help_panel="Network",
+        min=18,
+        max=24,
+        help="Version of ONNX's operators in the files, for older runtimes. (default: 18)",
+    ),
 ]
-LatencyMs = Annotated[str | None, typer.Option(help="Milliseconds an image on --device, or a share such as 50%.")]
-Macs = Annotated[str | None, typer.Option(help="Multiply-accumulates an image, such as 10M, or a share such as 25%.")]
-Params = Annotated[str | None, typer.Option(help="Parameters, such as 100k, or a share such as 50%.")]
-MemoryMb = Annotated[str | None, typer.Option(help="Peak memory in megabytes, weights and activations, or a share.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there.  [default: refuse]")]
+LatencyMs = Annotated[
+    str | None,
+    typer.Option(rich_help_panel="Budget", help="Milliseconds an image on --device, or a share such as 50%."),
+]
+Macs = Annotated[
+    str | None,
+    typer.Option(rich_help_panel="Budget", help="Multiply-accumulates an image, such as 10M, or a share such as 25%."),
+]
+Params = Annotated[
+    str | None, typer.Option(rich_help_panel="Budget", help="Parameters, such as 100k, or a share such as 50%.")
+]
+MemoryMb = Annotated[
+    str | None,
+    typer.Option(rich_help_panel="Budget", help="Peak memory in megabytes, weights and activations, or a share."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the run that is there. (default: refuse)")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

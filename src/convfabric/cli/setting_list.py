@@ -9,7 +9,7 @@ from convfabric.cli.options import AsJson
 
 
 def settings(
-    name: Annotated[str | None, typer.Argument(help="A setting.  [default: all, a line each]")] = None,
+    name: Annotated[str | None, typer.Argument(help="A setting. (default: all, a line each)")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Every setting that --set and a configuration file take, with its default, values and meaning."""

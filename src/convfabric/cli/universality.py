@@ -15,13 +15,13 @@ def universality(
         str | None,
         typer.Argument(
             help="The folder of a run, a network of others as for --network, a preset or a family.  "
-            "[default: every operator, and three networks trained on digits]",
+            "(default: every operator, and three networks trained on digits)",
             show_default=False,
         ),
     ] = None,
     size: Size = None,
     changes: Settings = None,
-    page: Annotated[Path | None, typer.Option(help="A page to draw the networks on.  [default: none]")] = None,
+    page: Annotated[Path | None, typer.Option(help="A page to draw the networks on. (default: none)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the page that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
