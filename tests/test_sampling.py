@@ -109,36 +109,13 @@ def test_a_sub_network_trains_only_what_it_has() -> None:
     assert not inside[part.nodes[0].channels :].any()
 
 
-@pytest.mark.parametrize("subnetworks", [1, 2])
-def test_training_with_sub_networks_leaves_them_usable(digits: ImageSet, subnetworks: int) -> None:
+def test_training_with_sub_networks_leaves_them_usable(digits: ImageSet) -> None:
     torch.manual_seed(0)
     graph = weave("fabric-tiny", size=(8, 8), image_channels=1, operators="residual")
     fabric = Fabric(graph)
-    rows = train(fabric, digits, Recipe(epochs=3, subnetworks=subnetworks, narrowest=0.5), device="cpu")
+    rows = train(fabric, digits, Recipe(epochs=3, subnetworks=2, narrowest=0.5), device="cpu")
     assert rows[-1]["val_accuracy"] > 0.5
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-
-
-def test_a_run_with_sub_networks_goes_on_as_if_it_had_not_stopped(digits: ImageSet, tmp_path: object) -> None:
-    from pathlib import Path
-
-    recipe = Recipe(epochs=2, subnetworks=2, narrowest=0.5)
-    ends = []
-    for stops in (0, 1):
-        torch.manual_seed(0)
-        fabric = Fabric(weave("fabric-tiny", size=(8, 8), image_channels=1, layers=2))
-        folder = Path(str(tmp_path)) / str(stops)
-
-        def stop(moment: object, wanted: int = 25 * stops) -> None:
-            if wanted and getattr(moment, "step", 0) == wanted:
-                raise RuntimeError("stopped")
-
-        try:
-            train(fabric, digits, recipe, folder=folder, device="cpu", watch=stop)
-        except RuntimeError:
-            train(fabric, digits, recipe, folder=folder, resume=True, device="cpu")
-        ends.append(torch.cat([p.detach().flatten() for p in fabric.parameters()]))
-    assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize("then", [Shuffle(groups=2), LocalResponseNorm()], ids=str)

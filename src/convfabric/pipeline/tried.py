@@ -23,7 +23,7 @@ def trial_of(whole: Graph, graph: Graph, milliseconds: float, fitness: float) ->
     """What is kept of one sub-network.
 
     >>> from convfabric.weavers import weave
-    >>> whole = weave("vgg", channels=4, size=(8, 8))
+    >>> whole = weave("vgg", channels=4)
     >>> trial_of(whole, whole, 0.25, 0.5).edges == "1" * len(whole.edges)
     True
     """
