@@ -49,6 +49,7 @@ def the_exporter_s_table_is_made_once() -> None:
 
 WRITTEN_IN_FULL = (
     "contracts",
+    "test_importing",
     "test_pipeline",
     "test_detection",
     "test_int8",
