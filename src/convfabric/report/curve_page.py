@@ -90,7 +90,7 @@ def curve_page(
         '<output id="said" for="budget"></output></p>'
         f'<div class="wide plate" id="network">{draw(whole)}</div>'
         '<p class="note">Layers from left to right, the finest scale on top, channels in the nodes. Dark edges are in '
-        "the network of this budget, pale ones are not.</p>"
+        "the network that is shown, pale ones are not.</p>"
         f'<h2>All networks</h2><div class="wide">{table(rows[0], rows[1:])}</div>'
         f"<h2>Conditions</h2><ul>{listed}</ul>"
         f'<script type="application/json" id="facts">{facts}</script><script>{_SCRIPT}</script></html>\n'
