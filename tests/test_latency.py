@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from convfabric.graph.subnetworks import Sampler
 from convfabric.latency.asked import key_of
 from convfabric.latency.devices import RUNTIMES, device_of, measure
 from convfabric.latency.drafts import drafted
+from convfabric.latency.measurement import Latency, timed
 from convfabric.latency.prediction import (
     Prediction,
     calibrate,
@@ -28,7 +30,7 @@ from convfabric.latency.prediction import (
     sample_graphs,
     simplified,
 )
-from convfabric.latency.survey import FRESH, Survey
+from convfabric.latency.survey import FRESH, Survey, steady
 from convfabric.latency.table import Table
 from convfabric.latency.target import Target
 from convfabric.operators import Work, pointwise
@@ -212,3 +214,15 @@ def test_what_the_tracing_exporter_cannot_write_is_drafted_without_a_word(capfd:
     uneven = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d((2, 3)))
     assert len(drafted(uneven, torch.zeros(1, 3, 8, 8))) > 100
     assert "graph" not in capfd.readouterr().out
+
+
+def test_what_other_work_disturbed_is_measured_again() -> None:
+    graph = weave("vgg", channels=4)
+    one = timed(lambda: None, Target(), (32, 32), "", 0.0)
+    medians = iter([10.0, 2.0, 5.0])
+
+    def taken(_: Graph) -> Latency:
+        return replace(one, median_ms=next(medians))
+
+    assert steady(graph, taken, {graph: 1.9}).median_ms == 2.0
+    assert steady(graph, taken, {}).median_ms == 5.0

@@ -73,18 +73,17 @@ def said_time(seconds: float) -> str:
 
 
 def time_left(what: str, say: Say) -> Callable[[int, int], None]:
-    """Says early, and at the half, how long the rest will take; the clock runs from the first that is done.
+    """Says early, and at the half, how long the rest will take.
 
     >>> watch = time_left("networks", print)
     >>> for done in range(1, 4): watch(done, 4)
     2 of 4 networks, about 0 seconds left
     """
-    times = list[float]()
+    began = time.monotonic()
 
     def watch(done: int, of: int) -> None:
-        times.append(time.monotonic())
         if done in (FEW, of // 2) and 1 < done < of:
-            seconds = (times[-1] - times[0]) * (of - done) / (done - 1)
+            seconds = (time.monotonic() - began) * (of - done) / done
             say(f"{done} of {of} {what}, about {said_time(seconds)} left")
 
     return watch

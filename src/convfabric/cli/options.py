@@ -74,7 +74,8 @@ Minutes = Annotated[
     float | None,
     typer.Option(
         rich_help_panel="Training",
-        help="Most that training and fine-tuning may take, about. (default: as long as the epochs take)",
+        help="About the most that training and fine-tuning may take; searches, and a second cut where the first was "
+        "too slow, come on top. (default: as long as the epochs take)",
     ),
 ]
 Size = Annotated[

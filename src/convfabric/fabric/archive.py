@@ -118,6 +118,8 @@ def load_fabric(folder: str | Path) -> tuple[Fabric, Passport]:
     folder = Path(folder)
     file, weights = folder / GRAPH_FILE, folder / WEIGHTS_FILE
     if not file.is_file():
+        if not folder.is_dir():
+            raise ArchiveError(f"{folder}: no such folder; give that of a run.")
         if (folder / "config.yaml").is_file():
             there = (folder / "fabric" / GRAPH_FILE).is_file()
             how = "convfabric extract cuts one from its fabric" if there else "convfabric fit goes on with --resume"

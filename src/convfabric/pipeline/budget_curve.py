@@ -280,8 +280,9 @@ def _write(
     conditions = [*said, *(f"{name}: {value}" for name, value in (machine() | versions()).items())]
     heading = [list(rows[0]), *(list(row.values()) for row in rows)]
     score = record.fabric.score
-    note = f"{score.images:,} {record.data.scored_split} images, read once a network; networks were chosen on val."
-    note += f" Bars are a standard error. {said_beside(score)}." if score.standard_error else ""
+    note = f"Each network was scored once on {score.images:,} {record.data.scored_split} images, and chosen on val."
+    note += " Bars are a standard error: differences within them say little." if score.standard_error else ""
+    note += f" The whole fabric: {said_share(score)}, {said_beside(score)}."
     name, figure = record.data.name, figure_name(record.data)
     content = curve_page(name, figure, whole, points, dots, heading, conditions, note, tried)
     write_atomically(run / CURVE_PAGE, content)

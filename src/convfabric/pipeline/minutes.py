@@ -45,7 +45,7 @@ def paced(job: Job, data: ImageSet, say: Say, asked: Job) -> Job:
     usual, takes = _epochs(chosen, data), _minutes(chosen, data)
     epochs = min(usual, max(1, int(usual * allowed / takes)))
     said = (
-        f"{usual} epochs and fine-tuning would take about {takes:.3g} minutes, {allowed:g} are allowed: {epochs} epochs"
+        f"{usual} epochs and fine-tuning would take about {takes:.3g} minutes of {allowed:g} allowed: {epochs} epochs"
     )
     if chosen is not job:
         said = f"a fabric of {said_shape(_fabric(chosen))} is trained instead; {said}"

@@ -151,7 +151,7 @@ class _Rungs:
     def said(self, at: int) -> str:
         """What the fabric of a rung takes."""
         times, amount = self.tightest(self.fabrics[at])
-        return f"{amount}, {times:.2g} times the budget"
+        return f"{amount}, {times:{'.2g' if times < 100 else ',.0f'}} times the budget"
 
 
 def _numbers_in(budget: Budget) -> list[str]:

@@ -222,6 +222,8 @@ def _keep_cut(folder: Path, tuner: Tuner, cutters: Cutters | None, small: Cut) -
         tuner.listener.say(f"its images are brought to {small.size[1]}×{small.size[0]} pixels")
     ceilings = {name: float(value) for name, value in budget.ceilings.items() if isinstance(value, int | float)}
     graph = small.network.graph
+    if graph == tuner.whole.graph:
+        tuner.listener.say("the whole network is within the budget: nothing is cut")
     cut = CutRecord(
         requested=str(job.budget),
         ceilings=ceilings,

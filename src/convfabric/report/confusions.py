@@ -10,7 +10,7 @@ MOST_CLASSES = 30
 MOST_LISTED = 40
 
 CONFUSION_STYLE = """
-.confusion td,.confusion th{padding:2px;text-align:center;border:0;min-width:2.2em}
+.confusion td,.confusion th{padding:2px 5px;text-align:center;border:0;min-width:2.2em}
 .confusion th{font-weight:normal;font-size:12px;max-width:9em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .confusion th:first-child{text-align:right}
 .confusion td span,.confusion button{display:block;box-sizing:border-box;width:100%;padding:3px;border-radius:4px;
@@ -42,7 +42,8 @@ def confusion_table(confusion: Confusion, classes: Sequence[str]) -> str:
         for i, row in enumerate(confusion)
     )
     return (
-        '<p class="note">Rows are classes, columns predictions. A red count shows its pictures alone; again, all.</p>'
+        '<p class="note">Rows are classes, columns predictions. Touch a red count to see only its pictures, and again '
+        "to see all.</p>"
         f'<table class="confusion"><tr><td></td>{head}</tr>{lines}</table>'
     )
 

@@ -40,13 +40,15 @@ class Drawn:
     again: str
     """The command that repeats the run."""
     conditions: Sequence[str]
+    run: str = ""
+    """The name of the folder; that of the data heads the page where there is none."""
 
 
 def page(record: RunRecord, drawn: Drawn) -> str:
     """The whole page, from the record of a finished run and what was drawn of it."""
     data, fabric, cut, network, tuning, exported = parts_of(record)
     sections = (
-        f"<h1>{escape(data.name)}</h1>",
+        f"<h1>{escape(drawn.run or data.name)}</h1>",
         cards(record),
         "".join(f'<p class="bad">Doubtful: {escape(doubt)}.</p>' for doubt in record.doubts),
         _section("Scores", _scores(data, fabric, network, tuning, exported)),
@@ -61,7 +63,7 @@ def page(record: RunRecord, drawn: Drawn) -> str:
         _section("The same again", f"<pre>{escape(drawn.again)}</pre>"),
         "<details><summary>Conditions</summary>" + _list([*data.notes, *drawn.conditions]) + "</details>",
     )
-    head = opening(f"{data.name}: convfabric", STYLE + SCRIPT_STYLE + CONFUSION_STYLE, SCRIPT)
+    head = opening(f"{drawn.run or data.name}: convfabric", STYLE + SCRIPT_STYLE + CONFUSION_STYLE, SCRIPT)
     return f"{head}{''.join(sections)}<script>{SCRIPT}</script></html>\n"
 
 
@@ -136,13 +138,14 @@ def _costs(
 
 
 def _operations(exported: ExportRecord) -> str:
-    """Milliseconds by kind of operation, the longest first; nothing where the file was timed elsewhere."""
+    """The milliseconds parted by kind of operation, the longest first; nothing where the file was timed elsewhere."""
     total = sum(exported.operations.values())
     if not total:
         return ""
     longest = sorted(exported.operations.items(), key=lambda one: -one[1])
-    rows = [[kind, f"{took:.4f} ms", f"{took / total:.0%}"] for kind, took in longest if took]
-    note = "By the runtime's own profile of the delivered file; profiling makes each operation a little slower."
+    whole = exported.latency.median_ms
+    rows = [[kind, f"{whole * took / total:.4f} ms", f"{took / total:.0%}"] for kind, took in longest if took]
+    note = "Shares of the measured milliseconds, by the runtime's own profile of the delivered file."
     return _section("Time by operation", table(["operation", "time", "share"], rows) + f'<p class="note">{note}</p>')
 
 

@@ -27,6 +27,7 @@ from convfabric.report.edge_facts import edge_facts
 from convfabric.report.pages import Drawn, page
 from convfabric.report.pictures import Picture, as_colours, as_picture, shades_of
 from convfabric.report.plots import curves, exit_curve
+from convfabric.runs.folder import job_of
 from convfabric.runs.record import RunRecord
 
 MOST_ERRORS, MOST_MASKS = 2000, 12
@@ -62,12 +63,20 @@ def write_report(
         pictures=answered.pictures,
         confusion=answered.confusion,
         shades=["rgb({},{},{})".format(*shade) for shade in shades_of(len(data.classes)).tolist()],
-        again=shlex.join(["convfabric", "fit", "--config", str(folder / "config.yaml"), "--out", f"{folder}-again"]),
+        again=_again(folder),
+        run=folder.resolve().name,
         conditions=[f"{name}: {value}" for name, value in conditions.items()],
     )
     write_atomically(folder / "report.html", page(record, drawn))
     write_atomically(folder / "network.svg", draw(whole, papers.graph, worth))
     return folder / "report.html"
+
+
+def _again(folder: Path) -> str:
+    """What is typed to repeat a run."""
+    data = job_of(folder).data
+    out = folder.with_name(f"{folder.resolve().name}-again")
+    return shlex.join(["convfabric", "fit", data, "--config", str(folder / "config.yaml"), "--out", str(out)])
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, Any]:

@@ -188,7 +188,8 @@ def job_from(settings: Mapping[str, Any]) -> Job:
     given = {name: value for name, value in settings.items() if (name, value) != ("lr", 0)}
     settings = {**settings, **_usual(network, given), **given}
     if unknown := sorted(set(settings) - set(known)):
-        raise SettingError(f"{', '.join(unknown)}: unknown for {network}. {_meant(unknown[0], network)}")
+        whose = "" if network == DEFAULT else f" for {network}"
+        raise SettingError(f"{', '.join(unknown)}: unknown{whose}. {_meant(unknown[0], network)}")
     if not (isinstance(settings.get("data"), str) and settings["data"].strip()):
         raise SettingError("data: say which folder, CSV file or named set to use.")
     parts: dict[str, Any] = {

@@ -36,7 +36,7 @@ def held(folder: Path) -> Iterator[None]:
         raise ArchiveError(f"{folder}: cannot be written in ({fault.strerror or fault}).") from None
     with file:
         if not _locked(file):
-            raise ArchiveError(f"{folder}: another convfabric is at work in it; wait for it, or use another --out.")
+            raise ArchiveError(f"{folder}: another convfabric is at work in it; wait until it has ended.")
         for place in PLACES:
             for draft in (folder / place).glob(".*.draft*"):
                 draft.unlink(missing_ok=True)
