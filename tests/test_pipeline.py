@@ -434,7 +434,7 @@ def test_list_and_doctor_answer() -> None:
         (["fit", "digits", "--macs", "150%"], "macs=150%: give a number above 0, such as 1e7, or a share"),
         (["fit", "digits", "--config", "nope.yaml"], "nope.yaml: no such file"),
         (["fit", "nowhere"], "nowhere: no such folder"),
-        (["evaluate", "nowhere"], "nowhere: no graph.json, so it is not a run"),
+        (["evaluate", "nowhere"], "nowhere: no such folder; give that of a run"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
