@@ -270,7 +270,7 @@ def test_a_run_that_cannot_be_gone_on_from_is_named(tmp_path: Path) -> None:
     assert untrained(job_from(settings | {"read_as": "grey"}), opened(job_from(settings | {"read_as": "grey"})))
     with pytest.raises(SettingError, match=r"weights=x\.pt: a run goes on with its own"):
         original(settings["network"], "x.pt")
-    with pytest.raises(ArchiveError, match="so it is not a run of convfabric"):
+    with pytest.raises(ArchiveError, match=r"none: no such folder; give that of a run\."):
         original(f"run:{tmp_path / 'none'}")
     (tmp_path / "run" / "config.yaml").write_text(written_config(job))
     with pytest.raises(ArchiveError, match="holds the fabric to begin from; choose another --out"):
