@@ -1,17 +1,14 @@
 """What several tests share."""
 
 import importlib
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import onnx
 import pytest
+
+from traced_files import files_are_traced
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers that share the cores, each with threads that wait by spinning, would slow each other tenfold.
@@ -51,9 +48,7 @@ WRITTEN_IN_FULL = (
     "contracts",
     "test_importing",
     "test_pipeline",
-    "test_detection",
     "test_int8",
-    "test_anytime",
     "test_trust",
     "test_trial",
 )
@@ -61,38 +56,10 @@ WRITTEN_IN_FULL = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def other_files_are_written_sooner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Elsewhere runs have one file, traced by torch's older exporter in a tenth of the time of the two delivered ones.
-
-    It is checked against the network like those.
-    """
-    from convfabric.exporting.formats import FORMATS
-
+def other_files_are_traced(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of other modules have one file each, written in a tenth of the time."""
     if {request.path.stem, request.path.parent.name} & set(WRITTEN_IN_FULL):
         yield
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convfabric.exporting.exporter.program", lambda network, papers: network)
-        patch.setattr("convfabric.pipeline.steps.formats_with", lambda _: (replace(FORMATS[0], write=write_traced),))
+    with files_are_traced():
         yield
-
-
-def write_traced(network: Any, papers: Any, file: Path) -> None:
-    """An ONNX file for batches of any length, with what ``predict.py`` reads in it."""
-    import torch
-
-    from convfabric.execution.folding import as_delivered
-    from convfabric.exporting.program import carried_facts, on_cpu, quiet
-    from convfabric.fabric.deployable import Deployable
-
-    deployable, made = Deployable(as_delivered(on_cpu(network)), papers).eval(), BytesIO()
-    example, output = torch.zeros(1, papers.preprocessing.channels, *papers.preprocessing.size), "logits"
-    if papers.graph.head.task == "detection":
-        output = "boxes"
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": [output]}
-    free = {"images": {0: "batch"}, output: {0: "batch"}}
-    with quiet(), torch.inference_mode():
-        torch.onnx.export(deployable, (example,), made, dynamo=False, dynamic_axes=free, opset_version=18, **names)
-    model = onnx.load_from_string(made.getvalue())
-    model.metadata_props.add(key="convfabric", value=json.dumps(carried_facts(papers)))
-    file.write_bytes(model.SerializeToString())

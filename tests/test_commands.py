@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from boards import pretended_board
 from convfabric.pipeline.inputs import opened, untrained
-from convfabric.runs.job import Job
+from convfabric.runs.job import Job, default_folder
 from folders import class_folders, picture
 from test_detection import things
 from test_documents import DOCUMENTS, blocks
@@ -142,20 +142,25 @@ def read_alone(job: Job, folder: Path, **_: Any) -> None:
     raise typer.Exit
 
 
-def begins_with_others(words: list[str]) -> bool:
-    return words[1] == "fit" and any(word.startswith(("torchvision:", "timm:")) for word in words)
+def is_read_alone(file: Path, words: list[str], later: list[list[str]]) -> bool:
+    """Whether it is a fit outside the README whose run nothing after it needs."""
+    if words[1] != "fit" or file.name == "README.md":
+        return False
+    folder = default_folder(words[2])
+    return folder.exists() or str(folder) not in [word for line in later for word in line]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", TYPED, ids=lambda file: file.name)
 def test_what_the_documents_say_to_type_works(file: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks of libraries are trained and cut by the README's command; the others of the kind are read alone."""
+    """Every fit of the README is run to its end; others up to their training, but for what is read after it."""
     if file.name == "universality.md":
         typed(["convfabric", "fit", "photos/", "--macs", "50%"])
-    for words in commands(file):
+    told = commands(file)
+    for at, words in enumerate(told):
         said = shlex.join(words)
         if not said.startswith(ELSEWHERE) and said != EVERY_CONSTRUCTION:
             with monkeypatch.context() as patch:
-                if file.name != "README.md" and begins_with_others(words):
+                if is_read_alone(file, words, told[at + 1 :]):
                     patch.setattr("convfabric.pipeline.fit.run_job", read_alone)
                 typed(words)
