@@ -26,14 +26,15 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def samples_are_short_and_few() -> None:
-    """Six sub-networks and each file are timed for a hundredth of a second: no test asks how long anything takes."""
-    from convfabric.latency import prediction, survey
+    """Four sub-networks and each file are timed by a few runs: no test asks how long anything takes."""
+    from convfabric.latency import prediction, survey, timing
     from convfabric.pipeline import calibrate as calibrating
     from convfabric.pipeline import steps
 
     survey.SAMPLE_SECONDS = 0.01
-    survey.calibrate = calibrating.calibrate = partial(prediction.calibrate, count=6)
+    survey.calibrate = calibrating.calibrate = partial(prediction.calibrate, count=4)
     steps.measure = partial(steps.measure, seconds=0.01)
+    timing.WARM_UP_RUNS, timing.FEWEST_RUNS, timing.LEAST_RUNS, timing.OPERATION_RUNS = 1, 3, 5, 8
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ import pytest
 from boards import pretended_board
 from contracts.test_families import papers_of, small
 from convfabric.errors import SettingError, UntimedError
+from convfabric.latency import timing
 from convfabric.latency.devices import BOARDS, RUNTIMES, device_of
 from convfabric.latency.target import ELSEWHERE, FORMATS, HERE, Precision, Target
 from convfabric.operators import Chain, Conv, Norm, Relu, Work
@@ -48,7 +49,7 @@ def test_operations_and_networks_take_some_time_under_the_conditions_asked_for(
     found = device.times_networks(papers, several, seconds=0.0)(graph)
     assert (found.threads, found.batch, found.size) == (2, 3, (32, 32))
     assert 0 < found.fastest_block_ms <= found.median_ms
-    assert found.runs >= 25
+    assert found.runs >= timing.LEAST_RUNS
     assert device.identity(target) != device.identity(several)
     assert precision in (found.runtime + " float32")
     assert device.doubts() is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.errors import GraphError
-from convfabric.fabric.inherited_weights import Weights, inherited, slices, staying
+from convfabric.fabric.inherited_weights import Slice, Weights, inherited, slices, staying
 from convfabric.fabric.module import Fabric, unweighted
 from convfabric.graph import Graph, Place, Tie
 from convfabric.operators import Channels, Composite, Operator, every
@@ -29,10 +29,7 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
     >>> torch.equal(extract(fabric, part)(images), fabric(images, part))
     True
     """
-    whole = fabric.graph
-    counts = {node.place: node.channels for node in whole.nodes}
-    positions = {place: Channels(tuple(rows.tolist()), counts.get(place, 0)) for place, rows in (kept or {}).items()}
-    taken = inherited(fabric.state_dict(), tuple(slices(whole, smaller, staying(whole, smaller, positions))))
+    taken = inherited(fabric.state_dict(), _slices(fabric.graph, smaller, kept or {}))
     like = next(fabric.parameters())
     extracted = unweighted(smaller).fabric
     made = next(extracted.parameters())
@@ -40,6 +37,13 @@ def extract(fabric: Fabric, smaller: Graph, kept: Mapping[Place, Tensor] | None 
         extracted = extracted.to(like.device, like.dtype)
     _fill(extracted, taken)
     return extracted.train(fabric.training)
+
+
+def _slices(whole: Graph, smaller: Graph, kept: Mapping[Place, Tensor]) -> tuple[Slice, ...]:
+    """What a part reads of each weight; raises GraphError where the positions do not fit it."""
+    counts = {node.place: node.channels for node in whole.nodes}
+    positions = {place: Channels(tuple(rows.tolist()), counts.get(place, 0)) for place, rows in kept.items()}
+    return tuple(slices(whole, smaller, staying(whole, smaller, positions)))
 
 
 def _fill(fabric: Fabric, weights: Weights) -> None:
@@ -62,26 +66,29 @@ def ranked(fabric: Fabric, worth: Mapping[Place, Tensor] | None = None) -> Fabri
     ``worth`` says for each place how strong its channels are, (C,). By default one is as strong as the norms that make
     it multiply it, or where there is none the squares of its kernels, times the length of the kernels and maps that
     read it. Places whose channels are cut together are judged together, groups as a whole. Channels that belong
-    together, and classes, stay in order.
+    together, and classes, stay in order; those of a concatenation follow what is joined.
 
     >>> from convfabric.weavers import weave
     >>> fabric, images = Fabric(weave("fabric-tiny")).eval(), torch.rand(1, 3, 32, 32)
     >>> bool(torch.allclose(ranked(fabric)(images), fabric(images), atol=1e-4))
     True
     """
-    orders = []
-    for tie in fabric.graph.ties:
-        if not tie.fixed and tie.units > 1:
+    graph, orders = fabric.graph, []
+    for tie in graph.ties:
+        joined = any(graph.node(place).join == "concatenation" for place in tie.places)
+        if not (tie.fixed or joined) and tie.units > 1:
             order = strengths(fabric, tie, worth).argsort(descending=True, stable=True)
-            unit = {place: fabric.graph.node(place).channels // tie.units for place in tie.places}
+            unit = {place: graph.node(place).channels // tie.units for place in tie.places}
             orders.append({place: _expanded(order, count) for place, count in unit.items()})
     try:
-        return extract(fabric, fabric.graph, dict(ChainMap(*orders)))
-    except GraphError:  # some cannot be put in order: then one after another, as far as it goes
+        return extract(fabric, graph, dict(ChainMap(*orders)))
+    except GraphError:  # some cannot be put in order: then those that can
+        possible: dict[Place, Tensor] = {}
         for kept in orders:
             with suppress(GraphError):
-                fabric = extract(fabric, fabric.graph, kept)
-    return fabric
+                _slices(graph, graph, possible | kept)
+                possible |= kept
+        return extract(fabric, graph, possible)
 
 
 def strengths(fabric: Fabric, tie: Tie, worth: Mapping[Place, Tensor] | None = None) -> Tensor:
