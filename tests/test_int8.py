@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import weave
 from test_pipeline import TINY, done, finished
+from traced_files import files_are_traced
 
 DIGITS = open_data("digits")
 QUICK = [*TINY, "--epochs", 2, "--latency-ms", 50, "--set", "trials=4"]
@@ -98,7 +100,14 @@ def test_the_most_sensitive_layers_stay_in_float32_where_all_cost_too_much(
     assert not list(folder.glob(".model*"))
 
 
+@pytest.fixture
+def traced() -> Iterator[None]:
+    with files_are_traced():
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_a_run_delivers_the_int8_file_that_it_measured(tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = done(["fit", "digits", *QUICK, "--precision", "int8", "--set", "int8_loss=100", "--out", run])
@@ -121,6 +130,7 @@ def test_a_run_delivers_the_int8_file_that_it_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_where_int8_costs_too_much_a_network_in_float32_is_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

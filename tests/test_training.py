@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -407,11 +408,12 @@ if is_first_process():
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_that_accumulates(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one_that_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(TWO_HALVES)
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, str(script), str(one), "2"], check=True, env=environment(), timeout=120)
+    monkeypatch.setattr(sys, "argv", [str(script), str(one), "2"])
+    runpy.run_path(str(script))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     subprocess.run(
         [*launch, str(script), str(two), "1"], check=True, env=environment(), capture_output=True, timeout=120
