@@ -1,7 +1,9 @@
 """Several processes of one run: the same network as by one, each trial tried once, and advice where one has died."""
 
+import csv
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -13,10 +15,12 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from convfabric.cli.commands import app
 from convfabric.cutting.fitness import Judge
+from convfabric.fabric.archive import read_tensors
 from convfabric.graph import Graph
 from convfabric.graph.json_format import graph_to_json
 from convfabric.latency import prediction, survey
@@ -58,11 +62,11 @@ def notes(file: Path) -> Callable[..., object]:
 def together(script: Path, *words: object) -> subprocess.Popen[str]:
     """The script above, run by two processes."""
     script.write_text(SCRIPT)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(survey.__file__).parents[2])])
     started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     said = subprocess.PIPE
-    return subprocess.Popen([*started, script, *map(str, words)], env=environment, stderr=said, stdout=said, text=True)
+    return subprocess.Popen(
+        [*started, script, *map(str, words)], env=environment(), stderr=said, stdout=said, text=True
+    )
 
 
 @pytest.mark.slow
@@ -110,3 +114,73 @@ def test_what_is_one_process_s_work_is_refused_to_several(monkeypatch: pytest.Mo
     refused = CliRunner().invoke(app, ["calibrate", "fabric-tiny"])
     assert refused.exit_code == 2
     assert "train, fit, extract, curve" in " ".join(refused.output.split())
+
+
+TRAIN = ["train", "digits", *TINY, "--epochs", "3"]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(survey.__file__).parents[2])])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+@pytest.mark.slow
+def test_two_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
+    quiet = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done([*TRAIN, "--out", tmp_path / "whole"])
+    goes_on = [sys.executable, "-m", "convfabric", *TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
+    for begun in ("config.yaml", "fabric.state.safetensors"):  # before the first epoch is over, and after it
+        process = subprocess.Popen(goes_on, **quiet)  # type: ignore[call-overload]
+        waited = time.monotonic() + 60
+        while not (tmp_path / "killed" / begun).exists() and time.monotonic() < waited:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    done(goes_on[3:])
+    for name in ("fabric/model.safetensors", "metrics.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+TWO_HALVES = """
+import sys, torch
+from convfabric.data.opening import open_data
+from convfabric.environment import is_first_process
+from convfabric.fabric.module import Fabric
+from convfabric.training.loop import train
+from convfabric.training.recipe import Recipe
+from convfabric.weavers import weave
+from pathlib import Path
+from safetensors.torch import save_file
+
+torch.manual_seed(0)
+fabric = Fabric(weave("fabric-tiny", layers=2, size=(8, 8), image_channels=1, classes=10))
+seen = {}
+
+def watch(moment):
+    if moment.step <= 4:
+        seen.update({f"{moment.step}.{n}": p.grad.clone().contiguous() for n, p in fabric.named_parameters()})
+
+recipe = Recipe(epochs=1, batch=64, accumulate=int(sys.argv[2]), lr=0.01, clip_norm=1e9)
+train(fabric, open_data("digits"), recipe, folder=Path(sys.argv[1]), device="cpu", watch=watch)
+if is_first_process():
+    save_file(seen, sys.argv[1] + "/gradients.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_that_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TWO_HALVES)
+    one, two = tmp_path / "one", tmp_path / "two"
+    monkeypatch.setattr(sys, "argv", [str(script), str(one), "2"])
+    runpy.run_path(str(script))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    subprocess.run(
+        [*launch, str(script), str(two), "1"], check=True, env=environment(), capture_output=True, timeout=120
+    )
+    a, b = (read_tensors(folder / "gradients.safetensors")[0] for folder in (one, two))
+    assert a.keys() == b.keys()
+    assert len(a) > 100
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-5)
+    assert len(list(csv.DictReader((two / "metrics.csv").read_text().splitlines()))) == 1

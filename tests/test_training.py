@@ -1,12 +1,7 @@
-import csv
 import json
 import os
 import re
-import runpy
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -32,7 +27,6 @@ from convfabric.training.losses import loss
 from convfabric.training.recipe import Optimiser, Recipe
 from convfabric.weavers import weave
 from folders import class_folders, mask_folders
-from test_pipeline import TINY, done
 
 QUICK = Recipe(epochs=2, batch=64, lr=0.05)
 
@@ -352,75 +346,3 @@ def test_the_estimate_times_as_many_steps_where_an_epoch_is_one(monkeypatch: pyt
     data = few_digits()
     estimate(fresh(), data, QUICK.changed(batch=len(data.splits["train"])), device="cpu")
     assert len(taken) == 3
-
-
-# --- processes -------------------------------------------------------------------------------------------------------
-
-TRAIN = ["train", "digits", *TINY, "--epochs", "3"]
-
-
-def environment(**more: str) -> dict[str, str]:
-    source = str(Path(loop.__file__).parents[2])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, **more}
-
-
-@pytest.mark.slow
-def test_two_kills_and_resumptions_change_no_bit_of_a_run(tmp_path: Path) -> None:
-    quiet = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    done([*TRAIN, "--out", tmp_path / "whole"])
-    goes_on = [sys.executable, "-m", "convfabric", *TRAIN, "--out", str(tmp_path / "killed"), "--resume"]
-    for begun in ("config.yaml", "fabric.state.safetensors"):  # before the first epoch is over, and after it
-        process = subprocess.Popen(goes_on, **quiet)  # type: ignore[call-overload]
-        waited = time.monotonic() + 60
-        while not (tmp_path / "killed" / begun).exists() and time.monotonic() < waited:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    done(goes_on[3:])
-    for name in ("fabric/model.safetensors", "metrics.csv"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-
-
-TWO_HALVES = """
-import sys, torch
-from convfabric.data.opening import open_data
-from convfabric.environment import is_first_process
-from convfabric.fabric.module import Fabric
-from convfabric.training.loop import train
-from convfabric.training.recipe import Recipe
-from convfabric.weavers import weave
-from pathlib import Path
-from safetensors.torch import save_file
-
-torch.manual_seed(0)
-fabric = Fabric(weave("fabric-tiny", layers=2, size=(8, 8), image_channels=1, classes=10))
-seen = {}
-
-def watch(moment):
-    if moment.step <= 4:
-        seen.update({f"{moment.step}.{n}": p.grad.clone().contiguous() for n, p in fabric.named_parameters()})
-
-recipe = Recipe(epochs=1, batch=64, accumulate=int(sys.argv[2]), lr=0.01, clip_norm=1e9)
-train(fabric, open_data("digits"), recipe, folder=Path(sys.argv[1]), device="cpu", watch=watch)
-if is_first_process():
-    save_file(seen, sys.argv[1] + "/gradients.safetensors")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_that_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_HALVES)
-    one, two = tmp_path / "one", tmp_path / "two"
-    monkeypatch.setattr(sys, "argv", [str(script), str(one), "2"])
-    runpy.run_path(str(script))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    subprocess.run(
-        [*launch, str(script), str(two), "1"], check=True, env=environment(), capture_output=True, timeout=120
-    )
-    a, b = (read_tensors(folder / "gradients.safetensors")[0] for folder in (one, two))
-    assert a.keys() == b.keys()
-    assert len(a) > 100
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-5)
-    assert len(list(csv.DictReader((two / "metrics.csv").read_text().splitlines()))) == 1
