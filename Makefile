@@ -10,7 +10,7 @@ demo: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/convfabric fit digits --network fabric-tiny --epochs 60 --macs 25% --out runs/demo --force
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

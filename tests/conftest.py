@@ -64,3 +64,9 @@ def other_files_are_traced(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with files_are_traced():
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests go first, so that none of them is left for the end, when the other worker has nothing."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -31,7 +31,7 @@ from convfabric.runs.folder import begin, job_of
 from convfabric.runs.record import read_record
 from convfabric.runs.run import Run
 from convfabric.weavers import weave
-from test_pipeline import done, refusal
+from test_pipeline import TINY, done, refusal
 
 SMALL: dict[str, Any] = {"network": "fabric-tiny", "layers": 2, "epochs": 1, "search": "exact"}
 
@@ -171,6 +171,28 @@ def test_a_network_above_its_milliseconds_is_not_on_the_curve(run: Path, monkeyp
     [budget] = [row["budget"] for row in rows]
     assert re.fullmatch(r"\S+ M MACs per image \(60% of the fabric's\)", budget)
     assert rows[0]["threads"] == "1"
+
+
+def test_a_network_that_was_refused_is_not_the_one_that_a_run_goes_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, times = tmp_path / "run", [1.2]
+
+    def measured(*anything: object) -> Latency:
+        cut = read_record(folder).cut
+        assert cut
+        return taking(times[0] * cut.ceilings["latency_ms"])
+
+    monkeypatch.setattr(steps, "measure", measured)
+    monkeypatch.setattr(steps, "PAUSE", 0.0)
+    monkeypatch.setattr("convfabric.pipeline.fit.MOST_SMALLER", 0)
+    words = ["fit", "digits", *TINY, "--epochs", 1, "--latency-ms", "90%", "--set", "trials=4", "--out", folder]
+    assert "ms allowed" in refusal(words, code=3)
+    refused = load_fabric(folder)[0].graph
+    times[0] = 0.9
+    done([*words, "--resume"])
+    assert costs(load_fabric(folder)[0].graph, (8, 8)).macs < costs(refused, (8, 8)).macs
+    assert read_record(folder).budget_met
 
 
 def test_what_can_be_counted_is_refused_before_anything_is_timed(tmp_path: Path) -> None:

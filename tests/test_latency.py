@@ -86,12 +86,14 @@ def test_a_machine_that_was_slow_for_minutes_is_forgotten_once_it_is_not(device:
     sampler, simple = Sampler.of(graph, 0.25, IMAGE), simplified(graph)
     slowed = calibrate(sampler, IMAGE, device, lambda part: 1.8 * made_up(part, device, simple))
     found: Any = Survey(sampler=sampler, measured=pytest.fail, prediction=slowed, again=pytest.fail)
-    found.renew()
+    said = list[str]()
+    found.renew(said.append)
     for times, whole in ((2.5, 1.8), (1.0, 1.0)):
         found.again = lambda part, times=times: SimpleNamespace(fastest_block_ms=times * made_up(part, device, simple))
         found.since -= 2 * FRESH
-        found.renew()
+        found.renew(said.append)
         assert found.prediction.milliseconds(graph) == pytest.approx(whole * made_up(graph, device, simple), rel=0.01)
+    assert [line.startswith("measured once more, as the machine runs now: ") for line in said] == [True, True]
 
 
 def test_what_timing_an_operation_alone_adds_is_taken_off_again(device: Table, monkeypatch: pytest.MonkeyPatch) -> None:

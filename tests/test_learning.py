@@ -29,11 +29,19 @@ def hopeless(**more: Any) -> Job:
     return job_from({"data": "digits", "epochs": 6, "batch": 128, "lr": 1e-9, **small, **more})
 
 
-def test_a_training_that_learns_nothing_is_begun_anew_until_one_does_and_is_recorded(tmp_path: Path) -> None:
-    job, data, said = hopeless(), open_data("digits"), list[str]()
-    fabric = train_step(tmp_path, job, data, Listener(say=said.append))
+@pytest.fixture(scope="module")
+def begun_anew(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fabric, list[str]]:
+    """The folder of such a job, its fabric, and what was said."""
+    folder, said = tmp_path_factory.mktemp("anew"), list[str]()
+    return folder, train_step(folder, hopeless(), open_data("digits"), Listener(say=said.append)), said
+
+
+def test_a_training_that_learns_nothing_is_begun_anew_until_one_does_and_is_recorded(
+    begun_anew: tuple[Path, Fabric, list[str]],
+) -> None:
+    (folder, fabric, said), data = begun_anew, open_data("digits")
     assert score(fabric, data, "val").accuracy > 0.5
-    record = read_record(tmp_path)
+    record = read_record(folder)
     assert len(record.given_up) == 2
     assert re.search(r"no better than chance after 5 epochs, at best .* anew with adamw at a rate of 0.002", said[-1])
     assert said[-1] == record.given_up[-1]
@@ -43,7 +51,9 @@ def test_a_training_that_learns_nothing_is_begun_anew_until_one_does_and_is_reco
     assert all(row["chance"] for row in rows)
 
 
-def test_a_training_that_was_begun_anew_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_training_that_was_begun_anew_goes_on_to_the_same_weights(
+    tmp_path: Path, begun_anew: tuple[Path, Fabric, list[str]]
+) -> None:
     data, epochs = open_data("digits"), list[int]()
 
     def killed(moment: Moment) -> None:
@@ -54,9 +64,9 @@ def test_a_training_that_was_begun_anew_goes_on_to_the_same_weights(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         train_step(tmp_path / "a", hopeless(), data, Listener(say=print, watch=killed))
     found = train_step(tmp_path / "a", hopeless(), data, Listener(say=print), resume=True)
-    wanted = train_step(tmp_path / "b", hopeless(), data, Listener(say=print))
+    folder, wanted, _ = begun_anew
     assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in wanted.state_dict().items())
-    assert read_record(tmp_path / "a").given_up == read_record(tmp_path / "b").given_up
+    assert read_record(tmp_path / "a").given_up == read_record(folder).given_up
 
 
 def with_one_frequent_class(few: int) -> ImageSet:

@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[Callable[[Names], object], str]] = {
     "another library": (calls("torch.ops.inductor.resize_storage_bytes_.default"), r"which is no operator of ATen"),
     "an unknown one": (calls("torch.ops.aten.no_such.default"), r"which this version of torch does not have"),
     "another schema": (lambda names: names.update({MODEL: b'{"schema_version": {"major": 7}}'}), r"of schema 7; 8 is"),
-    "no program": (lambda names: names.pop(MODEL), r"0 programs, where one is read"),
+    "no program": (lambda names: names.pop(MODEL), r"0 programs of torch\.export in it, where one is read"),
     "damaged": (lambda names: names.update({MODEL: b"{"}), r"not as torch\.export writes it"),
     "old weights": (lambda names: names.pop(WEIGHTS), r"not as torch\.export writes it"),
 }

@@ -109,7 +109,7 @@ def test_minutes_take_epochs_and_a_smaller_fabric_before_more_than_half_of_them(
     assert paced.numbers["channels"] < job.numbers["channels"]
     assert 3 * costs(woven(paced, data), (8, 8)).macs >= costs(woven(job, data), (8, 8)).macs
     assert 0.5 * usual <= paced.recipe.epochs < usual
-    assert "is trained instead" in said[-1]
+    assert "a smaller fabric is trained" in said[-1]
     named = job_from({"data": "digits", "network": "fabric-small", "minutes": 3})
     paced = minutes.paced(named, data, said.append, named)
     assert paced.numbers == named.numbers

@@ -1,12 +1,18 @@
 """What the command line says: answers alone on standard output, refusals before any work."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
+import typer
 
+from convfabric.cli import console
 from folders import class_folders
 from test_pipeline import refusal
 
@@ -35,3 +41,31 @@ def test_a_run_that_is_resumed_with_another_network_is_refused(tmp_path: Path) -
     (folder / "config.yaml").write_text("data: digits\nnetwork: densenet\ngrowth: 4\n")
     said = refusal(["fit", "digits", "--network", "resnet", "--out", folder, "--resume"])
     assert "begun with network=densenet, now network=resnet" in said
+
+
+def test_nothing_is_begun_with_resume_alone(tmp_path: Path) -> None:
+    said = refusal(["fit", "digits", "--out", tmp_path / "gone", "--resume"])
+    assert "gone: no run there to go on with; type the whole command" in said
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_the_interpreter_drops_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised while a weak reference calls back is printed and forgotten."""
+    monkeypatch.setattr(console, "AGAIN", 0.05)
+
+    def ended(reference: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    def asked_to_end() -> None:
+        held = {1, 2}
+        watched = weakref.ref(held, ended)
+        del held
+        assert watched() is None, "it goes on as if nothing had been asked"
+        time.sleep(10)
+
+    with pytest.raises(typer.Exit) as end, console.refusals():
+        asked_to_end()
+    assert end.value.exit_code == console.INTERRUPTED
+    time.sleep(0.1)  # it is over: nothing comes again

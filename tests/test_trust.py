@@ -250,7 +250,7 @@ def test_a_network_that_learned_nothing_is_doubted(maps: bool) -> None:
     )
     found = score(Always(2, 0, maps), data, "val")
     assert (found.accuracy, found.largest, found.recall) == (0.7, 0.7, (1.0, 0.0))
-    error = "" if maps else "standard error 10.25 %, "
+    error = "" if maps else "standard error 9.62 %, "
     assert said_beside(found) == f"{error}balanced 50.00 %, the most frequent class alone 70.00 %"
     first, second = doubts(found, data.classes)
     assert "70.00% right is not surely above 70.00%" in first

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convfabric.cli.console import REFUSED, answer, refusals, tell_doubts
-from convfabric.cli.options import AsJson, InOrder, RunFolder, Size, Strict, Weights, settings_from
+from convfabric.cli.options import AsJson, InOrder, RunFolder, Settings, Size, Strict, Weights, settings_from
 
 if TYPE_CHECKING:
     from convfabric.evaluation.superpixels import SuperpixelScore
@@ -28,6 +28,7 @@ def evaluate(
     weights: Weights = None,
     weights_in_order: InOrder = False,
     size: Size = None,
+    changes: Settings = None,
     crf: Annotated[
         bool, typer.Option("--crf", help="Masks refined by a conditional random field as well, and what that costs.")
     ] = False,
@@ -45,7 +46,7 @@ def evaluate(
     if crf and (data or is_imported(name)):
         raise typer.BadParameter("--crf is for a run's own images, by whose validation split its numbers are chosen.")
     with refusals():
-        given = settings_from(None, None, weights=weights, weights_in_order=weights_in_order, size=size)
+        given = settings_from(None, changes, weights=weights, weights_in_order=weights_in_order, size=size)
         if not is_imported(name):
             if given:
                 raise typer.BadParameter(f"{', '.join(given)}: for networks of others; a run's is as it was trained.")

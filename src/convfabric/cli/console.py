@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TORN = ("gloo", "Connection closed", "Connection reset", "NCCL")
 """In what is raised where the connection to another process ends."""
+INSISTS, AGAIN = hasattr(signal, "setitimer"), 3.0
+"""Whether the system has a clock that rings, and seconds after which an interruption that was dropped comes again."""
 OVER_BUDGET, REFUSED, DOUBTFUL, UNTIMED, INTERRUPTED = 3, 1, 4, 5, 130
 
 
@@ -66,13 +68,26 @@ def _advice(resume: str, folder: Path | None) -> str:
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """While entered, a request to end interrupts."""
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """While entered, a request to end interrupts like Ctrl-C, and both insist.
+
+    What is raised in a callback of the interpreter's, such as that of a weak reference, is dropped; so it is raised
+    again until it arrives.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        if INSISTS:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if INSISTS else [])]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if INSISTS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_answers_apart() -> None:

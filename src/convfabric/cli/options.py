@@ -187,6 +187,8 @@ def job_of_words(folder: Path, resume: bool, config: Path | None, changes: list[
     from convfabric.errors import SettingError
     from convfabric.runs.job import job_from, read_config
 
+    if resume and not (folder.exists() or changes or config or any(part for at, part in named.items() if at != "data")):
+        raise SettingError(f"{folder}: no run there to go on with; type the whole command, without --resume.")
     if resume and config is None and (folder / "config.yaml").is_file():
         config = folder / "config.yaml"
         before, now = read_config(config).get("network"), named.get("network")

@@ -52,7 +52,7 @@ class Cutter:
         """
         allowed = _number(budget.latency_ms)
         if allowed is not None:
-            self.material.survey.renew()
+            self.material.survey.renew(self.material.say)
         wanted, aim, best = None if allowed is None else share * allowed, share * HEADROOM, None
         for _ in range(MOST_ATTEMPTS):
             graph = self.search(aimed(budget, aim))

@@ -15,7 +15,7 @@ def said_beside(score: Score) -> str:
     """Standard error, balanced accuracy and the share of the most frequent class, in words; empty for old scores.
 
     >>> said_beside(Score(images=75, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75))
-    'standard error 5.00 %, balanced 50.00 %, the most frequent class alone 75.00 %'
+    'standard error 4.95 %, balanced 50.00 %, the most frequent class alone 75.00 %'
     """
     if score.balanced_accuracy is None:
         return ""
@@ -46,8 +46,10 @@ def is_chance(score: Score) -> bool:
     return sum(occurring) * chance <= chance + min(2 * spread, 0.1)
 
 
-def doubts(score: Score, classes: Sequence[str]) -> list[str]:
+def doubts(score: Score, classes: Sequence[str], remedy: str = REMEDY) -> list[str]:
     """Why a result is not to be trusted: it is not surely above the most frequent class, or never answers some class.
+
+    ``remedy``: what may help, said behind the first.
 
     >>> score = Score(images=8, loss=0.5, accuracy=0.75, miou=None, class_iou=(), recall=(1.0, 0.0), largest=0.75)
     >>> doubts(score, "ab")[1]
@@ -55,14 +57,14 @@ def doubts(score: Score, classes: Sequence[str]) -> list[str]:
     """
     found = []
     if score.ap50 is not None and is_chance(score):
-        found.append(f"an AP50 of {score.ap50:.2%}: the network has learned little or nothing; {REMEDY}")
+        found.append(f"an AP50 of {score.ap50:.2%}: the network has learned little or nothing; {remedy}")
     spread = 0.0  # of pixels there are many
     if score.miou is None:
         spread = sqrt(score.largest * (1 - score.largest) / max(score.images, 1))
     if score.recall and score.ap50 is None and score.accuracy <= score.largest + spread:
         found.append(
             f"{score.accuracy:.2%} right is not surely above {score.largest:.2%}, which the most frequent class alone "
-            f"would have: the network has learned little or nothing; {REMEDY}"
+            f"would have: the network has learned little or nothing; {remedy}"
         )
     never = [name for name, share in zip(classes, score.recall, strict=False) if share == 0]
     if never:

@@ -73,10 +73,16 @@ class Score:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy, images drawn alone: sqrt(p (1 - p) / images); None but for classification."""
+        """Of the accuracy, images drawn alone; None but for classification.
+
+        With two more images right and two more wrong (Agresti and Coull, 1998), so that none wrong is not taken for
+        certainty: sqrt(p (1 - p) / n), p = (right + 2) / n, n = images + 4.
+        """
         if self.miou is not None or self.ap50 is not None or not self.images:
             return None
-        return sqrt(self.accuracy * (1 - self.accuracy) / self.images)
+        count = self.images + 4
+        right = (self.accuracy * self.images + 2) / count
+        return sqrt(right * (1 - right) / count)
 
     def surely_below(self, other: "Score") -> bool:
         """Whether the headline is below another's by more than the standard error of their difference.

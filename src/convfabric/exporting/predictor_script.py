@@ -9,11 +9,6 @@ from convfabric.fabric.archive import write_atomically
 
 OPENING = '''"""Answers of model.onnx: python predict.py IMAGE|FOLDER|ARRAY... prints one JSON object a line.
 
-    --top N       the N most probable classes
-    --least P     the probability from which on boxes are told, 0.3 unless said
-    --threads N   threads of the runtime; its own choice unless told
-    --time        milliseconds that the network took for each image
-
 Where model.int8.onnx lies beside it, that is run; where files exit-1.onnx and so on do, they are run instead, one after
 another, until one is confident.
 
@@ -180,10 +175,12 @@ def main():
     """Every image named on the command line; 1 where one could not be read."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("images", nargs="+", metavar="IMAGE")
-    words.add_argument("--top", type=int, default=0)
-    words.add_argument("--least", type=float, default=LIKELY)
-    words.add_argument("--threads", type=int, default=0)
-    words.add_argument("--time", action="store_true")
+    words.add_argument("--top", type=int, default=0, metavar="N", help="the N most probable classes")
+    least = f"the probability from which on boxes are told; {LIKELY} unless said"
+    words.add_argument("--least", type=float, default=LIKELY, metavar="P", help=least)
+    threads = "threads of the runtime; its own choice unless told"
+    words.add_argument("--threads", type=int, default=0, metavar="N", help=threads)
+    words.add_argument("--time", action="store_true", help="milliseconds that the network took for each image")
     said = words.parse_args()
     if said.top < 0 or said.threads < 0:
         words.error("--top and --threads: at least 0")

@@ -68,7 +68,8 @@ def _parts(archive: zipfile.ZipFile) -> tuple[Mapping[str, Any], dict[str, Tenso
     files = {name.partition("/")[2]: name for name in archive.namelist()}
     models = [name for name in files if name.startswith("models/")]
     if len(models) != 1:
-        raise ImportingError(f"{len(models)} programs, where one is read.")
+        what = "programs of torch.export in it, where one is read; weights alone are given by --weights"
+        raise ImportingError(f"{len(models)} {what}.")
     whole = json.loads(archive.read(files[models[0]]))
     if whole["schema_version"]["major"] != SCHEMA:
         raise ImportingError(f"of schema {whole['schema_version']['major']}; {SCHEMA} is read.")

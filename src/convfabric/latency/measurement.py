@@ -58,8 +58,8 @@ def timed(
     is the middle one is reported.
 
     >>> found = timed(lambda: None, Target(), (8, 8), "nothing", seconds=0.0)
-    >>> found.runs, found.median_ms < 1.0
-    (25, True)
+    >>> found.batch, found.median_ms < 1.0
+    (1, True)
     """
     return latency_from(timing.blocks(run, seconds), target, size, runtime)
 

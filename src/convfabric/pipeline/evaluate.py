@@ -30,7 +30,7 @@ from convfabric.graph.json_format import written
 from convfabric.latency.measurement import timed
 from convfabric.latency.target import Target
 from convfabric.operators import Size
-from convfabric.pipeline.inputs import opened, untrained
+from convfabric.pipeline.inputs import BY_THEIR_OWN, opened, untrained
 from convfabric.runs.folder import check_data_there, job_of
 from convfabric.runs.job import job_from
 from convfabric.runs.record import read_record
@@ -149,15 +149,16 @@ def evaluate(run: Path, source: str | None = None, split: str | None = None) -> 
 def evaluate_network(network: str, source: str, split: str | None = None, **settings: Any) -> Evaluation:
     """How a network of others answers as it is, with its own classifier, on images split as a fit would split them.
 
-    ``settings`` are those of a job, such as weights and size. Classes count in the order of their names. Raises
-    SettingError where it answers for another number of them, and DataError for a split that is not there.
+    ``settings`` are those of a job, such as weights, size, mean and std. Classes count in the order of their names.
+    Raises SettingError where it answers for another number of them, and DataError for a split that is not there.
     """
     job = job_from({"data": source, "network": network, **settings, "classifier": "kept"})
     data = opened(job)
     name = _split_named(split, data)
     found = score(untrained(job, data)[0], data, name)
-    said = tuple(doubts(found, data.classes))
-    return Evaluation(split=name, score=found, exits=None, doubts=said, same_images=False)
+    order = f"its answers are taken for {', '.join(data.classes[:12])}, in this order; was it trained so?"
+    said = [*doubts(found, data.classes, order), *(note for note in data.notes if note == BY_THEIR_OWN)]
+    return Evaluation(split=name, score=found, exits=None, doubts=tuple(said), same_images=False)
 
 
 def _split_named(split: str | None, data: ImageSet, source: str = "") -> str:

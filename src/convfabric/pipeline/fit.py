@@ -139,12 +139,12 @@ def network_step(
 ) -> Cut:
     """The network of a budget, exported: where the file turns out slower than that, a smaller one, twice at most.
 
-    Raises BudgetError where that is still too slow.
+    A run that is resumed goes on behind what it had refused. Raises BudgetError where the last is still too slow.
     """
-    share, float32 = 1.0, False
     shared: Any = {"cutters": cutters, "run": run}
+    share, float32 = by_first(lambda: _instead(folder, 1.0, False) if resume else (1.0, False))
     for smaller in range(MOST_SMALLER + 1):
-        first = resume and smaller == 0
+        first = resume and smaller == 0 and (share, float32) == (1.0, False)
         cut = extract_step(folder, job, data, fabric, listener, resume=first, share=share, float32=float32, **shared)
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
@@ -154,13 +154,19 @@ def network_step(
         except BudgetError as over:
             if smaller == MOST_SMALLER:
                 raise
-            if by_first(lambda: _refused_int8(read_record(folder))):
-                float32 = True
-                listener.say(f"int8 costs more than {job.procedure.int8_loss:g} points. Taking a network in float32.")
-                continue
-            listener.say(f"{over} Taking a smaller network.")
-            share *= by_first(lambda: _overshoot(read_record(folder)))
+            refused = by_first(lambda: _refused_int8(read_record(folder)))
+            share, float32 = by_first(partial(_instead, folder, share, float32))
+            lost = f"int8 costs more than {job.procedure.int8_loss:g} points. Taking a network in float32."
+            listener.say(lost if refused else f"{over} Taking a smaller network.")
     raise AssertionError("the last attempt returns or raises")
+
+
+def _instead(folder: Path, share: float, float32: bool) -> tuple[float, bool]:
+    """The share of the milliseconds, and whether float32 alone, to cut by now; as before where nothing was refused."""
+    record = read_record(folder)
+    if record.cut is None or record.exported is None or record.budget_met is not False:
+        return share, float32
+    return (share, True) if _refused_int8(record) else (share * _overshoot(record), float32)
 
 
 def _say_otherwise(folder: Path, job: Job, listener: Listener) -> None:

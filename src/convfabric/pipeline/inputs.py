@@ -24,6 +24,10 @@ from convfabric.weavers import Purpose, find_preset, is_imported
 
 KEPT, LEFT_OUT = "kept as they are", "left out"
 """What is said of modules that no operator describes."""
+BY_THEIR_OWN = (
+    "prepared by the mean and spread of these images, as the network's file states none: "
+    "--set mean=[...] and std=[...] say what it was trained with"
+)
 SAME_DATA = ("task", "channels", "size", "classes", "images", "digest")
 """Fields of a data record that have to be equal where a fabric that was trained on them is cut."""
 
@@ -80,8 +84,7 @@ def prepared_for(network: Original, data: ImageSet) -> ImageSet:
     """The data, prepared as the weights of a network want their images; grey ones with the mean of its colours."""
     before = data.preprocessing
     if not network.mean:
-        said = "prepared by the mean and spread of these images; --set mean=[...] and std=[...] say what others to take"
-        return replace(data, notes=(*data.notes, said))
+        return replace(data, notes=(*data.notes, BY_THEIR_OWN))
     mean, std = (
         part if before.channels == len(part) else (fmean(part),) * before.channels
         for part in (network.mean, network.std)

@@ -45,10 +45,11 @@ def paced(job: Job, data: ImageSet, say: Say, asked: Job) -> Job:
     usual, takes = _epochs(chosen, data), _minutes(chosen, data)
     epochs = min(usual, max(1, int(usual * allowed / takes)))
     said = (
-        f"{usual} epochs and fine-tuning would take about {takes:.3g} minutes of {allowed:g} allowed: {epochs} epochs"
+        f"{usual} epochs and fine-tuning would take about {takes:.3g} minutes of {allowed:g} allowed: {epochs} epochs; "
+        "the search for sub-networks comes on top, and again where a file is slower than its budget"
     )
     if chosen is not job:
-        said = f"a fabric of {said_shape(_fabric(chosen))} is trained instead; {said}"
+        said = f"a smaller fabric is trained in these minutes, of {said_shape(_fabric(chosen))}; {said}"
     if epochs < usual or chosen is not job:
         say(said)
     return replace(chosen, recipe=replace(chosen.recipe, epochs=epochs))

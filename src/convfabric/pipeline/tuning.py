@@ -131,9 +131,10 @@ class Tuner:
         """Further epochs, in place."""
         network, recipe, device = cut.network, self.recipe(cut), self.job.procedure.accelerator
         teacher = self._teacher(cut.size)
-        edges = f"{len(network.graph.edges)} of {len(self.whole.graph.edges)} edges"
         if process_count() == 1:
-            self.listener.say(f"fine-tuning {edges} takes {estimate(network, data, recipe, teacher, device)}")
+            part = costs(network.graph, cut.size).macs / costs(self.whole.graph, self.data.preprocessing.size).macs
+            takes = estimate(network, data, recipe, teacher, device)
+            self.listener.say(f"fine-tuning the network, {part:.0%} of the whole's MACs, takes {takes}")
         train(
             network,
             data,

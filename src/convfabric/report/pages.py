@@ -205,4 +205,4 @@ def _pictures_title(data: DataRecord, network: NetworkRecord, shown: int) -> str
     score = network.score
     errors = round(score.images * (1 - score.accuracy))
     listed = f"{errors} errors" if shown == errors else f"{shown} of {errors} errors, the surest"
-    return f"{listed} on {data.scored_split}: prediction, its probability (class)"
+    return f"{listed} on {data.scored_split}" + ": prediction, its probability (class)" * bool(errors)

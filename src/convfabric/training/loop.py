@@ -286,7 +286,7 @@ class Run:
         rows = self.progress.rows
         if len(rows) == self.recipe.last_chance and all(row.get("chance") for row in rows):
             best = max(row["val_balanced"] for row in rows)
-            answers = f"at best {best:.1%} of a class's validation images are answered right in the mean"
+            answers = f"at best {best:.1%} of a class's validation images are answered right, the mean of all classes"
             raise StuckError(f"{self.stage}: no better than chance after {len(rows)} epochs, {answers}.")
 
     def _save(self) -> None:

@@ -70,8 +70,8 @@ def measure(
 
     >>> import torch
     >>> from convfabric.latency.drafts import drafted
-    >>> measure(drafted(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)), (1, 2, 2), seconds=0.0).runs
-    25
+    >>> measure(drafted(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)), (1, 2, 2), seconds=0.0).batch
+    1
     """
     target = target or Target()
     return device_of(target).time_file(model, image, target, seconds)

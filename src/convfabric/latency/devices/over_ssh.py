@@ -80,10 +80,16 @@ class OverSsh:
                 self.close()
                 if attempt == ATTEMPTS - 1:
                     heard = f"{self.name}: no answer in {ATTEMPTS} attempts. {self._last_words}".rstrip()
-                    needs = f"{self.python} needs numpy and onnxruntime there, and ssh {self.host} no password"
-                    raise DeviceError(f"{heard}\n{needs}.") from None
+                    raise DeviceError(f"{heard}\n{self._advice()}.") from None
                 time.sleep(PAUSE)
         raise AssertionError("the last attempt returns or raises")
+
+    def _advice(self) -> str:
+        """What to look at, by what was said last."""
+        try_it = f"ssh {self.host} {shlex.quote(self.python)} -c 'import numpy, onnxruntime'"
+        if "Error" in self._last_words or "not found" in self._last_words or "No such file" in self._last_words:
+            return f"{self.python} there has to have numpy and onnxruntime: {try_it}"
+        return f"try it by hand, it has to work without a password: {try_it}"
 
     def _answer(self, asked: Asked) -> Answer:
         process, facts = self._connected()
