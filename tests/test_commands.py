@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ SHORTLY = ("--epochs", "1", "--set", "trials=2", "--set", "finalists=1", "--set"
 ELSEWHERE = ("pip install", "make ", "python3 -m venv", "scp ", "torchrun")
 """What installs, what runs this very test, what carries a folder, and what tests/test_processes.py types."""
 
+LIBRARY = re.compile(r"torchvision:|timm:")
+"""Their networks; tests/test_sources.py trains and cuts such."""
 EVERY_CONSTRUCTION = "convfabric universality"
 """tests/test_universality.py runs them all."""
 
@@ -143,8 +146,8 @@ def read_alone(job: Job, folder: Path, **_: Any) -> None:
 
 
 def is_read_alone(file: Path, words: list[str], later: list[list[str]]) -> bool:
-    """Whether it is a fit outside the README whose run nothing after it needs."""
-    if words[1] != "fit" or file.name == "README.md":
+    """Whether it is a fit of a library's network, or one outside the README, whose run nothing after it needs."""
+    if words[1] != "fit" or (file.name == "README.md" and not any(map(LIBRARY.match, words))):
         return False
     folder = default_folder(words[2])
     return folder.exists() or str(folder) not in [word for line in later for word in line]
@@ -153,7 +156,7 @@ def is_read_alone(file: Path, words: list[str], later: list[list[str]]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", TYPED, ids=lambda file: file.name)
 def test_what_the_documents_say_to_type_works(file: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fit of the README is run to its end; others up to their training, but for what is read after it."""
+    """Fits of the README are run to their end; others up to their training, but for what is read after them."""
     if file.name == "universality.md":
         typed(["convfabric", "fit", "photos/", "--macs", "50%"])
     told = commands(file)

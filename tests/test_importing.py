@@ -197,13 +197,9 @@ class Attention(nn.Module):
 
 
 UNREAD = {
-    "a sum along channels": (lambda x: x.cumsum(1), r"between: aten\.cumsum\.default: no row reads it"),
     "an unknown function": (lambda x: x.sin(), r"between: aten\.sin\.default: no row reads it"),
     "a formula that is none": (lambda x: x.clamp(min=1.0), r"between: .*no operator is"),
-    "a softmax of rows": (lambda x: x.softmax(2), r"between: aten\.softmax\.int"),
     "a part of the rows": (lambda x: x[:, :, 2:5], "a part of a dimension other than channels"),
-    "padding of channels": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "padding by .* not of height and width"),
-    "two strides": (lambda x: F.avg_pool2d(x, 2, (2, 1)), "strides .*of two kinds"),
     "space to depth": (lambda x: F.pixel_unshuffle(x, 2), r"between: aten\.pixel_unshuffle\.default"),
     "attention": (Attention(), r"between.*aten\.index\.Tensor"),
 }

@@ -19,9 +19,10 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    both = [Figure(figsize=(4.5, 3), layout="constrained") for _ in range(2)]
+    both = [Figure(figsize=(4.5, 3)) for _ in range(2)]
     for one in both:
         FigureCanvasSVG(one)
+        one.subplots_adjust(left=0.17, right=0.97, bottom=0.17, top=0.96)
     losses, figures = (one.subplots() for one in both)
     epochs = range(1, len(rows) + 1)
     losses.plot(epochs, [row["train_loss"] for row in rows], label="train")
