@@ -3,7 +3,7 @@
 import random
 import re
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ from convfabric.pipeline.budget_curve import curve
 from convfabric.pipeline.fit import fit
 from convfabric.progress import Listener
 from convfabric.runs.folder import begin, job_of
-from convfabric.runs.record import read_record
+from convfabric.runs.record import read_record, update_record
 from convfabric.runs.run import Run
 from convfabric.weavers import weave
 from test_pipeline import TINY, done, refusal
@@ -186,13 +186,41 @@ def test_a_network_that_was_refused_is_not_the_one_that_a_run_goes_on_with(
     monkeypatch.setattr(steps, "measure", measured)
     monkeypatch.setattr(steps, "PAUSE", 0.0)
     monkeypatch.setattr("convfabric.pipeline.fit.MOST_SMALLER", 0)
+    monkeypatch.setattr("convfabric.pipeline.fit._timed_whole", lambda *anything: None)
     words = ["fit", "digits", *TINY, "--epochs", 1, "--latency-ms", "90%", "--set", "trials=4", "--out", folder]
     assert "ms allowed" in refusal(words, code=3)
-    refused = load_fabric(folder)[0].graph
-    times[0] = 0.9
+    times[0], cut_by = 0.9, list[tuple[float, bool]]()
+
+    def noted(*given: Any, **named: Any) -> Any:
+        cut_by.append((named["share"], named["resume"]))
+        return steps.extract_step(*given, **named)
+
+    monkeypatch.setattr("convfabric.pipeline.fit.extract_step", noted)
     done([*words, "--resume"])
-    assert costs(load_fabric(folder)[0].graph, (8, 8)).macs < costs(refused, (8, 8)).macs
+    [(share, resumed)] = cut_by
+    assert share < 0.9
+    assert not resumed
     assert read_record(folder).budget_met
+
+
+def test_a_share_of_milliseconds_is_of_those_that_the_whole_takes_while_the_file_is_measured(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine runs at a third of the pace that it had when sub-networks were measured, in two turns of three."""
+    job, (network, _) = job_of(run), load_fabric(run)
+    job = replace(job, budget=Budget(latency_ms="50%"))
+    cut = read_record(run).cut
+    assert cut
+    update_record(run, cut=replace(cut, ceilings={"latency_ms": 1.0}))
+    for file_ms, whole_ms in ((2.4, 5.0), (2.6, 5.0)):
+        paces = iter([1.5, 1.0, 1.2])
+        monkeypatch.setattr(steps, "measure", lambda *a, m=file_ms, p=paces: taking(m * next(p)))
+        wholes = iter([1.2 * whole_ms, 1.5 * whole_ms, whole_ms])
+        with (
+            nullcontext() if file_ms < whole_ms / 2 else pytest.raises(BudgetError, match=r"2\.500 ms allowed, 50% of")
+        ):
+            steps.export_step(run, job, open_data("digits"), network, lambda w=wholes: next(w))
+        assert read_record(run).cut.ceilings == {"latency_ms": 2.5}  # type: ignore[union-attr]
 
 
 def test_what_can_be_counted_is_refused_before_anything_is_timed(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The main job: train, cut, fine-tune, export and report, as a readable list of steps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from convfabric.data.opening import open_data
 from convfabric.environment import is_first_process
 from convfabric.errors import BudgetError
 from convfabric.execution.processes import alone_first, by_first, join
-from convfabric.fabric.archive import GRAPH_FILE
+from convfabric.fabric.archive import GRAPH_FILE, passport
 from convfabric.fabric.module import Fabric
 from convfabric.latency.devices import device_of
+from convfabric.latency.survey import SAMPLE_SECONDS
 from convfabric.pipeline.announcements import said_stages, say_data
 from convfabric.pipeline.cutters import Cutters, Surveys
 from convfabric.pipeline.inputs import check_same_data, opened, woven
@@ -142,13 +143,14 @@ def network_step(
     A run that is resumed goes on behind what it had refused. Raises BudgetError where the last is still too slow.
     """
     shared: Any = {"cutters": cutters, "run": run}
+    whole_ms = _timed_whole(job, data, fabric)
     share, float32 = by_first(lambda: _instead(folder, 1.0, False) if resume else (1.0, False))
     for smaller in range(MOST_SMALLER + 1):
         first = resume and smaller == 0 and (share, float32) == (1.0, False)
         cut = extract_step(folder, job, data, fabric, listener, resume=first, share=share, float32=float32, **shared)
         listener.say("writing model.onnx and model.pt2, and checking them on validation images")
         try:
-            alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network))
+            alone_first(partial(export_step, folder, job, data.at(cut.size), cut.network, whole_ms))
             by_first(lambda: _say_otherwise(folder, job, listener))
             return cut
         except BudgetError as over:
@@ -159,6 +161,15 @@ def network_step(
             lost = f"int8 costs more than {job.procedure.int8_loss:g} points. Taking a network in float32."
             listener.say(lost if refused else f"{over} Taking a smaller network.")
     raise AssertionError("the last attempt returns or raises")
+
+
+def _timed_whole(job: Job, data: ImageSet, fabric: Fabric) -> Callable[[], float] | None:
+    """What measures the whole network; None where no share of its milliseconds is allowed, or they come later."""
+    device = device_of(job.target)
+    if not isinstance(job.budget.latency_ms, str) or device.waits or job.procedure.precision != "float32":
+        return None
+    timed = device.times_networks(passport(fabric, data), job.target, SAMPLE_SECONDS)
+    return lambda: timed(fabric.graph).median_ms
 
 
 def _instead(folder: Path, share: float, float32: bool) -> tuple[float, bool]:
