@@ -247,8 +247,8 @@ def test_a_narrowed_part_is_lawful_and_answers_as_the_whole_that_runs_it(name: s
 @pytest.mark.parametrize(
     ("name", "task"),
     [
-        *((name, "segmentation") for name in ("trellis", "unet", "googlenet", "segnet")),
-        *((name, "classification") for name in ("msdnet", "trellis shared", "densenet")),
+        *((name, "segmentation") for name in ("trellis", "unet")),
+        *((name, "classification") for name in ("msdnet", "trellis shared")),
     ],
 )
 def test_a_run_with_sub_networks_goes_on_to_the_bit_after_a_stop(name: str, task: Task, tmp_path: Path) -> None:
@@ -316,9 +316,8 @@ def test_it_can_be_drawn_and_counted(name: str, task: Task) -> None:
     assert count_routes(graph) >= 1
 
 
-@pytest.mark.parametrize("name", ["trellis of blocks", "msdnet"])
-def test_compiled_fabric_answers_like_itself(name: str) -> None:
-    fabric = fabric_of(small(name, "classification")).eval()
+def test_compiled_fabric_answers_like_itself() -> None:
+    fabric = fabric_of(small("msdnet", "classification")).eval()
     images = torch.randn(2, 3, *SIZES[0])
     compiled = torch.compile(fabric, backend="aot_eager", fullgraph=True)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from math import sqrt
 
 from convfabric.evaluation.scoring import Score
 
-REMEDY = "a lower rate (--set lr=), more epochs, or a fabric trained alone (--set subnetworks=0) may help"
+REMEDY = "; a lower rate (--set lr=), more epochs, or a fabric trained alone (--set subnetworks=0) may help"
 MOST_NAMED = 5
 LEAST_PRECISION = 0.01
 """AP50 below which boxes are found by chance."""
@@ -57,14 +57,14 @@ def doubts(score: Score, classes: Sequence[str], remedy: str = REMEDY) -> list[s
     """
     found = []
     if score.ap50 is not None and is_chance(score):
-        found.append(f"an AP50 of {score.ap50:.2%}: the network has learned little or nothing; {remedy}")
+        found.append(f"an AP50 of {score.ap50:.2%}: the network has learned little or nothing{remedy}")
     spread = 0.0  # of pixels there are many
     if score.miou is None:
         spread = sqrt(score.largest * (1 - score.largest) / max(score.images, 1))
     if score.recall and score.ap50 is None and score.accuracy <= score.largest + spread:
         found.append(
             f"{score.accuracy:.2%} right is not surely above {score.largest:.2%}, which the most frequent class alone "
-            f"would have: the network has learned little or nothing; {remedy}"
+            f"would have: the network has learned little or nothing{remedy}"
         )
     never = [name for name, share in zip(classes, score.recall, strict=False) if share == 0]
     if never:

@@ -156,7 +156,7 @@ def evaluate_network(network: str, source: str, split: str | None = None, **sett
     data = opened(job)
     name = _split_named(split, data)
     found = score(untrained(job, data)[0], data, name)
-    order = f"its answers are taken for {', '.join(data.classes[:12])}, in this order; was it trained so?"
+    order = f", or with classes in another order than here: {', '.join(data.classes[:12])}"
     said = [*doubts(found, data.classes, order), *(note for note in data.notes if note == BY_THEIR_OWN)]
     return Evaluation(split=name, score=found, exits=None, doubts=tuple(said), same_images=False)
 

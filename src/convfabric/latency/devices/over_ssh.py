@@ -86,7 +86,7 @@ class OverSsh:
 
     def _advice(self) -> str:
         """What to look at, by what was said last."""
-        try_it = f"ssh {self.host} {shlex.quote(self.python)} -c 'import numpy, onnxruntime'"
+        try_it = f"ssh {self.host} \"{self.python} -c 'import numpy, onnxruntime'\""
         if "Error" in self._last_words or "not found" in self._last_words or "No such file" in self._last_words:
             return f"{self.python} there has to have numpy and onnxruntime: {try_it}"
         return f"try it by hand, it has to work without a password: {try_it}"
