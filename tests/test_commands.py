@@ -150,7 +150,7 @@ def is_read_alone(file: Path, words: list[str], later: list[list[str]]) -> bool:
     if words[1] != "fit" or (file.name == "README.md" and not any(map(LIBRARY.match, words))):
         return False
     folder = default_folder(words[2])
-    return folder.exists() or str(folder) not in [word for line in later for word in line]
+    return folder.exists() or not any(word.startswith(str(folder)) for line in later for word in line)
 
 
 @pytest.mark.slow

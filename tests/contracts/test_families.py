@@ -9,6 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from torch.utils.flop_counter import FlopCounterMode
 
 from convfabric.boxes.multibox import box_loss
@@ -294,7 +296,7 @@ def test_json_and_archive_round_trip(name: str, task: Task, tmp_path: Path) -> N
 
 
 @every_file
-def test_onnx_answers_like_the_network_at_every_batch(name: str, task: Task, tmp_path: Path) -> None:
+def test_onnx_answers_like_the_network_at_every_batch_and_may_be_fixed(name: str, task: Task, tmp_path: Path) -> None:
     graph = small(name, task)
     fabric, papers = fabric_of(graph).eval(), papers_of(graph)
     write_onnx(program(fabric, papers), papers, tmp_path / "model.onnx")
@@ -307,6 +309,11 @@ def test_onnx_answers_like_the_network_at_every_batch(name: str, task: Task, tmp
             wanted = fabric(papers.preprocessing.normalised(pixels))
         found = torch.from_numpy(session.run(None, {"images": pixels.float().numpy()})[0])
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    model = onnx.load(tmp_path / "model.onnx")
+    for axis, count in zip(("batch", "height", "width"), (1, *SIZES[0]), strict=True):
+        make_dim_param_fixed(model.graph, axis, count)
+    onnx.save(model, tmp_path / "fixed.onnx")
+    quant_pre_process(tmp_path / "fixed.onnx", tmp_path / "prepared.onnx")
 
 
 @every_family
