@@ -69,3 +69,13 @@ def test_an_interruption_that_the_interpreter_drops_comes_again(monkeypatch: pyt
         asked_to_end()
     assert end.value.exit_code == console.INTERRUPTED
     time.sleep(0.1)  # it is over: nothing comes again
+
+
+def test_what_a_script_lets_its_background_jobs_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with console.refusals():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

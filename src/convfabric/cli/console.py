@@ -68,7 +68,7 @@ def _advice(resume: str, folder: Path | None) -> str:
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """While entered, a request to end interrupts like Ctrl-C, and both insist.
+    """While entered, a request to end interrupts like Ctrl-C, and both insist; what the caller ignores stays ignored.
 
     What is raised in a callback of the interpreter's, such as that of a weak reference, is dropped; so it is raised
     again until it arrives.
@@ -80,7 +80,8 @@ def _ending() -> Iterator[None]:
         raise KeyboardInterrupt
 
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if INSISTS else [])]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:
