@@ -28,6 +28,7 @@ from convfabric.graph.laws import broken_laws
 from convfabric.graph.subnetworks import Sampler
 from convfabric.importing.network import Imported, import_network, imported
 from convfabric.importing.own_module import save_network
+from convfabric.latency.drafts import drafted
 from convfabric.operators import Depthwise, HardSwish, Opaque, Operator, Relu6, Silu
 from convfabric.operators.opaque import program_of
 from convfabric.training.loop import train
@@ -172,6 +173,9 @@ READ = {
     "raised and cut": nn.ConvTranspose2d(8, 6, 3, 2, 2, output_padding=1),
     "the largest": lambda x: x.amax((2, 3)),
     "response norm": lambda x: x * lengths(x),
+    "put back where they were": lambda x: F.max_unpool2d(*F.max_pool2d(x.relu(), 2, return_indices=True), 2),
+    "zeros beside": lambda x: torch.cat([torch.zeros(len(x), 20, 8, 8), x, torch.zeros(len(x), 3, 8, 8)], 1),
+    "every other pixel, more channels": lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)),
     "root of channels": lambda x: x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-4),
     "root of the last": lambda x: F.rms_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2),
 }
@@ -199,6 +203,11 @@ class Attention(nn.Module):
 UNREAD = {
     "an unknown function": (lambda x: x.sin(), r"between: aten\.sin\.default: no row reads it"),
     "a formula that is none": (lambda x: x.clamp(min=1.0), r"between: .*no operator is"),
+    "indices of another pool": (
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 4, return_indices=True), 4),
+        "indices other than those of a 2×2 max pool",
+    ),
+    "every third row": (lambda x: x[:, :, ::3], "rows by steps of 3 and columns by steps of 1"),
     "a part of the rows": (lambda x: x[:, :, 2:5], "a part of a dimension other than channels"),
     "space to depth": (lambda x: F.pixel_unshuffle(x, 2), r"between: aten\.pixel_unshuffle\.default"),
     "attention": (Attention(), r"between.*aten\.index\.Tensor"),
@@ -280,6 +289,7 @@ class Turned(nn.Module):
 
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], nn.Module, str]] = {
     "calls that are none of ATen's": (lambda m, x: m(x), Between(lambda x: torch.fft.fft2(x).real), "only answer"),
+    "ones beside": (lambda m, x: torch.cat([x, torch.ones(len(x), 1, 8, 8)], 1), nn.ReLU(), "that is not zeros beside"),
     "one image otherwise": (lambda m, x: m(x) * len(x) if len(x) < 2 else m(x) * 3, nn.ReLU(), "images 1 at a time"),
 }
 
@@ -328,8 +338,15 @@ def test_a_layer_that_is_used_several_times_has_its_weights_once(tmp_path: Path)
     assert {node.channels for node in smaller.nodes} == {3}
     fabric.train()(torch.rand(2, 3, 16, 16)).sum().backward()
     assert fabric.edges["L0S0_L1S0"].get_parameter("weight").grad is not None
-    with pytest.raises(ImportingError, match=r"norms.0\.\w+ is used 3 times"):
-        import_network(lively(Recurrent(norms=1)), (16, 16))
+
+
+def test_a_norm_that_is_used_several_times_is_an_edge_that_shares_its_weights() -> None:
+    module = lively(Recurrent(norms=1))
+    fabric = import_network(module, (16, 16))
+    assert len({edge.shared for edge in fabric.graph.edges}) == 2
+    assert sum(p.numel() for p in fabric.parameters()) == sum(p.numel() for p in module.parameters())
+    assert {node.channels for node in fabric.graph.narrow({node.place: 3 for node in fabric.graph.nodes}).nodes} == {3}
+    drafted(fabric, torch.zeros(1, 3, 16, 16))
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.Softmax(-1), nn.LogSoftmax(1)], ids=str)

@@ -51,6 +51,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trellis wide": ("trellis", {"operators": "banded", "channels": 520, "layers": 2, "scales": 2}),
     "unet bilinear": ("unet", {"up": "bilinear"}),
     "segnet transposed": ("segnet", {"up": "transposed"}),
+    "segnet to a fixed place": ("segnet", {"up": "unpooled", "hidden": 8}),
+    "enet of widths": ("enet", {"shortcuts": "pointwise"}),
     "trellis of many groups": ("trellis", {"prior": "column-2"}),
     "resnet bottleneck": ("resnet", {"block": "bottleneck", "groups": 2}),
     "resnet preactivated": ("resnet", {"block": "preactivated"}),
@@ -60,7 +62,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 TASKS: tuple[Task, ...] = ("classification", "segmentation")
 CASES = [
     *((name, task) for name in SMALL for task in TASKS if (name, task) != ("lenet", "segmentation")),
-    *((name, "segmentation" if VARIANTS[name][0] in ("unet", "segnet") else "classification") for name in VARIANTS),
+    *(
+        (name, "segmentation" if VARIANTS[name][0] in ("unet", "segnet", "enet") else "classification")
+        for name in VARIANTS
+    ),
 ]
 every_family = pytest.mark.parametrize(("name", "task"), CASES)
 every_body = pytest.mark.parametrize(
@@ -85,7 +90,7 @@ every_file = pytest.mark.parametrize(
 """Families of every join and head; tests/contracts/test_operators.py writes every operator."""
 
 
-CANNOT_BE_NARROWED = {"trellis banded", "trellis wide", "trellis of far channels", "trellis shared, doubling"}
+CANNOT_BE_NARROWED = {"enet", "trellis banded", "trellis wide", "trellis of far channels", "trellis shared, doubling"}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -38,6 +38,8 @@ def placed(
     image, last = images.size, answered.response
     reads, linear, found_task = _head(last, image)
     responses = _simplified(_needed(reads if classes is None else _trunk(reads, last.channels), images), images)
+    shared = _shared(responses)
+    responses = [part for one in responses for part in _apart(one, shared)]
     if all(one.point for one in responses):
         raise ImportingError("no map of more than one pixel is left: a convolutional network has some.")
     first, stem = _stem(responses, images)
@@ -79,6 +81,25 @@ def _sharing(edges: list[Edge], weights: Mapping[str, Constant]) -> tuple[list[E
     others = tuple(f"edges.{name}." for name, first in shared.items() if name != first)
     kept = {name: constant for name, constant in weights.items() if not name.startswith(others)}
     return [replace(edge, shared=shared.get(edge.name, "")) for edge in edges], kept
+
+
+def _shared(responses: Iterable[Response]) -> set[str]:
+    """Weights and statistics that several operators have."""
+    operators = [
+        tensors for one in responses for tensors in (*(a.tensors for a in one.arriving), *(t for _, t in one.then))
+    ]
+    uses = Counter(constant.origin for tensors in operators for constant in tensors.values())
+    return {origin for origin, count in uses.items() if origin and count > 1}
+
+
+def _apart(one: Response, shared: set[str]) -> list[Response]:
+    """A response, before it others at whose ends an operator stands that is used elsewhere: edges can share weights."""
+    for at, (operator, tensors) in enumerate(one.then):
+        if any(constant.origin in shared for constant in tensors.values()):
+            before = replace(one, then=one.then[:at])
+            one.arriving, one.join, one.then = [Arrival(before, operator, tensors)], "sum", one.then[at + 1 :]
+            return [before, *_apart(one, shared)]
+    return [one]
 
 
 def _check_not_shared(weights: Mapping[str, Constant]) -> None:

@@ -73,7 +73,7 @@ from convfabric.operators.operator import (
     doubled,
     halved,
 )
-from convfabric.operators.pools import AdaptivePool, GlobalPool, Pool
+from convfabric.operators.pools import AdaptivePool, GlobalPool, Pool, Switches
 from convfabric.operators.primitives import Work, mapped, primitives
 from convfabric.operators.resampling import Bilinear, Nearest, Pad, Resize, ZeroInsertion
 from convfabric.operators.tabled import TabledConv
@@ -133,6 +133,7 @@ __all__ = [
     "Slice",
     "Softplus",
     "Sum",
+    "Switches",
     "TabledConv",
     "Tanh",
     "Times",

@@ -18,16 +18,22 @@ def dilated_residual(dilation: int = 2, kernel: int = 3) -> Sum:
     return Sum((Identity(), Chain((*normed(wide), plain))))
 
 
-def narrow(*middle: Operator, narrowing: int = 4, active: Operator | None = None, dropout: float = 0.0) -> Chain:
+def narrow(
+    *middle: Operator,
+    narrowing: int = 4,
+    active: Operator | None = None,
+    dropout: float = 0.0,
+    first: Operator | None = None,
+) -> Chain:
     """1×1 to a part of the channels, what is in the middle, 1×1 back; norms between (ENet's, Paszke et al. 2016).
 
-    Without a middle it is a 3×3 convolution; the activation is a ReLU unless another is given.
+    Without a middle it is a 3×3 convolution; the activation is a ReLU and what is first a 1×1 unless others are given.
 
     >>> narrow().parameters(16, 16), narrow(Conv(dilation=4, bias=False)).halo
     (320, (4.0, 4.0, 4.0, 4.0))
     """
     active, middle = active or Relu(), middle or (Conv(bias=False),)
-    steps = (pointwise(), Norm(), active, *middle, Norm(), active, pointwise(), Norm())
+    steps = (first or pointwise(), Norm(), active, *middle, Norm(), active, pointwise(), Norm())
     return Chain(_thinned(steps, dropout), inner=Width(over=narrowing))
 
 

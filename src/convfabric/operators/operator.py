@@ -70,6 +70,8 @@ class Operator(ABC):
     """Whether runtimes do it within the convolution before it, so that it takes no time of its own."""
     across_channels: bool = False
     """Whether a channel's value depends on how many others there are, silent ones included."""
+    piecewise_constant: bool = False
+    """Whether small changes of what it reads change nothing, so that no gradient passes it."""
 
     @property
     @abstractmethod

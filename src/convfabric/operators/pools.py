@@ -133,3 +133,28 @@ class AdaptivePool(Pooling):
 
     def size_after(self, size: Size, fitting: Size | None = None) -> Size:
         return self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches(Pooling):
+    """1 where a pixel is the largest of its 2×2 cell, the first of equal ones, else 0 (Zeiler & Fergus 2014).
+
+    These are the indices of a 2×2 max pool: a map of half the size, repeated and multiplied by them, is unpooled.
+
+    >>> Switches().size_after((5, 8)), Switches().keeps_zero
+    ((5, 8), False)
+    """
+
+    keeps_zero = False
+    piecewise_constant = True
+
+    @property
+    def stride(self) -> float:
+        return 1
+
+    @property
+    def halo(self) -> Halo:
+        return around(1, 1)
+
+    def size_after(self, size: Size, fitting: Size | None = None) -> Size:
+        return size

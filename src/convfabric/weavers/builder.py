@@ -8,7 +8,7 @@ from typing import Literal
 from convfabric.errors import GraphError, SettingError
 from convfabric.graph import NORM_AND_RELU, Edge, Entry, Graph, Head, Join, Node, Place, Task
 from convfabric.graph.laws import check
-from convfabric.operators import Identity, LeakyRelu, Operator, PRelu, Relu, Size
+from convfabric.operators import Identity, LeakyRelu, Nearest, Operator, PRelu, Relu, Size, Switches
 from convfabric.operators.field_kinds import misfits
 
 PLAIN = Identity()
@@ -72,6 +72,11 @@ class Draft:
         """A node where responses stand one after another; it has the channels of all of them."""
         channels = sum(self.channels(source) for source in sources)
         return self.put(place, channels, *((source, PLAIN) for source in sources), then=then, join="concatenation")
+
+    def unpool(self, place: Place, coarse: Place, finer: Place) -> Place:
+        """A node with the values of a coarse map where the 2×2 max pool of a finer map found its own, and zeros."""
+        raised, switches = (coarse, Nearest()), (finer, Switches())
+        return self.put(place, self.channels(coarse), raised, switches, then=PLAIN, join="product")
 
     def channels(self, place: Place) -> int:
         """Channels of a node that was put there."""

@@ -73,7 +73,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "a ResNet down, narrow blocks up, added", Linknet, weave_linknet, {"channels": 4, "blocks": (1, 1, 1)}
         ),
         "enet": Family(
-            "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 2, "repeats": 1}
+            "early halving, dilated blocks, a small decoder", Enet, weave_enet, {"channels": 4, "repeats": 1}
         ),
         "context": Family(
             "for masks: dilated blocks at an eighth of the size, every scale read",

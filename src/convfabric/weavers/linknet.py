@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from convfabric.errors import SettingError
 from convfabric.graph import Graph, Place
-from convfabric.operators import Chain, Conv, Identity, Pool, Relu, UpConv, Width, normed, pointwise
+from convfabric.operators import Chain, Conv, Identity, Operator, Pool, Relu, UpConv, Width, normed, pointwise
 from convfabric.weavers.builder import PLAIN, Draft, Purpose
 from convfabric.weavers.resnet import Resnet, stages
 
@@ -38,19 +38,20 @@ def weave_linknet(numbers: Linknet, purpose: Purpose, name: str = "linknet") -> 
     if purpose.task == "classification":
         draft.answer(place)
         return draft.finished()
-    for skipped in reversed(came_down[:-1]):
+    for skipped in reversed([pooled, *came_down[:-1]]):
         here = Place(place.layer + 1, skipped.scale)
-        raised = draft.put(Place(here.layer, here.scale, 1), draft.channels(skipped), (place, _decoder()))
-        place = draft.put(here, draft.channels(skipped), (raised, Identity()), (skipped, Identity()), then=PLAIN)
+        decoder = _decoder(UpConv() if skipped.scale < place.scale else Conv())
+        raised = draft.put(Place(here.layer, here.scale, 1), draft.channels(skipped), (place, decoder))
+        place = draft.put(here, draft.channels(skipped), (raised, Identity()), (skipped, Identity()), then=Relu())
     half = max(1, numbers.channels // 2)
-    place = draft.put(Place(place.layer + 1, 1), half, (place, UpConv(bias=False)))
-    place = draft.put(Place(place.layer + 1, 1), half, (place, Conv(bias=False)))
+    place = draft.put(Place(place.layer + 1, 1), half, (place, UpConv()))
+    place = draft.put(Place(place.layer + 1, 1), half, (place, Conv()))
     place = draft.put(Place(place.layer + 1, 0), purpose.classes, (place, UpConv(kernel=2)), then=PLAIN)
     draft.answer(place, linear=False)
     return draft.finished()
 
 
-def _decoder() -> Chain:
-    """1×1 to a quarter of the channels, 3×3 one scale up, 1×1 to those that came down there."""
-    steps = (*normed(pointwise()), *normed(UpConv(bias=False)), pointwise())
+def _decoder(middle: Operator) -> Chain:
+    """1×1 to a quarter of the channels, 3×3 at the size of what came down there, 1×1 to its channels."""
+    steps = (*normed(pointwise(bias=True)), *normed(middle), pointwise(bias=True))
     return Chain(steps, inner=Width(of="in", over=4))

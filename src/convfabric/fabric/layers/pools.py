@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convfabric.fabric.layers.dispatch import framed, layer
+from convfabric.fabric.layers.dispatch import cropped, framed, layer
 from convfabric.operators import (
     AdaptivePool,
     GlobalPool,
     Halo,
     Pool,
     Size,
+    Switches,
 )
 
 
@@ -100,6 +101,20 @@ def _cells(side: int, count: int) -> list[slice]:
     return [slice(i * side // count, -(-(i + 1) * side // count)) for i in range(count)]
 
 
+class _SwitchesLayer(nn.Module):
+    """1 where a pixel is the first of the largest of its cell."""
+
+    def forward(self, x_BCHW: Tensor, size: Size) -> Tensor:
+        below, right = x_BCHW.shape[-2] % 2, x_BCHW.shape[-1] % 2
+        even_BCHW = framed(x_BCHW, (0, below, 0, right), float("-inf")) if below or right else x_BCHW
+        cells = [even_BCHW[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        largest = F.max_pool2d(even_BCHW, 2)
+        first, second, third = (cell >= largest for cell in cells[:3])
+        second, third = second & ~first, third & ~(first | second)
+        rows = [torch.stack(pair, -1).flatten(-2) for pair in ((first, second), (third, ~(first | second | third)))]
+        return cropped(torch.stack(rows, -2).flatten(-3, -2).to(x_BCHW.dtype), size)
+
+
 @layer.register
 def _(operator: Pool, channels_in: int, channels_out: int) -> nn.Module:
     return _PoolLayer(operator)
@@ -113,3 +128,8 @@ def _(operator: GlobalPool, channels_in: int, channels_out: int) -> nn.Module:
 @layer.register
 def _(operator: AdaptivePool, channels_in: int, channels_out: int) -> nn.Module:
     return _AdaptivePoolLayer(operator)
+
+
+@layer.register
+def _(operator: Switches, channels_in: int, channels_out: int) -> nn.Module:
+    return _SwitchesLayer()

@@ -7,7 +7,7 @@ from typing import Any
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula
 from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
-from convfabric.operators import Pad, Padding, Shuffle, padding_of
+from convfabric.operators import Operator, Pad, Padding, Pool, Shuffle, padding_of
 
 Value = Any
 """A tensor that stands for a response, a formula, something padded, a constant, a number, or several of those."""
@@ -24,6 +24,23 @@ class Padded:
     padding: Padding
     mode: Any = "constant"
     value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Indices:
+    """Where a max pool found the values that it kept."""
+
+    of: Response
+    pool: Operator
+
+
+@dataclass(frozen=True)
+class Every:
+    """A response of whose rows and columns some are left out, the first of every so many taken."""
+
+    response: Response
+    rows: int = 1
+    columns: int = 1
 
 
 def row(*names: str) -> Callable[[Row], Row]:
@@ -47,6 +64,13 @@ def seen(value: Value) -> Seen:
     if isinstance(value, Padded):
         source, operator = value.response, Pad(padding=value.padding, mode=value.mode, value=value.value)
         return as_map(made_by(source, operator, source.channels, operator.size_after(source.size), {}))
+    if isinstance(value, Every):
+        if value.rows != value.columns:
+            raise ImportingError(
+                f"rows by steps of {value.rows} and columns by steps of {value.columns}: only equal ones are read"
+            )
+        source, one_pixel = value.response, Pool(kernel=1, stride=value.rows)
+        return as_map(made_by(source, one_pixel, source.channels, one_pixel.size_after(source.size), {}))
     raise ImportingError(f"a {type(value).__name__} where a response is needed")
 
 

@@ -1,5 +1,6 @@
 """Rows of operators that lay a tensor out otherwise, take a part of it, or put something around it."""
 
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 
 from convfabric.errors import ImportingError
-from convfabric.importing.patterns.forms import Padded, Value, response, row, seen
+from convfabric.importing.patterns.forms import Every, Padded, Value, response, row, seen
+from convfabric.importing.patterns.values import side_by_side, silent
 from convfabric.importing.responses import Seen, as_map, changed_by, made_by, reshaped
 from convfabric.operators import Shuffle, Slice
 
@@ -33,12 +35,17 @@ def _(x: Value, side: int, axis: int = 0) -> Value:
 
 @row("aten.slice.Tensor")
 def _(x: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1) -> Value:
+    if isinstance(x, Every) and step > 1 and axis == 3:
+        return replace(x, columns=step)
     one, length = seen(x), _length(x, axis)
     start, stop = (start or 0) % max(length, 1), min(length if stop is None else stop, length)
-    if step == 1 and start == 0 and stop == length:
+    whole = start == 0 and stop == length
+    if step == 1 and whole:
         return one
     if step != 1:
-        raise ImportingError(f"every so manieth of {length}")
+        if not whole or axis not in (2, 3) or not one.is_map():
+            raise ImportingError(f"every {step}th of {length} along {axis}, from {start}")
+        return Every(response(x), **{"rows" if axis == 2 else "columns": step})
     return sliced(x, axis, start, stop if stop >= 0 else stop + length)
 
 
@@ -95,7 +102,7 @@ def _(x: Value, *anything: Any, shape: Any, **named: Any) -> Value:
     *("aten.expand.default", "aten.expand_as.default", "aten.to.dtype", "aten.to.dtype_layout"),
 )
 def _(x: Value, *anything: Any, **named: Any) -> Value:
-    return x
+    return seen(x) if isinstance(x, Every) else x
 
 
 @row("aten.as_strided.default")
@@ -115,6 +122,10 @@ def _(x: Value, sides: list[int], mode: Any = "constant", value: float | None = 
 @row("aten.constant_pad_nd.default")
 def around_it(x: Value, sides: list[int], value: float = 0.0, mode: Any = "constant") -> Value:
     """Rows and columns around a response."""
+    if len(sides) == 6 and not any(sides[:4]) and min(sides) >= 0 and (mode, value) == ("constant", 0):
+        source = response(x)
+        before, after = (silent(source, channels) for channels in sides[4:])
+        return as_map(side_by_side([*before, source, *after]))
     left, right, above, below, *others = (*sides, 0, 0, 0, 0)[: max(4, len(sides))]
     if any(others) or mode not in ("constant", "reflect", "replicate"):
         raise ImportingError(f"padding by {sides} ({mode}), not of height and width alone")

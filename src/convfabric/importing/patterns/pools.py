@@ -4,7 +4,7 @@ from typing import Any
 
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula
-from convfabric.importing.patterns.forms import Value, alike, around, padded, response, row, seen
+from convfabric.importing.patterns.forms import Indices, Value, alike, around, padded, response, row, seen
 from convfabric.importing.patterns.values import function, joined
 from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
 from convfabric.operators import (
@@ -16,6 +16,7 @@ from convfabric.operators import (
     PixelSoftmax,
     Pool,
     Resize,
+    Switches,
     padding_of,
 )
 
@@ -38,7 +39,19 @@ def max_pooled(
 
 @row("aten.max_pool2d_with_indices.default")
 def _(*args: Any) -> Value:
-    return (max_pooled(*args),)
+    made = max_pooled(*args)
+    [pool] = made.response.arriving
+    return made, Indices(pool.source, pool.operator)
+
+
+@row("aten.max_unpool2d.default")
+def _(x: Value, indices: Value, size: list[int]) -> Value:
+    if not isinstance(indices, Indices) or indices.pool != Pool(padding=(0, 0, 0, 0)):
+        raise ImportingError("indices other than those of a 2×2 max pool")
+    if tuple(size) != indices.of.size or size[0] % 2 or size[1] % 2:
+        raise ImportingError(f"indices of a map of {indices.of.size} put on {size}: both have to be alike, and even")
+    raised, switches = whole(response(x), Nearest(), indices.of.size), whole(indices.of, Switches(), indices.of.size)
+    return joined("product", raised, switches)
 
 
 @row("aten.avg_pool2d.default")

@@ -1,5 +1,6 @@
 """Rows of functions of single values, and of responses that are added, multiplied or laid behind one another."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula, is_known, written
-from convfabric.importing.patterns.forms import ROWS, Row, Value, row, seen
-from convfabric.importing.responses import Arrival, Constant, Response, Seen, changed_by
-from convfabric.operators import Identity, Resize, Scale
+from convfabric.importing.patterns.forms import ROWS, Row, Value, response, row, seen
+from convfabric.importing.responses import Arrival, Constant, Response, Seen, as_map, changed_by, made_by
+from convfabric.operators import Identity, Resize, Scale, Slice, Times
 
 
 def function(name: str) -> Row:
@@ -160,14 +161,38 @@ def joined(join: Any, *values: Value) -> Value:
 
 @row("aten.cat.default")
 def _(values: list[Value], axis: int = 0) -> Value:
-    parts = [seen(value) for value in values]
+    known = next((value for value in values if not isinstance(value, Constant)), None)
+    parts: list[Seen] = []
+    for value in values:
+        parts += _zeros_like(value, known, axis) if isinstance(value, Constant) else [seen(value)]
     dims = parts[0].dims
     at = axis % len(dims)
     others = [tuple(dim for i, dim in enumerate(part.dims) if i != at) for part in parts]
     if len(set(others)) > 1 or not all(part.in_order(part.dims[at]) for part in parts):
         raise ImportingError(f"tensors laid out as {[part.dims for part in parts]} follow on one another along {axis}")
-    channels = sum(part.response.channels for part in parts)
-    arriving = [Arrival(part.response, Identity()) for part in parts]
-    found = Response(channels, parts[0].response.size, arriving, "concatenation")
-    found.point = all(part.response.point for part in parts)
-    return Seen(found, (*dims[:at], (("C", channels),), *dims[at + 1 :]))
+    found = side_by_side([part.response for part in parts])
+    return Seen(found, (*dims[:at], (("C", found.channels),), *dims[at + 1 :]))
+
+
+def side_by_side(parts: Sequence[Response]) -> Response:
+    """The channels of responses one after another."""
+    channels, point = sum(part.channels for part in parts), all(part.point for part in parts)
+    arriving = [Arrival(part, Identity()) for part in parts]
+    return Response(channels, parts[0].size, arriving, "concatenation", point=point)
+
+
+def silent(source: Response, channels: int) -> list[Response]:
+    """So many channels of zeros, made of a response as often as it takes."""
+    whole, left = divmod(channels, source.channels)
+    parts = [source] * whole
+    if left:
+        parts.append(made_by(source, Slice(start=0, stop=left), left, source.size, {}))
+    return [changed_by(part, Times(factor=0.0), {}) for part in parts]
+
+
+def _zeros_like(constant: Constant, known: Value, axis: int) -> list[Seen]:
+    """Zeros beside a map; ImportingError for other constants, and beside what is none."""
+    source, sides = response(known), constant.tensor.shape
+    if axis != 1 or constant.tensor.any() or tuple(sides[2:]) != source.size:
+        raise ImportingError(f"a constant of shape {tuple(sides)} that is not zeros beside a map of {source.size}")
+    return [as_map(part) for part in silent(source, sides[1])]
