@@ -1,12 +1,16 @@
 """The integer program and the evolution, against trying everything."""
 
+import ctypes
+import os
 import random
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import pytest
+from scipy.optimize import milp
 
-from convfabric.choice import Budget, choose, choose_exactly, fits, measures
+from convfabric.choice import Budget, choose, choose_exactly, exact, fits, measures
 from convfabric.choice.evolution import Evolution
 from convfabric.choice.exact import Additive
 from convfabric.errors import BudgetError, GraphError, SettingError
@@ -50,6 +54,22 @@ def test_the_integer_program_finds_what_trying_everything_finds(seed: int, share
     found = choose_exactly(graph, worth, Budget(macs=most), IMAGE)
     assert costs(found, IMAGE).macs <= most
     assert total(found, worth) == pytest.approx(best_of_all(graph, worth, most), rel=1e-3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its own standard output is another one")
+def test_what_the_solver_prints_by_itself_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def printing(*args: Any, **words: Any) -> Any:
+        ctypes.CDLL(None).puts(b"tmpSolver.run();")
+        return milp(*args, **words)
+
+    monkeypatch.setattr(exact, "milp", printing)
+    graph = weave("fabric-tiny")
+    choose_exactly(graph, random_worth(graph, 0), Budget(edges=7), IMAGE)
+    print("heard")
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == "heard\n"
 
 
 @pytest.mark.parametrize("budget", [Budget(macs="40%"), Budget(params="50%", macs="50%"), Budget(edges=12)], ids=str)

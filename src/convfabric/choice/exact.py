@@ -1,6 +1,10 @@
 """The best choice there is, where worths and costs add up: an integer program, solved by HiGHS through scipy."""
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +17,7 @@ from convfabric.graph import Graph, Place
 from convfabric.operators import Size
 
 MOST_SECONDS = 20.0
+STDOUT = 1
 GAP = 1e-4
 """Share of the best total worth by which what is returned may fall short of it."""
 
@@ -105,6 +110,23 @@ def _solved(
     return None if chosen is None else [edge.name for edge in graph.edges if edge.name in chosen]
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Standard output leads nowhere: HiGHS prints there whatever it is told, and ``--json`` has to be read from it."""
+    flush = getattr(ctypes.CDLL(None), "fflush", None) if os.name == "posix" else None
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), STDOUT)
+        yield
+    finally:
+        if flush:
+            flush(None)
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
 class _Program:
     """Yes or no for each name, rows of at most, and what is to be largest."""
 
@@ -122,13 +144,14 @@ class _Program:
     def best(self, worth: Mapping[str, float]) -> set[str] | None:
         """Names of those that are yes; None where no choice is under every row."""
         aim = self._row(worth)
-        found = milp(
-            -aim / (np.abs(aim).max() or 1.0),
-            constraints=LinearConstraint(np.array(self.rows), ub=np.array(self.most)),
-            integrality=np.ones(len(aim)),
-            bounds=Bounds(0, 1),
-            options={"time_limit": MOST_SECONDS, "mip_rel_gap": GAP},
-        )
+        with _unheard():
+            found = milp(
+                -aim / (np.abs(aim).max() or 1.0),
+                constraints=LinearConstraint(np.array(self.rows), ub=np.array(self.most)),
+                integrality=np.ones(len(aim)),
+                bounds=Bounds(0, 1),
+                options={"time_limit": MOST_SECONDS, "mip_rel_gap": GAP},
+            )
         return None if found.x is None else {name for name, i in self.column.items() if found.x[i] > 0.5}
 
     def _row(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
