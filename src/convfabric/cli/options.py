@@ -26,8 +26,8 @@ Network = Annotated[
     str | None,
     typer.Option(
         rich_help_panel="Network",
-        help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2.  "
-        "(default: a fabric as large as the budget asks for)",
+        help="A preset or a family, see convfabric list; or torchvision:NAME, timm:NAME, file:FILE.pt2, file:FILE.onnx."
+        "  (default: a fabric as large as the budget asks for)",
     ),
 ]
 From = Annotated[

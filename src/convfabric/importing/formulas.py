@@ -69,6 +69,8 @@ NUMBERED: Mapping[str, Callable[..., Operator]] = MappingProxyType(
         "mul(x, #)": lambda factor: Times(factor=factor),
         "add(x, #)": lambda plus: Times(plus=plus),
         "mul(x, rsqrt(add(mean(pow(x, 2)), #)))": lambda eps: OverChannels(eps=eps),
+        "mul(mul(x, add(erf(div(x, #)), 1)), #)": lambda root, half: Gelu(),
+        "mul(mul(x, #), add(erf(div(x, #)), 1))": lambda half, root: Gelu(),
         "div(x, add(mean(x), #))": lambda eps: OverChannels(kind="average", eps=eps),
     }
 )

@@ -17,9 +17,9 @@ from convfabric.fabric.archive import load_fabric
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Graph, Task
 from convfabric.graph.laws import check
+from convfabric.importing import onnx_file, program_file
 from convfabric.importing.earlier_run import check_channels, continued, folder_of
 from convfabric.importing.network import Imported, imported
-from convfabric.importing.program_file import module_of
 from convfabric.importing.weight_files import UNSTATED, load_into, stated_of
 from convfabric.operators import Size
 from convfabric.weavers import Purpose, Source, is_imported
@@ -193,8 +193,11 @@ def _of_timm(name: str, pretrained: bool) -> Original:
 
 def _of_file(name: str, pretrained: bool) -> Original:
     if not Path(name).is_file():
-        raise SettingError(f"network=file:{name}: no such file; one that torch.export.save wrote is read.")
-    module = module_of(Path(name))
+        raise SettingError(
+            f"network=file:{name}: no such file; .onnx, and .pt2 as torch.export.save writes it, are read."
+        )
+    read = onnx_file.module_of if Path(name).suffix == ".onnx" else program_file.module_of
+    module = read(Path(name))
     about = {"network": Path(name).name, **stated_of(Path(name))}
     return Original(module, module.size, (), (), module.image_channels, about)
 

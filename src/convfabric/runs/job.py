@@ -49,7 +49,7 @@ class Procedure:
     of them."""
     teacher: str = ""
     """A network of others that is tuned on the images first and followed by the fabric: torchvision:NAME, timm:NAME,
-    file:FILE.pt2, or run:FOLDER, which is taken as it is where its classes are these."""
+    a file (file:FILE.pt2, file:FILE.onnx), or run:FOLDER, which is taken as it is where its classes are these."""
     teacher_weights: str = "default"
     """Its weights: default, none or a file."""
     teacher_epochs: int = 0
@@ -90,7 +90,7 @@ class Procedure:
             if getattr(self, name) > most:
                 raise SettingError(f"{name}={getattr(self, name)}: give at most {most}.")
         if self.teacher and not is_imported(self.teacher):
-            raise SettingError(f"teacher={self.teacher}: torchvision:NAME, timm:NAME, file:FILE.pt2 or run:FOLDER.")
+            raise SettingError(f"teacher={self.teacher}: torchvision:NAME, timm:NAME, file:FILE or run:FOLDER.")
         if not 0 <= self.finetune_distil <= 1:
             raise SettingError(f"finetune_distil={self.finetune_distil}: give a share from 0 to 1.")
 

@@ -151,7 +151,7 @@ def find_preset(name: str) -> Preset:
         known = [*PRESETS, *FAMILIES]
         near = get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        others = ", and torchvision:NAME, timm:NAME, file:FILE.pt2 and run:FOLDER"
+        others = ", and torchvision:NAME, timm:NAME, file:FILE.pt2, file:FILE.onnx and run:FOLDER"
         raise SettingError(f"network={name}: known are {', '.join(known)}{others}.{meant}")
     return PRESETS[name]
 

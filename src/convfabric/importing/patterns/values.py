@@ -33,7 +33,7 @@ def function(name: str) -> Row:
 
 for _name in (
     *("relu", "relu6", "sigmoid", "tanh", "hardtanh", "clamp", "clamp_min", "gelu", "leaky_relu"),
-    *("silu", "hardswish", "hardsigmoid", "rsqrt", "elu", "mish", "softplus"),
+    *("silu", "hardswish", "hardsigmoid", "rsqrt", "elu", "mish", "softplus", "erf"),
 ):
     ROWS[f"aten.{_name}.default"] = function(_name)
 
