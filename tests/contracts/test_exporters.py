@@ -14,6 +14,8 @@ from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import FORMATS, Format, accept_close, formats_with
 from convfabric.fabric.deployable import delivered
 from convfabric.graph import Task
+from convfabric.importing.sources import as_it_is, original
+from convfabric.weavers import Source
 
 every_format = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
 
@@ -31,6 +33,23 @@ def test_the_file_answers_like_the_network_which_stays_as_it_was(kind: Format, t
         logits = fabric.eval()(data.preprocessing.normalised(pixels))
         wanted = delivered(logits, task, data.preprocessing.size).numpy()
     kind.accept(kind.file, wanted, kind.run(tmp_path / kind.file)(pixels.float().numpy()))
+
+
+@every_format
+@pytest.mark.parametrize(("name", "task"), [("resnet", "classification"), ("trellis", "segmentation")])
+def test_the_file_is_a_source_that_says_how_its_images_are_prepared(
+    kind: Format, name: str, task: Task, tmp_path: Path
+) -> None:
+    fabric, data = fabric_of(small(name, task)).eval(), noise(task)
+    export(fabric, papers_of(fabric.graph), data, tmp_path, formats=[kind])
+    source = Source(network=f"file:{tmp_path / kind.file}", numbers={})
+    first = original(source.network)
+    pixels, _ = next(data.splits["val"].batches([[0, 1, 2]]))
+    prepared = replace(data.preprocessing, mean=first.mean, std=first.std)
+    with torch.inference_mode():
+        wanted = fabric(data.preprocessing.normalised(pixels))
+        found = as_it_is(source)(prepared.normalised(pixels))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 @every_format

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from convfabric.errors import ExportError
 from convfabric.exporting.program import carried_facts, quiet
-from convfabric.fabric.archive import Passport, write_atomically
+from convfabric.fabric.archive import FACTS, Passport, write_atomically
 
 TOLERANCE = 1e-4
 """Largest difference of logits that is let pass, as a share of the largest logit above 1."""
@@ -77,7 +77,7 @@ def save_onnx(
     assert made is not None
     versions = [make_opsetid(domain, version) for domain, version in made.model.opset_imports.items()]
     made.model.ir_version = find_min_ir_version_for(versions)
-    made.model.metadata_props["convfabric"] = facts
+    made.model.metadata_props[FACTS] = facts
     write_atomically(file, _with_named_axes(made.model_proto).SerializeToString())
 
 
@@ -104,10 +104,10 @@ def run_onnx(file: Path | bytes) -> Answer:
 
 
 def write_torch_export(exported: ExportedProgram, papers: Passport, file: Path) -> None:
-    """The program as torch saves it."""
+    """The program as torch saves it, with its classes and preprocessing beside it."""
     content = BytesIO()  # on a full disk torch's own writer of files ends the process
     with quiet():
-        torch.export.save(exported, content)
+        torch.export.save(exported, content, extra_files={FACTS: json.dumps(carried_facts(papers))})
     write_atomically(file, content.getvalue())
 
 

@@ -21,6 +21,8 @@ from convfabric.graph.json_format import from_text, text_of, to_text
 from convfabric.graph.laws import check
 
 GRAPH_FILE, WEIGHTS_FILE = "graph.json", "model.safetensors"
+FACTS = "convfabric"
+"""Name under which exported files carry their classes and how their images are prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

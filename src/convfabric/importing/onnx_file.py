@@ -4,11 +4,13 @@ Shapes that a file works out are worked out once, by ONNX Runtime's own constant
 in the end module and runtime answer the same images.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from convfabric.errors import ImportingError
+from convfabric.fabric.archive import FACTS
 from convfabric.importing.onnx_nodes import NODES
 from convfabric.operators import Size
 
@@ -63,12 +66,17 @@ def module_of(file: Path) -> "OnnxNetwork":
     except Exception as fault:  # protobuf raises its own for a file of another kind, onnx for weights beside it
         raise ImportingError(f"{file}: not an ONNX file ({str(fault)[:100]}).") from None
     try:
-        images = _images(model.graph)
+        stated = (json.loads(one.value) for one in model.metadata_props if one.key == FACTS)
+        facts: Mapping[str, Any] = next(stated, {})
+        images = _images(model.graph, facts)
         folded = _folded(model)
         network = OnnxNetwork(folded.graph, images).eval()
+        network.facts = facts
         _check_answers(network, images, folded)
     except ImportingError as fault:
         raise ImportingError(f"{file}: {fault}") from None
+    except ValueError as fault:
+        raise ImportingError(f"{file}: what it says of itself is no JSON ({str(fault)[:100]}).") from None
     return network
 
 
@@ -81,8 +89,8 @@ class Images(NamedTuple):
     channels_last: bool
 
 
-def _images(graph: Any) -> Images:
-    """The images that a graph reads; their number is fixed where it was not."""
+def _images(graph: Any, facts: Mapping[str, Any]) -> Images:
+    """The images that a graph reads; their number is fixed where it was not, and so is a size that the facts state."""
     weights = {one.name for one in graph.initializer}
     inputs = [one for one in graph.input if one.name not in weights]
     if len(inputs) != 1:
@@ -93,6 +101,8 @@ def _images(graph: Any) -> Images:
     dims = kind.shape.dim
     if len(dims) != 4:
         raise ImportingError(f"reads a tensor of {len(dims)} dimensions, where (B, C, H, W) are images.")
+    for dim, side in zip(dims[2:], facts.get("size", ()), strict=False):
+        dim.dim_value = side
     if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims[1:]):
         named = "×".join(dim.dim_param or str(dim.dim_value or "?") for dim in dims)
         raise ImportingError(f"reads images of {named}, of no fixed size: {FIXED} gives it one.")
@@ -128,6 +138,8 @@ class OnnxNetwork(nn.Module):
     size: Size
     """Height and width of the images, pixels."""
     image_channels: int
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What a file that convfabric delivered says of itself."""
 
     def __init__(self, graph: Any, images: Images) -> None:
         super().__init__()

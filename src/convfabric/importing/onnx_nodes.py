@@ -248,7 +248,9 @@ def _(
 ) -> Tensor:
     if transA or (alpha, beta) != (1.0, 1.0):
         raise ImportingError(f"a product with transA={transA}, alpha={alpha:g}, beta={beta:g}.")
-    return F.linear(x, weight if transB else weight.t(), bias)
+    held = bias is None or isinstance(bias, nn.Parameter)  # else the runtime has made a sum of maps a bias
+    answer = F.linear(x, weight if transB else weight.t(), bias if held else None)
+    return answer if held or bias is None else answer + bias
 
 
 def _over(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from convfabric.errors import ImportingError
+from convfabric.fabric.archive import FACTS
 from convfabric.fabric.layers.opaque import CALLED
 from convfabric.importing.patterns import ROWS
 
@@ -50,8 +51,10 @@ def module_of(file: Path) -> "Program":
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            found = Program(*_parts(archive))
-            return found.eval()
+            found = Program(*_parts(archive)).eval()
+            stated = [name for name in archive.namelist() if name.partition("/")[2] == f"extra/{FACTS}"]
+            found.facts = json.loads(archive.read(stated[0])) if stated else {}
+            return found
     except ImportingError as fault:
         raise ImportingError(f"{file}: {fault}" + f" {HOW}" * (UNREAD not in str(fault))) from None
     except (OSError, zipfile.BadZipFile) as fault:
@@ -106,6 +109,8 @@ class Program(nn.Module):
     size: tuple[int, int]
     """Height and width of the images that it was traced with, pixels."""
     image_channels: int
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What a file that convfabric delivered says of itself."""
 
     def __init__(self, module: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -199,7 +199,10 @@ def _of_file(name: str, pretrained: bool) -> Original:
     read = onnx_file.module_of if Path(name).suffix == ".onnx" else program_file.module_of
     module = read(Path(name))
     about = {"network": Path(name).name, **stated_of(Path(name))}
-    return Original(module, module.size, (), (), module.image_channels, about)
+    channels = module.image_channels
+    inside = module.facts.get("range") == [0, 255]  # of files that convfabric delivered
+    mean, std = ((0.0,) * channels, (1 / 255,) * channels) if inside else ((), ())
+    return Original(module, module.size, mean, std, channels, about)
 
 
 def _of_run(name: str, pretrained: bool) -> Original:
