@@ -107,12 +107,8 @@ def test_parameters_are_as_many_as_published(
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
 def test_values_go_back_to_where_a_pool_found_its_own(size: tuple[int, int]) -> None:
-    draft = Draft("pair", Purpose(size=size))
-    fine = draft.enter(Place(0, 0), Conv(), 6, then=Relu())
-    coarse = draft.put(Place(1, 1), 6, (fine, Pool()), then=Identity())
-    unpooled = draft.unpool(Place(2, 0), coarse, fine)
-    draft.answer(draft.put(Place(3, 0), 5, (unpooled, pointwise())))
-    fabric, images = Fabric(draft.finished()).eval(), torch.randn(2, 3, *size)
+    fabric, (fine, unpooled) = unpooling(size)
+    images = torch.randn(2, 3, *size)
     with torch.no_grad():
         responses = fabric.forward_features(images, [fine, unpooled])
     map_BCHW, found = responses[str(fine)], responses[str(unpooled)]
@@ -120,3 +116,13 @@ def test_values_go_back_to_where_a_pool_found_its_own(size: tuple[int, int]) -> 
     even = F.pad(map_BCHW, (0, size[1] % 2, 0, size[0] % 2), value=float("-inf"))
     wanted = F.max_unpool2d(*F.max_pool2d(even, 2, return_indices=True), 2)[..., : size[0], : size[1]]
     torch.testing.assert_close(found, wanted)
+
+
+def unpooling(size: tuple[int, int]) -> tuple[Fabric, tuple[Place, Place]]:
+    """A fabric that pools and unpools, the place of the map that is pooled, and that of the one unpooled."""
+    draft = Draft("pair", Purpose(size=size))
+    fine = draft.enter(Place(0, 0), Conv(), 6, then=Relu())
+    coarse = draft.put(Place(1, 1), 6, (fine, Pool()), then=Identity())
+    unpooled = draft.unpool(Place(2, 0), coarse, fine)
+    draft.answer(draft.put(Place(3, 0), 5, (unpooled, pointwise())))
+    return Fabric(draft.finished()).eval(), (fine, unpooled)

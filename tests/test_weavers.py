@@ -1,5 +1,6 @@
 """Families against independent implementations: torchvision's, with the same weights and the same answers."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_resnet_18_answers_like_torchvision_s_with_the_same_weights() -> None:
         ("trellis", {"inner": 0.0}, "inner=0.0: give at least 0.01"),
         ("trellis", {"leap": 2, "doubling": True, "operators": "banded"}, "a band joins equal channels"),
         ("googlenet", {"over": 32}, "over=32: the narrowest layer has 16 channels"),
-        ("unet", {"width": 3}, "width: unet has scales, channels, up"),
+        ("unet", {"width": 3}, "width: unet has scales, channels, up, norm"),
         ("resnet", {"blocks": 3}, "blocks=3: expected a list such as"),
         ("resnet", {"channels": "8"}, "channels=8: expected int"),
         ("vgg", {"top": "foo"}, "top=foo: expected full, global max, linear"),
@@ -121,6 +122,20 @@ def test_resnet_18_answers_like_torchvision_s_with_the_same_weights() -> None:
 def test_numbers_that_make_no_network_are_refused(name: str, numbers: dict[str, object], said: str) -> None:
     with pytest.raises(SettingError, match=said):
         weave(name, **numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_count_of_none_makes_a_network_or_is_refused_by_name(family: str, count: int) -> None:
+    row = FAMILIES[family]
+    for part in fields(row.numbers):
+        if type(getattr(row.numbers(), part.name)) is int:
+            try:
+                weave(family, **{**row.specimen, part.name: count})
+            except SettingError as fault:
+                assert f"{part.name}={count}" in str(fault)  # noqa: PT017
+            else:
+                assert count == 0
 
 
 def test_every_number_of_a_family_has_a_default_and_every_name_is_free() -> None:

@@ -12,6 +12,7 @@ from contracts.test_families import fabric_of, noise, papers_of, small
 from convfabric.errors import ExportError
 from convfabric.exporting.exporter import export
 from convfabric.exporting.formats import FORMATS, Format, accept_close, formats_with
+from convfabric.exporting.program import program, variable_size
 from convfabric.fabric.deployable import delivered
 from convfabric.graph import Task
 from convfabric.importing.sources import as_it_is, original
@@ -60,6 +61,19 @@ def test_a_file_that_answers_otherwise_is_refused_by_name_and_none_is_kept(kind:
     with pytest.raises(ExportError, match=rf"on images of val, {kind.file} answers unlike the network: logits are up"):
         export(fabric, papers_of(fabric.graph), noise("classification"), tmp_path, formats=[skewed])
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(kind.file, "the one before")]
+
+
+def test_images_of_a_file_are_multiples_of_what_its_switches_read() -> None:
+    whole = small("segnet", "segmentation")
+    coarsest = max(node.place.scale for node in whole.nodes)
+    deepest = {edge.name for edge in whole.edges if edge.source.scale == coarsest}
+    part = whole.restrict(whole.edge_names - deepest)
+    assert max(node.place.scale for node in part.nodes) == coarsest - 1
+    papers = papers_of(part)
+    papers = replace(papers, preprocessing=replace(papers.preprocessing, size=(96, 64)))
+    assert variable_size(papers) == 2**coarsest
+    answer = program(fabric_of(part).eval(), papers).module()
+    assert answer(torch.zeros(1, 3, 64, 128)).shape[-2:] == (64, 128)
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(18, 8), (21, 10), (24, 12)])

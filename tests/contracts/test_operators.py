@@ -26,8 +26,11 @@ from convfabric.graph import Graph, Place
 from convfabric.graph.costs import costs
 from convfabric.graph.json_format import graph_from_json, graph_to_json, read, written
 from convfabric.graph.subnetworks import Sampler
+from convfabric.latency.asked import key_of
 from convfabric.latency.drafts import drafted
 from convfabric.latency.prediction import every_operation, operations, simplified
+from convfabric.latency.table import Table, _kind
+from convfabric.latency.target import Target
 from convfabric.operators import (
     Conv,
     FullyConnected,
@@ -224,6 +227,18 @@ def test_an_edge_with_it_is_archived_like_any_other(operator: Operator, tmp_path
     images = torch.randn(2, 3, *image)
     with torch.no_grad():
         assert torch.equal(again(images), fabric(images))
+
+
+@every_operator
+def test_its_time_is_told_from_that_with_other_channels(operator: Operator) -> None:
+    for work in primitives(Work(operator, *ends(operator, (8, 8)))):
+        twice = work._replace(channels_in=2 * work.channels_in, channels_out=2 * work.channels_out)
+        try:
+            twice.operator.parameters(twice.channels_in, twice.channels_out)
+        except ValueError:
+            continue
+        table = Table(target=Target(), known={key_of(work): 1.0}, near={_kind(work): [work]})
+        assert 1 <= table.milliseconds(twice) < 5
 
 
 def goes_by_thirds(operator: Operator) -> bool:

@@ -41,7 +41,9 @@ def variable_size(papers: Passport) -> int | None:
 
     Segmentation takes any multiple of the coarsest stride, if the size it was trained at is one.
     """
-    multiple = 2 ** max(node.place.scale for node in papers.graph.nodes if node.place.scale < POINT)
+    scales = [node.place.scale for node in papers.graph.nodes if node.place.scale < POINT]
+    cells = [2**edge.source.scale * edge.operator.cell for edge in papers.graph.edges if edge.source.scale < POINT]
+    multiple = max(2 ** max(scales), *cells)
     fits = all(side % multiple == 0 and side > multiple for side in papers.preprocessing.size)
     return multiple if papers.graph.head.task == "segmentation" and fits else None
 

@@ -16,7 +16,7 @@ from convfabric.graph import Task
 from convfabric.importing.opaque import Part, parts_around
 from convfabric.importing.placing import Placed, placed
 from convfabric.importing.responses import Response, Seen
-from convfabric.importing.trace import SOFTMAX, UnreadError, decomposed, exported, last_softmax, read
+from convfabric.importing.trace import SOFTMAX, UNREAD, UnreadError, decomposed, exported, last_softmax, read
 from convfabric.operators import Conv, Size
 from convfabric.weavers import Purpose
 from convfabric.weavers.imported import DECODER
@@ -93,7 +93,7 @@ def imported(
     Purpose(task=task, classes=2 if classes is None else classes, image_channels=image_channels, size=size)
     theirs = copy.deepcopy(module).cpu().float().eval()
     channels = 3 if image_channels == 1 and _reads_colours(theirs) else image_channels
-    program = exported(theirs, channels, size)
+    program = exported(theirs, channels, size, _size_of(module))
     pixels = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(0))
     try:
         proof = proved(program, theirs, pixels, name)
@@ -102,8 +102,9 @@ def imported(
         try:
             proof = proved(program, theirs, pixels, name, parts_of(program, theirs))
         except ImportingError as still:
-            first = "" if str(still).startswith(str(fault)) else f"{fault} Taken apart: "
-            raise ImportingError(f"{first}{still}") from None
+            first, then = str(fault), str(still)  # the second says more only where there was no row
+            both = then if then.startswith(first) else f"{first} Taken apart: {then}"
+            raise ImportingError(both if UNREAD in first or then.startswith(first) else first) from None
     found, fabric = proof.found, proof.fabric
     if classes is not None:
         found = placed(proof.images, proof.answered, name, classes, task, decoder)
@@ -239,6 +240,12 @@ def largest_difference(
         wanted = F.interpolate(wanted, size=found.shape[-2:], mode="bilinear", align_corners=False)
     apart, largest = (wanted - found.reshape(wanted.shape)).abs().max(), wanted.abs().max()
     return float(apart / largest.clamp(min=1e-30))
+
+
+def _size_of(module: nn.Module) -> Size | None:
+    """The size of images that a file is written for; None where a module does not say."""
+    found: Size | None = getattr(module, "size", None) if hasattr(module, "image_channels") else None
+    return found
 
 
 def _reads_colours(module: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from convfabric.errors import ImportingError
 from convfabric.fabric.archive import FACTS
 from convfabric.fabric.layers.opaque import CALLED
 from convfabric.importing.patterns import ROWS
+from convfabric.importing.trace import UNREAD
 
 SCHEMA = 8
 """The version of the file's schema that is read."""
@@ -31,7 +32,6 @@ DTYPES: Mapping[int, torch.dtype] = MappingProxyType(
 PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string")
 """Arguments that are their own value."""
 HOW = "torch.export.save(torch.export.export(model.eval(), (torch.zeros(2, 3, H, W),)), FILE) writes one that is."
-UNREAD = "no row reads it"
 MOST_BYTES = 4 << 30
 """Of what a file holds, unpacked."""
 

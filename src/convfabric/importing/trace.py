@@ -1,7 +1,9 @@
 """A module as a torch.export program, and the responses that it computes."""
 
+import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,20 +17,31 @@ from convfabric.importing.patterns import ROWS, response, seen
 from convfabric.importing.responses import Constant, Response, Seen, as_map, made_by
 from convfabric.operators import Size
 
+UNREAD = "no row reads it"
 TAKE_SHAPES = ("upsample", "view", "unsqueeze", "squeeze", "reshape", "as_strided", "flatten")
 """Parts of names of operators whose rows need the shape of the result."""
 BATCH = 2
 """Images in the trace; one would be taken for a dimension that is not there."""
 
 
-def exported(module: nn.Module, channels: int, size: Size) -> ExportedProgram:
+def exported(module: nn.Module, channels: int, size: Size, written_for: Size | None = None) -> ExportedProgram:
     """The program of a module in evaluation mode, for images (2, channels, height, width).
 
-    Raises ImportingError where torch.export cannot trace it.
+    Raises ImportingError where torch.export cannot trace it, with the size that its file was written for, if another.
     """
     images = torch.zeros(BATCH, channels, *size)
-    with torch.no_grad():
-        return _of_torch(lambda: torch.export.export(module.eval(), (images,), strict=False))
+    try:
+        with torch.no_grad():
+            return _of_torch(lambda: torch.export.export(module.eval(), (images,), strict=False))
+    except ImportingError as fault:
+        if written_for in (None, size):
+            raise
+        assert written_for is not None
+        own, asked = (f"{side[1]}×{side[0]}" for side in (written_for, size))
+        raise ImportingError(
+            f"its file is written for images of {own} pixels, and cannot be run on {asked}: --size {own} takes those, "
+            f"or write it for {asked}. {fault}"
+        ) from None
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
@@ -38,10 +51,23 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 
 def _of_torch(work: Callable[[], ExportedProgram]) -> ExportedProgram:
     try:
-        return work()
+        with _unheard():
+            return work()
     except Exception as fault:  # whatever somebody else's module raises
         first = (str(fault).splitlines() or [""])[0][:200]
         raise ImportingError(f"torch.export cannot trace it ({type(fault).__name__}: {first}).") from None
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What torch says of a module to its own developers, before it raises, is not heard."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 SOFTMAX = {
@@ -145,7 +171,7 @@ def _called(node: Any, values: dict[Any, Any]) -> Any:
             return _folded(name, parts, result)
         return tuple(_folded(name, parts, one) if isinstance(one, Tensor) else one for one in result)
     if name not in ROWS:
-        raise ImportingError("no row reads it")
+        raise ImportingError(UNREAD)
     if any(part in name for part in TAKE_SHAPES):
         named = {**named, "shape": tuple(node.meta["val"].shape)}
     if name == "aten.amax.default":

@@ -13,7 +13,7 @@ from convfabric.fabric.archive import write_atomically
 from convfabric.latency.asked import HOW, key_of
 from convfabric.latency.devices import device_of
 from convfabric.latency.target import Target
-from convfabric.operators import Operator, Size, Work
+from convfabric.operators import Operator, Size, Work, area
 
 SAVED_TOGETHER, TURNS = 50, 3
 Kind = tuple[Operator, Size, Size]
@@ -109,5 +109,6 @@ def _apart(one: Work, other: Work) -> float:
 
 
 def _size(work: Work) -> float:
-    """Multiply-accumulates, and values written for those that have none."""
-    return float(work.operator.macs(*work[1:]) + work.operator.values(*work[1:]))
+    """Multiply-accumulates, and values written, at least those of the map that is made."""
+    written = max(work.operator.values(*work[1:]), work.channels_out * area(work.size_out), 1)
+    return float(work.operator.macs(*work[1:]) + written)

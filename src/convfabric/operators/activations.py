@@ -113,21 +113,27 @@ class LeakyRelu(Pixelwise):
 
 @dataclass(frozen=True, kw_only=True)
 class PRelu(Pixelwise):
-    """max(0, x) + slope · min(0, x) with a trained slope for each channel (He et al. 2015).
+    """max(0, x) + slope · min(0, x) with a trained slope for each channel, or one for all (He et al. 2015).
 
-    >>> PRelu().parameters(8, 8)
-    8
+    >>> PRelu().parameters(8, 8), PRelu(single=True).parameters(8, 8)
+    (8, 1)
     """
 
+    single: bool = False
+    """Whether all channels have one slope."""
+
     def parameters(self, channels_in: int, channels_out: int) -> int:
-        return channels_out
+        return 1 if self.single else channels_out
+
+    def weighted(self, channels_in: int, channels_out: int) -> tuple[Ends, ...]:
+        return ((1, 1),) if self.single else super().weighted(channels_in, channels_out)
 
     def values(self, channels_in: int, channels_out: int, size_in: Size, size_out: Size) -> int:
         return channels_out * area(size_out)
 
     @property
     def axes(self) -> Axes:
-        return {"weight": ("out",)}
+        return {"weight": (None if self.single else "out",)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,7 @@ CATALOGUE: Mapping[str, Operator] = MappingProxyType(
         "along channels": AlongChannels(kernel=3),
         "opaque": Opaque(program=SINE, channels=(6, 12), sizes=((7, 5), (7, 5)), multiplied=2520, written=1260),
         "prelu": PRelu(),
+        "prelu of one slope": PRelu(single=True),
         "dropout": Dropout(p=0.2),
         "total dropout": TotalDropout(p=0.2),
         "shuffle": Shuffle(groups=2),

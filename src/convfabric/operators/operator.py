@@ -73,6 +73,9 @@ class Operator(ABC):
     piecewise_constant: bool = False
     """Whether small changes of what it reads change nothing, so that no gradient passes it."""
 
+    cell: int = 1
+    """Where an exported file leaves the size of images free, the sides of maps that it reads are multiples of this."""
+
     @property
     @abstractmethod
     def stride(self) -> float:

@@ -147,6 +147,7 @@ class Switches(Pooling):
 
     keeps_zero = False
     piecewise_constant = True
+    cell = 2
 
     @property
     def stride(self) -> float:

@@ -21,7 +21,8 @@ def bent(wiring: Wiring, operator: Operator, module: nn.Module, response: Respon
     if isinstance(operator, Clamp):
         return _held_between(wiring, response, operator.least, operator.most)
     if isinstance(operator, PRelu):
-        return _sloped(wiring, response, module.get_parameter("weight").detach())
+        slopes = module.get_parameter("weight").detach()
+        return _sloped(wiring, response, slopes.expand(len(pending(response).constant_O)))
     if operator.negative_slope is None:
         return None
     if operator.negative_slope == 0:

@@ -7,7 +7,7 @@ from math import log2
 from types import MappingProxyType
 from typing import Any, Literal
 
-from convfabric.errors import ConvfabricError, SettingError
+from convfabric.errors import ConvfabricError, GraphError, SettingError
 from convfabric.graph import POINT, Graph, Task
 from convfabric.graph.rewrites import with_prior
 from convfabric.operators import Size
@@ -188,11 +188,17 @@ def weave(
     if unknown := sorted(set(numbers) - set(known)):
         raise SettingError(f"{', '.join(unknown)}: {name} has {', '.join(known)}.")
     record = replace(record, **accepted(type(record), numbers))
+    counts = {key: value for key, value in numbers.items() if type(value) is int}
+    if below := [f"{key}={value}" for key, value in counts.items() if value < 0]:
+        raise SettingError(f"{below[0]}: give 0 or more.")
     if isinstance(record, Trellis):
         check_scales(record, purpose.size)
     try:
         woven = weave_numbers(record, purpose, name)
     except ValueError as fault:
+        if isinstance(fault, GraphError) and 0 in counts.values():
+            none = next(key for key, value in counts.items() if value == 0)
+            raise SettingError(f"{none}=0: a {name} without is no network; give at least 1.") from None
         if isinstance(fault, ConvfabricError):
             raise
         raise SettingError(f"network={name}: {fault}") from None

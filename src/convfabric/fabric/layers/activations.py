@@ -201,7 +201,7 @@ def _(operator: LeakyRelu, channels_in: int, channels_out: int) -> nn.Module:
 
 @layer.register
 def _(operator: PRelu, channels_in: int, channels_out: int) -> nn.Module:
-    return _PReluLayer(channels_out)
+    return _PReluLayer(1 if operator.single else channels_out)
 
 
 @layer.register

@@ -6,8 +6,8 @@ from typing import Any
 
 from convfabric.errors import ImportingError
 from convfabric.importing.formulas import Formula
-from convfabric.importing.responses import Response, Seen, as_map, changed_by, made_by
-from convfabric.operators import Operator, Pad, Padding, Pool, Shuffle, padding_of
+from convfabric.importing.responses import Constant, Response, Seen, as_map, changed_by, made_by
+from convfabric.operators import Pad, Padding, Pool, Shuffle, padding_of
 
 Value = Any
 """A tensor that stands for a response, a formula, something padded, a constant, a number, or several of those."""
@@ -31,7 +31,7 @@ class Indices:
     """Where a max pool found the values that it kept."""
 
     of: Response
-    pool: Operator
+    pool: Pool
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def seen(value: Value) -> Seen:
             )
         source, one_pixel = value.response, Pool(kernel=1, stride=value.rows)
         return as_map(made_by(source, one_pixel, source.channels, one_pixel.size_after(source.size), {}))
-    raise ImportingError(f"a {type(value).__name__} where a response is needed")
+    what = {Indices: "indices of a max pool", Constant: "a constant"}.get(type(value), f"a {type(value).__name__}")
+    raise ImportingError(f"{what} where a map is needed")
 
 
 def response(value: Value) -> Response:

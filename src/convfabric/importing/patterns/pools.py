@@ -1,5 +1,6 @@
 """Rows of pools and of interpolation."""
 
+from dataclasses import replace
 from typing import Any
 
 from convfabric.errors import ImportingError
@@ -46,10 +47,13 @@ def _(*args: Any) -> Value:
 
 @row("aten.max_unpool2d.default")
 def _(x: Value, indices: Value, size: list[int]) -> Value:
-    if not isinstance(indices, Indices) or indices.pool != Pool(padding=(0, 0, 0, 0)):
-        raise ImportingError("indices other than those of a 2×2 max pool")
-    if tuple(size) != indices.of.size or size[0] % 2 or size[1] % 2:
-        raise ImportingError(f"indices of a map of {indices.of.size} put on {size}: both have to be alike, and even")
+    if not isinstance(indices, Indices) or replace(indices.pool, ceil=False) != Pool(padding=(0, 0, 0, 0)):
+        raise ImportingError("indices other than those of a 2×2 max pool without padding")
+    of = indices.of.size
+    if of[0] % 2 or of[1] % 2:
+        raise ImportingError(f"indices of a pool over {of[0]}×{of[1]} pixels: only maps of even sides are read")
+    if tuple(size) != of:
+        raise ImportingError(f"indices of a pool over {of[0]}×{of[1]} pixels, put on {size[0]}×{size[1]}")
     raised, switches = whole(response(x), Nearest(), indices.of.size), whole(indices.of, Switches(), indices.of.size)
     return joined("product", raised, switches)
 

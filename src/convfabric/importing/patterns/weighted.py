@@ -241,9 +241,7 @@ def _factors(weight: Value, bias: Value, x: Value) -> Tensors:
 @row("aten.prelu.default")
 def _(x: Value, slope: Value) -> Value:
     source = response(x)
-    if slope.tensor.numel() == 1:
-        slope = replace(slope, tensor=slope.tensor.expand(source.channels))
-    return as_map(changed_by(source, PRelu(), {"weight": slope}))
+    return as_map(changed_by(source, PRelu(single=slope.tensor.numel() == 1), {"weight": slope}))
 
 
 @row("aten.native_group_norm.default")
