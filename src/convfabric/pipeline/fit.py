@@ -23,7 +23,7 @@ from convfabric.pipeline.minutes import paced
 from convfabric.pipeline.sizes import sized
 from convfabric.pipeline.steps import export_step, extract_step, report_step, train_step
 from convfabric.progress import UNHEARD, Listener
-from convfabric.runs.folder import CONFIG, begin, check_may_begin, job_of
+from convfabric.runs.folder import CONFIG, begin, check_may_begin, is_finished, job_of
 from convfabric.runs.job import Job, default_folder, job_from
 from convfabric.runs.lock import held
 from convfabric.runs.record import RunRecord, read_record
@@ -90,6 +90,11 @@ def run_job(
     found = alone_first(measured)
     with held(folder):
         begin(folder, job, force=force, resume=resume)
+        if by_first(lambda: going_on and is_finished(folder)):
+            listener.say(
+                f"{folder}: this run is finished, nothing is left to do; convfabric curve cuts further networks"
+            )
+            return by_first(lambda: read_record(folder))
         fabric = train_step(folder, job, data, listener, resume=resume)
         cutters = alone_first(lambda: Cutters(folder, fabric, found) if found else None)
         cut = network_step(folder, job, data, fabric, listener, resume=resume, cutters=cutters)

@@ -219,3 +219,8 @@ def check_exported(folder: Path) -> None:
 def is_exported(folder: Path) -> bool:
     """Whether a network is there as a file, measured to be within its milliseconds."""
     return (folder / EXPORTED[0]).is_file() and bool(read_record(folder).budget_met)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has all its files: its page is written last, and removed with the network it is of."""
+    return is_exported(folder) and (folder / "report.html").is_file()
