@@ -152,13 +152,16 @@ def main() -> None:
     words.add_argument("--budgets", type=int, default=BUDGETS)
     words.add_argument("--work", type=Path, required=True)
     words.add_argument("--json", type=Path, required=True)
+    words.add_argument("--only", nargs="*", default=[], help="board, here, kit; what the JSON has is kept")
     words.add_argument("--record", action="store_true", help="write a dated record into results")
     said = words.parse_args()
-    rows, lines = [], list[str]()
+    before: dict[str, Any] = json.loads(said.json.read_text()) if said.json.is_file() else {"rows": [], "said": []}
+    rows, lines = before["rows"], before["said"]
     ways = ways_of(said)
     here, board = ways["here"].job.target, ways["board"].job.target
     timers = {name: survey_of(ways[name]) for name in ("here", "board")}
-    for name, way in ways.items():
+    for name in said.only or [name for name in ways if all(row["device"] != name for row in rows)]:
+        way = ways[name]
         timer = timers["here" if name == "here" else "board"]
         found = timers.get(name) or survey_of(way)
         median, worst = predictions(found, timer)

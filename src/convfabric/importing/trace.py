@@ -39,8 +39,8 @@ def exported(module: nn.Module, channels: int, size: Size, written_for: Size | N
         assert written_for is not None
         own, asked = (f"{side[1]}×{side[0]}" for side in (written_for, size))
         raise ImportingError(
-            f"its file is written for images of {own} pixels, and cannot be run on {asked}: --size {own} takes those, "
-            f"or write it for {asked}. {fault}"
+            f"its file is written for images of {own} pixels, and cannot be run on {asked}: --size "
+            f"{written_for[1]}x{written_for[0]} takes those, or write it for {asked}. {fault}"
         ) from None
 
 
