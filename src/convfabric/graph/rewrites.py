@@ -120,7 +120,9 @@ def separable(graph: Graph) -> Graph:
         alone = Depthwise(kernel=conv.kernel, stride=conv.stride, dilation=conv.dilation, bias=False)
         return Chain((alone, pointwise(bias=conv.bias)))
 
-    return replace(rewritten(graph, rule), entry=graph.entry)
+    stems = {edge.name: edge for edge in graph.edges if _reads_images(graph, edge)}
+    found = rewritten(graph, rule)
+    return replace(found, entry=graph.entry, edges=tuple(stems.get(edge.name, edge) for edge in found.edges))
 
 
 def rewritten(graph: Graph, rule: Rule, *, finest: int = 0) -> Graph:
@@ -142,17 +144,23 @@ def rewritten(graph: Graph, rule: Rule, *, finest: int = 0) -> Graph:
 
 
 def _grouped(graph: Graph, first: int, groups_at: Callable[[int], int]) -> Graph:
-    stages = sorted({edge.target.scale for edge in graph.edges if _spatial(edge.operator)})
+    divided = {edge.name for edge in graph.edges if _spatial(edge.operator) and not _reads_images(graph, edge)}
+    stages = sorted({edge.target.scale for edge in graph.edges if edge.name in divided})
     if first < 1:
         raise GraphError(f"groups={first}: at least 1.")
     if not stages:
         raise GraphError(f"{graph.name} has no kernels larger than 1×1 to divide into groups.")
 
     def regrouped(edge: Edge) -> Edge:
-        groups = groups_at(stages.index(edge.target.scale)) if _spatial(edge.operator) else 1
+        groups = groups_at(stages.index(edge.target.scale)) if edge.name in divided else 1
         return replace(edge, operator=_applied(edge.operator, lambda conv: _in_groups(conv, groups)))
 
     return check(replace(graph, edges=tuple(map(regrouped, graph.edges))))
+
+
+def _reads_images(graph: Graph, edge: Edge) -> bool:
+    """Whether an edge is a stem beside others, behind a node that holds the images as they are."""
+    return graph.entry.passes_images and edge.source == graph.entry.place
 
 
 def _in_groups(conv: Conv, groups: int) -> Conv:

@@ -90,12 +90,12 @@ def run_job(
     found = alone_first(measured)
     with held(folder):
         begin(folder, job, force=force, resume=resume)
+        fabric = train_step(folder, job, data, listener, resume=resume)
         if by_first(lambda: going_on and is_finished(folder)):
             listener.say(
                 f"{folder}: this run is finished, nothing is left to do; convfabric curve cuts further networks"
             )
             return by_first(lambda: read_record(folder))
-        fabric = train_step(folder, job, data, listener, resume=resume)
         cutters = alone_first(lambda: Cutters(folder, fabric, found) if found else None)
         cut = network_step(folder, job, data, fabric, listener, resume=resume, cutters=cutters)
         alone_first(lambda: report_step(folder, data.at(cut.size), fabric.graph, cut.network))
