@@ -184,7 +184,7 @@ def main() -> None:
 def ways_of(said: argparse.Namespace) -> dict[str, Way]:
     """The ways to be tried, each with a copy of the run."""
     job, ways = job_of(said.run), dict[str, Way]()
-    devices = {"board": said.device, "here": HERE} | ({"kit": f"kit:{said.work / 'kit'}"} if said.kit else {})
+    devices = {"board": said.device, "here": HERE} | ({"kit": f"kit:{said.work / 'carried'}"} if said.kit else {})
     for name, device in devices.items():
         shared: dict[str, Any] = {"precision": said.precision, "trials": said.trials, "device": device}
         its = replace(job, procedure=replace(job.procedure, **shared))
