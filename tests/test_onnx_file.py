@@ -58,7 +58,7 @@ SPECIMENS: dict[str, list[tuple[dict[str, Any], list[Array | None]]]] = {
     "Concat": [({"axis": 1}, [drawn(2, 3, 8, 8)])],
     "Transpose": [({"perm": [0, 2, 3, 1]}, [])],
     "MatMul": [({}, [drawn(8, 5)]), ({}, [drawn(2, 6, 8, 3)])],
-    "DepthToSpace": [({"blocksize": 1}, [])],
+    "DepthToSpace": [({"blocksize": 2}, []), ({"blocksize": 2, "mode": "CRD"}, [])],
     "SpaceToDepth": [({"blocksize": 2}, [])],
     "Conv": [
         ({"pads": [1, 1, 1, 1], "strides": [2, 2]}, [drawn(4, 6, 3, 3), drawn(4)]),
@@ -107,7 +107,7 @@ SPECIMENS: dict[str, list[tuple[dict[str, Any], list[Array | None]]]] = {
 """Attributes and what follows the map, of each kind of node; old files have ``Upsample`` where new ones have Resize."""
 SEQUENCES = {"SplitToSequence", "SequenceAt"}
 """Make or read what is no tensor; the network with norms below has both."""
-READ = {"Squeeze": (2, 1, 8, 8), "Gemm": (2, 8, 1, 1)}
+READ = {"Squeeze": (2, 1, 8, 8), "Gemm": (2, 8, 1, 1), "DepthToSpace": (2, 8, 4, 4)}
 """Maps of other shapes than usual."""
 
 
