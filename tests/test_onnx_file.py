@@ -21,6 +21,7 @@ from convfabric.importing.onnx_file import module_of
 from convfabric.importing.onnx_nodes import NODES
 from convfabric.importing.sources import graph_of, original
 from convfabric.latency.drafts import drafted
+from convfabric.operators import HardSwish, Mish, Operator
 from convfabric.weavers import Purpose, Source
 from test_importing import lively
 from test_pipeline import done
@@ -39,9 +40,7 @@ def ints(*values: int) -> Array:
 
 
 SPECIMENS: dict[str, list[tuple[dict[str, Any], list[Array | None]]]] = {
-    **{
-        kind: [({}, [])] for kind in ("Relu", "Sigmoid", "Tanh", "HardSwish", "Mish", "Softplus", "Selu", "Sqrt", "Erf")
-    },
+    **{kind: [({}, [])] for kind in ("Relu", "Sigmoid", "Tanh", "Softplus", "Selu", "Sqrt", "Erf")},
     **{kind: [({}, [])] for kind in ("Identity", "Dropout", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu", "Elu")},
     **{kind: [({}, [drawn(1, 6, 1, 1)]), ({}, [np.float32(0.7)])] for kind in ("Add", "Sub", "Mul", "Div")},
     **{kind: [({"keepdims": 0}, [ints(2, 3)]), ({}, [ints(-1)])] for kind in ("ReduceMean", "ReduceMax", "ReduceSum")},
@@ -136,7 +135,8 @@ def test_every_kind_of_node_answers_as_onnx_runtime_does(kind: str, tmp_path: Pa
         nodes = [helper.make_node(kind, ["flat" if kind == "Gemm" else "x", *names], made, **settings)]
         if kind == "Gemm":
             nodes.insert(0, helper.make_node("Flatten", ["x"], ["flat"]))
-        module_of(written(tmp_path / "a.onnx", nodes, weights, READ.get(kind, SHAPE), opset=opset))
+        read = module_of(written(tmp_path / "a.onnx", nodes, weights, READ.get(kind, SHAPE), opset=opset))
+        assert kind in {node.kind for node in read.nodes.values()}
 
 
 class Small(nn.Module):
@@ -180,6 +180,13 @@ def test_norms_stay_where_an_exporter_leaves_them_and_weights_may_lie_beside_the
     assert found.difference <= 1e-5
     (tmp_path / "a.onnx.data").unlink()
     refused(file, "not an ONNX file|does not run it")
+
+
+@pytest.mark.parametrize(("kind", "operator"), [("HardSwish", HardSwish()), ("Mish", Mish())])
+def test_what_the_runtime_takes_apart_is_one_operator_again(kind: str, operator: Operator, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(kind, ["c"], ["y"])]
+    read = module_of(written(tmp_path / "a.onnx", nodes, {"w": drawn(8, 6, 1, 1)}))
+    assert operator in {node.then for node in imported(read, read.size, image_channels=6).fabric.graph.nodes}
 
 
 def test_channels_may_come_last_as_in_files_from_tensorflow(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ FORMULAS: Mapping[str, Operator] = MappingProxyType(
         "mul(x, 1)": Identity(),
         "add(x, 0)": Identity(),
         "mul(x, sigmoid(x))": Silu(),
+        "mul(x, hardsigmoid(x))": HardSwish(),
+        "mul(x, tanh(softplus(x)))": Mish(),
         "div(clamp(clamp(add(x, 3), 0), None, 6), 6)": HardSigmoid(),
         "div(mul(x, clamp(clamp(add(x, 3), 0), None, 6)), 6)": HardSwish(),
         "mul(x, div(clamp(clamp(add(x, 3), 0), None, 6), 6))": HardSwish(),

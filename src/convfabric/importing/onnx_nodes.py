@@ -39,8 +39,6 @@ SINGLE: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": F.relu,
     "Sigmoid": torch.sigmoid,
     "Tanh": torch.tanh,
-    "HardSwish": F.hardswish,
-    "Mish": F.mish,
     "Softplus": F.softplus,
     "Selu": F.selu,
     "Sqrt": torch.sqrt,
