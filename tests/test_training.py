@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -192,6 +193,24 @@ def test_shifts_move_images_and_masks_together_and_bring_in_void() -> None:
     assert (~inside).any()
     torch.testing.assert_close(moved[:, 0][inside], answers[inside].float(), atol=1e-3, rtol=0)
     assert moved[:, 0][~inside].abs().max() < 1e-3
+
+
+def test_what_moves_in_is_the_image_mirrored_at_its_border_where_asked_for() -> None:
+    images = torch.randint(1, 256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    dice, nothing = torch.Generator().manual_seed(0), torch.zeros(32, dtype=torch.int64)
+    moved, _ = augmented(images, nothing, Augmentation(shift=0.25, outside="mirrored"), dice, 255, (8, 8))
+    around = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), "symmetric")).float()
+    windows = [around[:, :, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    nearest = torch.stack([(moved - window).abs().amax((1, 2, 3)) for window in windows])
+    assert nearest.amin(0).max() < 0.1
+    assert len(nearest.argmin(0).unique()) > 10
+
+
+def test_only_photographs_with_classes_are_mirrored_at_their_borders(tmp_path: Path) -> None:
+    assert fit_for(open_data(class_folders(tmp_path / "classes"))).outside == "mirrored"
+    for others in ("digits", mask_folders(tmp_path / "masks")):
+        assert fit_for(open_data(others)).outside == "black"
+    assert fit_for(open_data("digits"), outside="mirrored").outside == "mirrored"
 
 
 def test_flips_mirror_about_half_of_the_images() -> None:

@@ -4,7 +4,7 @@ Legend of the suffixes: B images, C channels, H height, W width.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from convfabric.operators import Size
 
 READ_LARGER = 2.0
 """Times that images are read larger for crops, at most: what is further shrunk again would lose its fine pixels."""
+PADDING = {"black": "zeros", "mirrored": "reflection"}
+"""As torch names them."""
 MEASURED = 256
 """Training images that principal components of colours are taken from."""
 
@@ -39,6 +41,8 @@ class Augmentation:
     """Share by which brightness and contrast change."""
     colour: float = 0.0
     """Spread by which colours move along their principal components, as a share of those."""
+    outside: Literal["black", "mirrored"] = "black"
+    """What moves in from outside: black, or the image again, mirrored at its border. Masks and boxes stop there."""
     components: tuple[tuple[float, ...], ...] = ()
     """Of red, green and blue in the images, 0 to 255: a row for each colour, each column as long as its spread."""
 
@@ -94,8 +98,8 @@ def _usual(data: ImageSet) -> Augmentation:
     if data.written:
         return Augmentation(shift=0.1, zoom=0.1, rotate=10)
     if min(data.preprocessing.size) <= 48:
-        return Augmentation(shift=0.125, flip=data.photographs)
-    return Augmentation(shift=0.1, zoom=0.2, rotate=5, flip=data.photographs, light=0.2)
+        return Augmentation(shift=0.0625, flip=data.photographs, outside="mirrored")
+    return Augmentation(shift=0.1, zoom=0.2, rotate=5, flip=data.photographs, light=0.2, outside="mirrored")
 
 
 def augmented(
@@ -103,8 +107,8 @@ def augmented(
 ) -> tuple[Tensor, Tensor]:
     """The batch changed: uint8 to float32 pixels 0..255 (B, C, H, W) of a size, its labels, masks or boxes with it.
 
-    These are (B,), (B, H, W), and float32 (B, M, 5), see :mod:`convfabric.boxes`. What moves in from outside is black
-    in images and ``ignore`` in masks.
+    These are (B,), (B, H, W), and float32 (B, M, 5), see :mod:`convfabric.boxes`. What moves in from outside is
+    ``ignore`` in masks.
 
     >>> images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
     >>> changed, _ = augmented(images, labels, Augmentation(shift=0.5), torch.Generator().manual_seed(0), 255, (4, 4))
@@ -118,7 +122,7 @@ def augmented(
         grid = grid.to(images.device)
         if targets.is_floating_point():
             targets = moved(scaled(targets, (images.shape[2], images.shape[3]), size), ways, size)
-        images = F.grid_sample(images, grid, align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode=PADDING[how.outside], align_corners=False)
         if targets.ndim == 3 and not targets.is_floating_point():
             masks = F.grid_sample(targets[:, None].float() - ignore, grid, mode="nearest", align_corners=False)
             targets = (masks[:, 0] + ignore).round().to(targets.dtype)

@@ -120,6 +120,9 @@ class Recipe:
     crop: float | None = None
     """Least share of the sides that images are cut to, anywhere, and brought back to size; 1: none. GridNet's is 0.4.
     Files are read larger for it, at most twice as large."""
+    outside: Literal["black", "mirrored"] | None = None
+    """What moves in from outside: black, or the image again, mirrored at its border; masks and boxes stop there.
+    Photographs with classes have it mirrored unless told otherwise."""
     zoom: float | None = None
     """Share by which images grow or shrink."""
     rotate: float | None = None
@@ -247,14 +250,14 @@ class Recipe:
         return replace(self, optimiser="adamw", lr=rate, give_up=0.0)
 
     @property
-    def changes(self) -> dict[str, float]:
+    def changes(self) -> dict[str, float | str]:
         """How images are to be changed, as far as it is said.
 
         >>> Recipe(zoom=0.1, flip=False).changes
         {'zoom': 0.1, 'flip': False}
         """
-        said = {name: getattr(self, name) for name in ("shift", "crop", "zoom", "rotate", "flip", "light", "colour")}
-        return {name: value for name, value in said.items() if value is not None}
+        names = ("shift", "crop", "outside", "zoom", "rotate", "flip", "light", "colour")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def fitted(self, images: int, task: Task) -> "Recipe":
         """The recipe with epochs, batch and rate for so many training images, where they were left open.
