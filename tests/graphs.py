@@ -13,14 +13,16 @@ def random_trellis(seed: int, most_channels: int = 6) -> tuple[Graph, tuple[int,
     finest, task = dice.choice((0, 0, 1, 2)), dice.choice(("classification", "segmentation"))
     scales = dice.randint(1, 4)
     layers = dice.randint(2 if task == "segmentation" else 1, 6)
+    operators = dice.choice(("plain", "block", "banded", "residual"))
     numbers = Trellis(
         layers=layers,
         scales=scales,
         channels=dice.randint(1, most_channels),
         doubling=dice.random() < 0.5,
         finest=finest,
-        operators=dice.choice(("plain", "block", "banded", "residual")),
+        operators=operators,
         head=dice.choice(("corner", "all")),
+        down="strided" if operators == "banded" else dice.choice(("strided", "pooled")),
     )
     least = 2 ** (finest + scales - 1)
     size = (least + dice.randint(0, 9), least + dice.randint(0, 9))

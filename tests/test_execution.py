@@ -16,7 +16,7 @@ from convfabric.execution.planned import Planned, stages
 from convfabric.execution.plans import Plan, plan_for
 from convfabric.execution.runners import for_inference, for_training
 from convfabric.fabric.module import EveryExit, Fabric
-from convfabric.graph import Graph
+from convfabric.graph import Graph, Place
 from convfabric.training.loop import train
 from convfabric.training.recipe import Recipe
 from convfabric.weavers import Purpose, Trellis, weave, weave_trellis
@@ -53,6 +53,10 @@ GRAPHS = {
     "banded, leaky": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="leaky"),
     "banded, slopes learnt": Trellis(layers=3, scales=2, channels=6, operators="banded", activation="prelu"),
     "way down": Trellis(layers=2, scales=3, delay=2, channels=6, operators="shortcut", head="all", doubling=True),
+    "way down, pooled": Trellis(
+        layers=2, scales=3, delay=2, channels=6, operators="shortcut", head="all", doubling=True, down="pooled"
+    ),
+    "plain, pooled": Trellis(layers=3, scales=3, channels=6, down="pooled"),
     "band": Trellis(layers=3, scales=3, delay=1, channels=6, operators="residual", head="all"),
     "one layer": Trellis(layers=1, scales=3, channels=6, operators="banded"),
 }
@@ -130,6 +134,18 @@ def test_norms_are_folded_without_a_change_of_answers(name: str, task: str) -> N
     left = sum(isinstance(module, nn.BatchNorm2d) for module in simple.modules())
     kept = GRAPHS[name].operators in ("block", "residual") or GRAPHS[name].shared
     assert (left == 0) != kept
+
+
+def test_norms_behind_a_maximum_stay_where_they_turn_a_sign() -> None:
+    fabric = trained_looking(Fabric(graph_of("way down, pooled", "classification")).double()).eval()
+    turned = fabric.graph.node(Place(2, 1))
+    norm = next(module for module in fabric.nodes[str(turned.place)].modules() if isinstance(module, nn.BatchNorm2d))
+    norm.weight.data[1] *= -1
+    simple, images = folded(fabric), torch.rand(2, 3, 13, 18, dtype=torch.float64)
+    assert apart(simple(images), fabric(images)) < EXACT
+    assert [name for name, module in simple.named_modules() if isinstance(module, nn.BatchNorm2d)] == [
+        f"nodes.{turned.place}.steps.0"
+    ]
 
 
 @pytest.mark.parametrize("seed", range(30))

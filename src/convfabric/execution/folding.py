@@ -6,6 +6,7 @@ every operator that arrives at a node can carry the factor, all do, and one of t
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from convfabric.execution.shortcuts import taken_over, without_shortcuts
 from convfabric.fabric.module import Fabric
 from convfabric.graph import Edge, Graph, Node
-from convfabric.operators import Chain, Composite, Depthwise, Identity, Norm, Operator
+from convfabric.operators import Chain, Composite, Depthwise, Identity, Norm, Operator, Pool
 
 State = dict[str, Tensor]
 """The tensors of one operator's layer, by the names they have in it."""
@@ -205,7 +206,9 @@ def _inside(operator: Operator, state: State, ends: Ends) -> Folded:
 
 
 def _scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: Tensor) -> Folded | None:
-    """The operator with its result multiplied and shifted by channel; None where it is not linear."""
+    """The operator with its result multiplied and shifted by channel; None where it cannot carry that."""
+    if _ends_with_maximum(operator):
+        return _before_maximum_scaled(operator, state, ends, scale, shift)
     if not operator.linear:
         return None
     if not isinstance(operator, Composite):
@@ -224,6 +227,24 @@ def _scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: 
         assert carried is not None, f"{operator} says that it is linear, {part[0]} in it is not"
         found, state = _replaced(found, state, i, carried)
     return found, state
+
+
+def _ends_with_maximum(operator: Operator) -> TypeGuard[Chain]:
+    if not isinstance(operator, Chain) or len(operator.steps) < 2:
+        return False
+    last = operator.steps[-1]
+    return isinstance(last, Pool) and last.kind == "max"
+
+
+def _before_maximum_scaled(chain: Chain, state: State, ends: Ends, scale: Tensor, shift: Tensor) -> Folded | None:
+    """The same of a chain that ends with a maximum, which is of the same pixel after a factor that is not negative."""
+    *before, last = chain.steps
+    carried = _scaled(replace(chain, steps=tuple(before)), state, ends, scale, shift) if scale.min() >= 0 else None
+    if carried is None:
+        return None
+    found, state = carried
+    assert isinstance(found, Chain)
+    return replace(found, steps=(*found.steps, last)), state
 
 
 def _primitive_scaled(operator: Operator, state: State, ends: Ends, scale: Tensor, shift: Tensor) -> Folded:

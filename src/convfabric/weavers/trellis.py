@@ -36,9 +36,8 @@ def weave_trellis(numbers: Trellis, purpose: Purpose | None = None, name: str = 
     then = Chain((Norm(), ACTIVATIONS[numbers.activation]))
     grid = [Node(place=Place(x, s), channels=channels[s], then=then) for s in rows for x in columns[s]]
     width = numbers.channels if numbers.shared and numbers.doubling else 0
-    edges = tuple(
-        edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, numbers.shared, numbers.distances, width)
-    )
+    how = (numbers.shared, numbers.distances, width, numbers.down)
+    edges = tuple(edge for a, b in pairs for edge in edges_of(numbers.operators, a, b, *how))
     narrow = {s: max(1, round(count * numbers.inner)) for s, count in channels.items()}
     inside = {edge.target for edge in edges if edge.target.lane}
     within = [Node(place=place, channels=narrow[place.scale], then=then) for place in inside]

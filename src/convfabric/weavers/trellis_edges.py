@@ -22,6 +22,7 @@ from convfabric.operators import (
 )
 
 Kind = Literal["plain", "banded", "block", "shortcut", "residual"]
+Down = Literal["strided", "pooled"]
 
 
 def stem(kind: Kind, finest: int) -> Operator:
@@ -34,7 +35,13 @@ def stem(kind: Kind, finest: int) -> Operator:
 
 
 def edges_of(
-    kind: Kind, source: Place, target: Place, shared: bool, distances: tuple[int, ...] = (), width: int = 0
+    kind: Kind,
+    source: Place,
+    target: Place,
+    shared: bool,
+    distances: tuple[int, ...] = (),
+    width: int = 0,
+    down: Down = "strided",
 ) -> Iterator[Edge]:
     """The edges between two nodes: one; along a scale a shortcut and one more, or two with a node inside.
 
@@ -56,7 +63,7 @@ def edges_of(
         yield Edge(source=source, target=target, operator=Identity())
         yield Edge(source=source, target=target, operator=Conv(bias=False), lane=1)
         return
-    operator = _operator(kind, step, distances) if abs(step) <= 1 else _leap(kind, step, distances)
+    operator = _operator(kind, step, distances, down) if abs(step) <= 1 else _leap(kind, step, distances, down)
     if width:
         wide = width << max(0, -step)
         operator = mapped(operator, lambda one: one if one.keeps_channels else ByParts(each=one, width=wide))
@@ -64,7 +71,9 @@ def edges_of(
     yield Edge(source=source, target=target, operator=operator, shared=f"layer{target.layer}_{way}_{far}" * shared)
 
 
-def _operator(kind: Kind, step: int, distances: tuple[int, ...]) -> Operator:
+def _operator(kind: Kind, step: int, distances: tuple[int, ...], down: Down = "strided") -> Operator:
+    if step == 1 and down == "pooled":
+        return Chain((_operator(kind, 0, distances) if kind == "plain" else Conv(bias=False), Pool()))
     if kind == "plain":
         return UpConv() if step < 0 else Conv(stride=1 + step)
     if kind == "banded":
@@ -72,10 +81,10 @@ def _operator(kind: Kind, step: int, distances: tuple[int, ...]) -> Operator:
     return (pointwise_up(), residual(), Conv(stride=2, bias=False))[step + 1]
 
 
-def _leap(kind: Kind, step: int, distances: tuple[int, ...]) -> Operator:
+def _leap(kind: Kind, step: int, distances: tuple[int, ...], down: Down) -> Operator:
     """Over more scales than one: means first, then as to the next; or kernels at the coarse scale, then repeated."""
     if step > 0:
         side = 2 ** (step - 1)
-        return Chain((Pool(kind="average", kernel=side, stride=side), _operator(kind, 1, distances)))
+        return Chain((Pool(kind="average", kernel=side, stride=side), _operator(kind, 1, distances, down)))
     kernels = pointwise() if kind not in ("plain", "banded") else _operator(kind, 0, distances)
     return Chain((kernels, Nearest(doublings=-step)))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from convfabric.errors import SettingError
 from convfabric.weavers.builder import Activation
-from convfabric.weavers.trellis_edges import Kind
+from convfabric.weavers.trellis_edges import Down, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class Trellis:
     sparse fabric. block: same scale identity + two 3×3, down 3×3 stride 2, up 1×1 and nearest. residual: the same
     function, but identity and branch are edges of their own and the branch has a node inside, so that each can be
     cut alone and the inside narrowed. shortcut: the branch is one 3×3."""
+    down: Down = "strided"
+    """How maps get coarser. strided: by kernels on every second pixel. pooled: by kernels on every pixel, then the
+    largest of four."""
     inner: float = 1.0
     """Channels inside a residual branch, as a multiple of the node's."""
     head: Literal["corner", "all"] = "corner"
@@ -64,6 +67,7 @@ class Trellis:
             (max(self.distances, default=0) >= widest, "distances channels", "no channel is so far away"),
             (self.reach > max(1, self.layers - 1), "reach layers", "no layer is so far away"),
             (self.leap > max(1, self.scales - 1), "leap scales", "no scale is so far away"),
+            (banded and self.down == "pooled", "down operators", "banded edges move along the scales as they are"),
             (self.shared and branches, "shared operators", "branches are edges of their own; share block's"),
             (whole, "shared doubling operators", "where channels double, plain and banded edges can share"),
             (far, "leap doubling operators", "a band joins equal channels, or one and its double"),
