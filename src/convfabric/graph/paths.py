@@ -21,8 +21,12 @@ def count_routes(graph: Graph) -> int:
     return sum(ways[place] for place in graph.head.reads)
 
 
-def cheapest_route(graph: Graph, edge_cost: Callable[[Edge], float]) -> Graph:
+def cheapest_route(
+    graph: Graph, edge_cost: Callable[[Edge], float], end_cost: Callable[[Place], float] = lambda place: 0.0
+) -> Graph:
     """The route of least total cost, as a restricted graph; ties go to the edge that stands first.
+
+    ``end_cost``: what reading the place costs where a route ends.
 
     The graph itself where that route cannot stand alone, as behind a concatenation that is normalised as a whole.
 
@@ -32,12 +36,17 @@ def cheapest_route(graph: Graph, edge_cost: Callable[[Edge], float]) -> Graph:
     ['L0S0_L1S0', 'L1S0_L2S1']
     """
     try:
-        return cheapest_routes(graph, edge_cost, 1)[0]
+        return cheapest_routes(graph, edge_cost, 1, end_cost)[0]
     except GraphError:
         return graph
 
 
-def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int) -> list[Graph]:
+def cheapest_routes(
+    graph: Graph,
+    edge_cost: Callable[[Edge], float],
+    count: int,
+    end_cost: Callable[[Place], float] = lambda place: 0.0,
+) -> list[Graph]:
     """The routes of least total cost, the cheapest first, as restricted graphs; fewer where there are fewer.
 
     A route may end at any exit; the others are not in its graph.
@@ -56,7 +65,8 @@ def cheapest_routes(graph: Graph, edge_cost: Callable[[Edge], float], count: int
         ]
         start = [(0.0, frozenset[str]())] if place == graph.entry.place else []
         best[place] = sorted([*start, *arrivals], key=lambda route: route[0])[:count]
-    ends = sorted((route for place in graph.reads for route in best[place]), key=lambda route: route[0])
+    every = ((cost + end_cost(place), names) for place in graph.reads for cost, names in best[place])
+    ends = sorted(every, key=lambda route: route[0])
     return [graph.restrict(names) for _, names in ends[:count]]
 
 

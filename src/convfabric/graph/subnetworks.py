@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
 from statistics import fmean
 
 from convfabric.errors import GraphError
-from convfabric.graph.costs import edge_costs
+from convfabric.graph.costs import edge_costs, head_costs
 from convfabric.graph.parts import Edge, Place, Tie
 from convfabric.graph.paths import cheapest_route
 from convfabric.graph.structure import Graph
@@ -124,10 +124,14 @@ class Sampler:
         def macs(edge: Edge) -> float:
             return edge_costs(least, edge, image).macs
 
+        def macs_of_reading(place: Place) -> float:
+            reading = (replace(head, reads=(place,)) for head in least.heads if place in head.reads)
+            return sum(head_costs(least, head, image).macs for head in reading)
+
         free = graph.free_edges
         joined = {edge.name for edge in graph.edges if graph.node(edge.target).join != "concatenation"}
         costly = tuple(unit for unit in units(graph) if unit - free and unit & free <= joined)
-        return cls(graph, groups, costly, cheapest_route(least, macs))
+        return cls(graph, groups, costly, cheapest_route(least, macs, macs_of_reading))
 
     def draw(self, dice: random.Random) -> Graph:
         """A sub-network: units go with one probability, widths are near one level, both drawn first.
