@@ -373,6 +373,22 @@ def test_weights_that_are_used_twice_are_named() -> None:
         answers(nn.Sequential(conv, nn.ReLU(), conv, nn.Flatten(), nn.Linear(768, 2)))
 
 
+def test_a_kernel_and_its_transpose_are_not_taken_for_one() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+            self.kernel = nn.Parameter(torch.randn(8, 8, 1, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = F.conv2d(self.stem(images), self.kernel).relu()
+            scores: Tensor = self.head(F.conv2d(x, self.kernel.transpose(0, 1)).relu().mean((2, 3)))
+            return scores
+
+    with pytest.raises(ImportingError, match=r"kernel is used 2 times, and not alike.*nn\.Parameter\(kernel\.detach"):
+        answers(Tied())
+
+
 def test_what_cannot_be_traced_is_named() -> None:
     with pytest.raises(ImportingError, match=r"torch\.export cannot trace it \("):
         answers(made(lambda x: x if x.sum() > 0 else -x))

@@ -102,7 +102,11 @@ def test_resnet_18_answers_like_torchvision_s_with_the_same_weights() -> None:
         ("msdnet", {"growth": 3, "factors": (1, 1)}, "growth=3"),
         ("trellis", {"shared": True, "doubling": True, "operators": "block"}, "plain and banded edges can share"),
         ("trellis", {"reach": 9}, "reach=9, layers=8: no layer is so far away"),
-        ("trellis", {"down": "pooled", "operators": "banded"}, "down=pooled, operators=banded: banded edges move along"),
+        (
+            "trellis",
+            {"down": "pooled", "operators": "banded"},
+            "down=pooled, operators=banded: banded edges move along",
+        ),
         ("trellis", {"leap": 6}, "leap=6, scales=6: no scale is so far away"),
         ("trellis", {"operators": "banded", "distances": [64]}, "channels=64: no channel is so far away"),
         ("trellis", {"inner": 0.0}, "inner=0.0: give at least 0.01"),

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import log2
 
+import torch
+
 from convfabric.errors import ImportingError
 from convfabric.graph import POINT, Edge, Entry, Graph, Head, Node, Place, Task
 from convfabric.graph.laws import check
@@ -72,15 +74,25 @@ def placed(
 
 def _sharing(edges: list[Edge], weights: Mapping[str, Constant]) -> tuple[list[Edge], dict[str, Constant]]:
     """Edges that do the same with the same tensors share their weights, which then stand under the first one's name."""
-    alike: dict[object, list[str]] = {}
+    alike: dict[object, list[tuple[str, Tensors]]] = {}
+    first_of: dict[str, str] = {}
     for edge in edges:
-        origins = [weights[name].origin for name in weights if name.startswith(f"edges.{edge.name}.")]
-        if origins and all(origins):
-            alike.setdefault((edge.operator, *sorted(origins)), []).append(edge.name)
-    shared = {name: names[0] for names in alike.values() if len(names) > 1 for name in names}
+        under = f"edges.{edge.name}."
+        own = {name.removeprefix(under): constant for name, constant in weights.items() if name.startswith(under)}
+        if own and all(constant.origin for constant in own.values()):
+            before = alike.setdefault((edge.operator, *sorted(constant.origin for constant in own.values())), [])
+            first_of[edge.name] = next((name for name, other in before if _equal(own, other)), edge.name)
+            before.append((edge.name, own))
+    uses = Counter(first_of.values())
+    shared = {name: first for name, first in first_of.items() if uses[first] > 1}
     others = tuple(f"edges.{name}." for name, first in shared.items() if name != first)
     kept = {name: constant for name, constant in weights.items() if not name.startswith(others)}
     return [replace(edge, shared=shared.get(edge.name, "")) for edge in edges], kept
+
+
+def _equal(one: Tensors, other: Tensors) -> bool:
+    """Whether tensors are the same by name; views of one parameter, as its transpose, need not be."""
+    return one.keys() == other.keys() and all(torch.equal(one[name].tensor, other[name].tensor) for name in one)
 
 
 def _shared(responses: Iterable[Response]) -> set[str]:
@@ -106,7 +118,10 @@ def _check_not_shared(weights: Mapping[str, Constant]) -> None:
     """ImportingError where two operators have the same weights."""
     uses = Counter(constant.origin for constant in weights.values() if constant.origin)
     if several := [origin for origin, count in uses.items() if count > 1]:
-        raise ImportingError(f"{several[0]} is used {uses[several[0]]} times; a graph would have weights for each.")
+        raise ImportingError(
+            f"{several[0]} is used {uses[several[0]]} times, and not alike: a graph would have weights for each. "
+            f"Copies answer the same: give each use a nn.Parameter({several[0]}.detach().clone()) of its own."
+        )
 
 
 def _stem(responses: list[Response], images: Response) -> tuple[Response, Arrival]:
