@@ -13,6 +13,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import torch
+import yaml
 
 from cifar import fewer
 from convfabric.data.imageset import ImageSet
@@ -35,6 +36,8 @@ SHAPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "band": ("trellis", {**WAY_DOWN, "delay": 1, "channels": 16, "operators": "shortcut"}),
     "way down": ("trellis", {**WAY_DOWN, "channels": 16, "operators": "shortcut"}),
     "way down, wider": ("trellis", {**WAY_DOWN, "channels": 20, "operators": "shortcut"}),
+    "way down, pooled": ("trellis", {**WAY_DOWN, "channels": 12, "operators": "shortcut", "down": "pooled"}),
+    "way down, pooled, wider": ("trellis", {**WAY_DOWN, "channels": 16, "operators": "shortcut", "down": "pooled"}),
     "way down, no shortcuts": ("trellis", {**WAY_DOWN, "channels": 16, "operators": "plain"}),
     "way down, two in a branch": ("trellis", {**WAY_DOWN, "channels": 14, "operators": "residual"}),
     "ResNet-20": ("resnet", {"blocks": (3, 3, 3), "channels": 12}),
@@ -50,6 +53,9 @@ def main() -> None:
     words.add_argument("--tera", type=float, default=10.0, help="10^12 multiply-accumulates for each network")
     words.add_argument("--batch", type=int, default=64)
     words.add_argument("--rate", type=float, default=0.2)
+    words.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the recipe, such as outside=black"
+    )
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--work", type=Path, default=Path("runs/shapes"))
     words.add_argument("--only", nargs="*", default=list(SHAPES))
@@ -65,12 +71,13 @@ def main() -> None:
         rows.append({"shape": name, "network": network} | trained(said, data, graph, name))
         print(rows[-1], flush=True)
     images = f"{len(data.splits['train']):,} training images of {data.preprocessing.size[0]} pixels"
-    how = f"{said.tera:g} T each, batch {said.batch}, rate {said.rate}, seeds {', '.join(map(str, said.seeds))}"
+    how = f"{said.tera:g} T each, batch {said.batch}, rate {said.rate}, {' '.join([*said.set, 'seeds'])} {', '.join(map(str, said.seeds))}"
     sentences = [
         f"{data.name}, {images}; the whole network alone, {how}; bfloat16 where it is fast, one thread.",
         "Mean over seeds of the accuracy on validation images, and their standard deviation where there are several.",
     ]
-    print(write_record(f"shapes-{data.name.lower().replace(' ', '-')}-{said.images or 'whole'}", sentences, rows))
+    named = "-".join([data.name.lower().replace(" ", "-"), str(said.images or "whole"), *said.set])
+    print(write_record(f"shapes-{named}", sentences, rows))
 
 
 def trained(said: argparse.Namespace, data: ImageSet, graph: Graph, name: str) -> dict[str, object]:
@@ -80,7 +87,10 @@ def trained(said: argparse.Namespace, data: ImageSet, graph: Graph, name: str) -
     found, minutes = [], 0.0
     for seed in said.seeds:
         recipe = Recipe(epochs=epochs, batch=said.batch, lr=said.rate, label_smoothing=0.1, give_up=0.0, seed=seed)
-        folder = said.work / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+        recipe = recipe.changed(
+            **{name: yaml.safe_load(value) for name, value in (word.split("=") for word in said.set)}
+        )
+        folder = said.work / "-".join([name.replace(" ", "-").replace(",", ""), *said.set, str(seed)])
         fabric, (cpu, _) = timed_fabric(graph, fewer(data, 500, "val"), recipe, folder, "cpu")
         found.append(score(fabric, data, "val"))
         minutes += cpu / len(said.seeds)
