@@ -71,7 +71,8 @@ def main() -> None:
         rows.append({"shape": name, "network": network} | trained(said, data, graph, name))
         print(rows[-1], flush=True)
     images = f"{len(data.splits['train']):,} training images of {data.preprocessing.size[0]} pixels"
-    how = f"{said.tera:g} T each, batch {said.batch}, rate {said.rate}, {' '.join([*said.set, 'seeds'])} {', '.join(map(str, said.seeds))}"
+    told = " ".join([*said.set, "seeds", ", ".join(map(str, said.seeds))])
+    how = f"{said.tera:g} T each, batch {said.batch}, rate {said.rate}, {told}"
     sentences = [
         f"{data.name}, {images}; the whole network alone, {how}; bfloat16 where it is fast, one thread.",
         "Mean over seeds of the accuracy on validation images, and their standard deviation where there are several.",
