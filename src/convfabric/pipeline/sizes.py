@@ -45,7 +45,7 @@ def sized(job: Job, say: Say, data: ImageSet | None = None) -> Job:
     >>> job = job_from({"data": "digits", "macs": 2e6})
     >>> chosen = sized(job, lambda text: None)
     >>> chosen.source.network, chosen.numbers["layers"], chosen.numbers["channels"]
-    ('trellis', 2, 64)
+    ('trellis', 2, 48)
     """
     if is_imported(job.source.network):
         return job if data else _with_images(job, say)

@@ -67,7 +67,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         AUTO: Preset(
             about="the default, as large as the budget asks for: scale by scale; for masks every scale in every layer",
-            numbers=Trellis(layers=2, delay=2, scales=5, channels=16, doubling=True, operators="shortcut", head="all"),
+            numbers=Trellis(
+                layers=2, delay=2, scales=5, channels=16, doubling=True, operators="shortcut", head="all", down="pooled"
+            ),
             for_masks=_every_scale(2, 3, 16),
             coarsest=4,
             training={"lr": 0.2, "finalists": 3},
