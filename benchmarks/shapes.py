@@ -77,7 +77,7 @@ def main() -> None:
         f"{data.name}, {images}; the whole network alone, {how}; bfloat16 where it is fast, one thread.",
         "Mean over seeds of the accuracy on validation images, and their standard deviation where there are several.",
     ]
-    named = "-".join([data.name.lower().replace(" ", "-"), str(said.images or "whole"), *said.set])
+    named = "-".join([data.name.lower().replace(" ", "-"), str(said.images or "whole"), *said.set]).replace(".", "")
     print(write_record(f"shapes-{named}", sentences, rows))
 
 
