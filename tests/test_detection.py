@@ -28,6 +28,7 @@ from convfabric.data.augmentation import Augmentation, augmented
 from convfabric.data.options import DataOptions
 from convfabric.errors import DataError, SettingError
 from convfabric.pipeline.evaluate import evaluate, predictor
+from convfabric.runs.job import RATE_FOR_BOXES, job_from
 from convfabric.weavers import weave
 from test_extraction import lively_fabric
 from test_importing import torchvision_s
@@ -280,6 +281,14 @@ def test_average_precision_is_what_its_definition_says() -> None:
     of_first = (51 * 1 + 50 * 2 / 3) / 101
     assert found.at_50 == pytest.approx((of_first + 1) / 2)
     assert found.of_class == (pytest.approx(of_first), pytest.approx(0.5), None)
+
+
+def test_the_usual_rate_is_lower_for_boxes_however_the_task_is_known(source: Path) -> None:
+    said: list[dict[str, Any]] = [{"data": str(source)}, {"data": "elsewhere", "task": "detection"}]
+    assert [job_from(one).recipe.lr for one in said] == [RATE_FOR_BOXES] * 2
+    assert job_from({"data": str(source), "lr": 0.2}).recipe.lr == 0.2
+    assert job_from({"data": str(source), "optimiser": "adamw"}).recipe.lr == 0
+    assert job_from({"data": "digits"}).recipe.lr > RATE_FOR_BOXES
 
 
 def test_a_network_finds_what_it_was_trained_to_find(run: Path, source: Path) -> None:

@@ -1,6 +1,7 @@
 """Everything one ``fit`` needs, as one flat set of settings: what ``config.yaml`` holds and ``--set`` changes."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from convfabric.choice import Budget, budget_from
 from convfabric.data.options import DataOptions
-from convfabric.errors import SettingError
+from convfabric.errors import DataError, SettingError
 from convfabric.graph import Graph, Task
 from convfabric.graph.rewrites import find_prior
 from convfabric.latency.target import FORMATS, HERE, Target
@@ -27,6 +28,8 @@ RANGES = (
     *(("int8_loss", 0, 100), ("minutes", 0, 1_000_000), ("threads", 1, 1024), ("opset", 18, 24)),
 )
 """Least and most of the numbers of a procedure."""
+RATE_FOR_BOXES = 0.05
+"""Highest usual learning rate of SGD where boxes are looked for; at 0.2 every other short training finds none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +235,20 @@ def _usual(network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         usual |= OF_KEPT
     if settings.get("optimiser", "sgd") != "sgd":
         usual.pop("lr", None)
+    elif _looks_for_boxes(settings):
+        usual["lr"] = min(usual.get("lr", RATE_FOR_BOXES), RATE_FOR_BOXES)
     return usual
+
+
+def _looks_for_boxes(settings: Mapping[str, Any]) -> bool:
+    """Whether the task is detection, as it is said or as a COCO file has it; what cannot be read is told later."""
+    from convfabric.data.opening import task_of
+
+    task, source = settings.get("task"), Path(str(settings.get("data", "")))
+    with suppress(DataError, OSError):
+        if not task and (source.suffix == ".json" or any(source.glob("*.json")) or any(source.glob("*/*.json"))):
+            task = task_of(str(source))
+    return bool(task == "detection")
 
 
 def _numbers_of(network: str) -> list[str]:
@@ -245,8 +261,7 @@ def network_numbers(network: str, settings: Mapping[str, Any]) -> dict[str, Any]
     >>> network_numbers("trellis", {"layers": 5}), network_numbers("resnet", {"blocks": [1, 2]})
     ({'layers': 5}, {'blocks': (1, 2)})
     """
-    names = _numbers_of(network)
-    if unknown := sorted(set(settings) - set(names)):
+    if unknown := sorted(set(settings) - set(names := _numbers_of(network))):
         raise SettingError(f"{', '.join(unknown)}: {network} has {', '.join(names)}.")
     prior = {"prior": _value("prior", str, settings["prior"])} if settings.get("prior") else {}
     usual = find_preset(network).numbers
